@@ -1,0 +1,201 @@
+"""Every record type that travels through the pipelines. Instants are integer microseconds (see `instants`).
+
+A record is parsed once, at the edge, into one of these; inside the pipelines nothing is a dict. The types are msgspec
+structs, so that `coders.MsgspecCoder` carries them over a shuffle as MessagePack and nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+ReadType = Literal["INTERVAL", "DAILY", "EVENT"]
+AlertStatus = Literal["RAISED", "UPDATED", "CLEARED"]
+
+
+class RecordBatch(Struct, array_like=True, gc=False):
+    """Kafka records of one topic as parallel columns: what every source gives to the decoders.
+
+    `record_times` are the Kafka timestamps (when the record reached us); None where the broker gave none.
+    `values` are the bytes as they came; None is a tombstone.
+    """
+
+    topic: str
+    partitions: list[int]
+    offsets: list[int]
+    record_times: list[int | None]
+    values: list[bytes | None]
+
+
+class Read(Struct, array_like=True, gc=False):
+    """One accepted read of the head-end. kWh and volts as they were sent."""
+
+    meter_id: str
+    service_point_id: str
+    customer_id: str
+    transformer_id: str
+    feeder_id: str
+    read_type: str
+    interval_start: int
+    interval_end: int
+    consumption_kwh: float
+    delivered_kwh: float
+    received_kwh: float
+    voltage_v: float | None
+    """None where the meter sent none or the value was implausible (then `voltage_rejected`)."""
+    power_quality_code: int
+    estimated_flag: bool
+    read_ts: int
+    window_end: int
+    voltage_rejected: bool
+    record_time: int
+    partition: int
+    offset: int
+
+
+class Event(Struct, array_like=True, gc=False):
+    """One accepted meter event. `event_desc` is None where the head-end sent none."""
+
+    meter_id: str
+    event_code: int
+    event_desc: str | None
+    event_ts: int
+    record_time: int
+    partition: int
+    offset: int
+
+
+class DeadLetter(Struct, array_like=True, gc=False):
+    """A record that could not be accepted, or (`used`) one that was accepted with a part of it set aside."""
+
+    reason: str
+    """A stable code of `dead_letter_reasons`."""
+    detail: str
+    """One sentence that names the field and what was expected; holds no value of an id field."""
+    topic: str
+    partition: int
+    offset: int
+    record_time: int | None
+    value: bytes | None
+    used: bool = False
+
+
+class MeterCount(Struct, array_like=True, gc=False):
+    """A row of `transformer_meter_count`. `receipt_delay` in microseconds; None means the run's default."""
+
+    transformer_id: str
+    total_meters: int
+    nominal_voltage_v: float | None = None
+    receipt_delay: int | None = None
+    effective_from: int | None = None
+
+
+class FeederStatistics(Struct, array_like=True, gc=False):
+    """What one (transformer, feeder) pair measured in one window, from the winning reads only.
+
+    Energies in kWh rounded to 6 decimals, voltages in volts (None without any), `as_of` and `revision` as the
+    contract's section 5 says. `changed` marks a pair whose content this publication changed: a summary row to publish.
+    """
+
+    feeder_id: str
+    total_consumption_kwh: float
+    total_delivered_kwh: float
+    total_received_kwh: float
+    meters_reported: int
+    avg_voltage_v: float | None
+    min_voltage_v: float | None
+    max_voltage_v: float | None
+    estimated_count: int
+    voltage_rejected_count: int
+    zero_voltage_count: int
+    as_of: int
+    revision: int
+    changed: bool
+
+
+class TransformerStatistics(Struct, array_like=True, gc=False):
+    """One transformer in one window: its pairs, and the distinct meters over all of them."""
+
+    transformer_id: str
+    feeders: list[FeederStatistics]
+    """Every pair ever published for this window, also those that have lost their last read."""
+    meters_reported: int
+    actual_meters_reported: int
+    """Distinct meters with at least one winning read that is not an estimate."""
+    as_of: int
+    """Greatest record time among the winning reads."""
+    revision: int
+    """Counts the publications of this transformer's window, so that later steps know the newest."""
+
+
+class StatisticsBatch(Struct, array_like=True, gc=False):
+    """The transformers of one shard whose statistics of one window are new or changed."""
+
+    window_end: int
+    transformers: list[TransformerStatistics]
+
+
+class ReadProgress(Struct, array_like=True, gc=False):
+    """How far the reads topic has been read, from one batch. A window is named by its end; None: no interval read."""
+
+    first_record_time: int
+    greatest_record_time: int
+    first_window_end: int | None
+    last_window_end: int | None
+
+
+class SummaryRow(Struct, gc=False):
+    """`ami.transformer.summary`; identity (transformer_id, feeder_id, window_end)."""
+
+    transformer_id: str
+    feeder_id: str
+    window_start: int
+    window_end: int
+    total_consumption_kwh: float
+    total_delivered_kwh: float
+    total_received_kwh: float
+    meters_reported: int
+    avg_voltage_v: float | None
+    min_voltage_v: float | None
+    max_voltage_v: float | None
+    estimated_count: int
+    voltage_rejected_count: int
+    zero_voltage_count: int
+    as_of: int
+    revision: int
+
+
+class ReceiptRow(Struct, gc=False):
+    """`ami.transformer.receipt`; identity (transformer_id, window_end). Rates in per cent, one decimal."""
+
+    transformer_id: str
+    feeder_id: str | None
+    window_start: int
+    window_end: int
+    meters_reported: int
+    total_meters: int
+    receipt_rate_pct: float
+    actual_meters_reported: int
+    actual_rate_pct: float
+    as_of: int
+    revision: int
+
+
+class Alert(Struct, gc=False):
+    """`ami.alerts.grid` and `ami.alerts.events`; identity alert_id. `window_*` and `feeder_id` None for events."""
+
+    alert_id: str
+    alert_source: Literal["COMM", "VOLTAGE", "EVENT"]
+    entity_id: str
+    alert_time: int
+    alert_type: str
+    detail_value: float
+    severity: Literal["WARNING", "CRITICAL"]
+    status: AlertStatus
+    revision: int
+    as_of: int
+    window_start: int | None
+    window_end: int | None
+    feeder_id: str | None
+    explained_by: str | None = None
