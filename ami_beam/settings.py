@@ -1,0 +1,51 @@
+"""The rules of one run, as values: what the options of the command line become before a graph is built.
+
+Transforms take what they need from here and know nothing of the command line. Durations are integer microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, format_duration
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The effective rules. The defaults are the contract's (design sections 3 to 5)."""
+
+    window: int = 15 * MICROS_PER_MINUTE
+    window_closed: Literal["right", "left"] = "right"
+    collection_delay: int = 5 * MICROS_PER_MINUTE
+    """How long after its end a window waits for reads before its on-time result, in record time."""
+    receipt_delay: int = 5 * MICROS_PER_MINUTE
+    """How long after its end a window's missing reads are held against a transformer; per transformer in the counts."""
+    allowed_lateness: int = 24 * MICROS_PER_HOUR
+    late_gather: int = 10 * MICROS_PER_SECOND
+    """How long late reads are gathered, in record time, before their window is revised."""
+    shards: int = 1024
+    """Into how many shards the transformers are spread by a stable hash. Results do not depend on it."""
+    min_receipt_rate_pct: float = 80.0
+    nominal_voltage: float = 230.0
+    low_voltage_pct: float = 90.0
+    high_voltage_pct: float = 110.0
+    plausible_voltage: tuple[float, float] = (100.0, 400.0)
+    """Both ends are plausible."""
+    max_interval_kwh: float = 1000.0
+    """Greatest plausible |consumption| per 15 minutes of interval length."""
+    future_limit: int = 24 * MICROS_PER_HOUR
+    clock_skew: int = 5 * MICROS_PER_MINUTE
+    """How far a record time may be ahead of the wall clock when live."""
+    event_dedup: int = 48 * MICROS_PER_HOUR
+    """For how long, in record time, a resent event is recognised."""
+    live: bool = False
+    """Whether the source is a live topic, whose record times can be held against the wall clock."""
+
+    def state_label(self) -> str:
+        """What shapes the stateful steps' state, for their labels: a savepoint does not fit a run with other values."""
+        return (
+            f"window={format_duration(self.window)},{self.window_closed} delay={format_duration(self.collection_delay)}"
+            f" receipt={format_duration(self.receipt_delay)} lateness={format_duration(self.allowed_lateness)}"
+            f" shards={self.shards}"
+        )
