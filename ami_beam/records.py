@@ -49,6 +49,8 @@ class Read(Struct, array_like=True, gc=False):
     read_ts: int
     window_end: int
     voltage_rejected: bool
+    zero_voltage: bool
+    """The meter sent 0 ≤ V < 10: it has no supply and still communicates. Kept because such a voltage is implausible."""
     record_time: int
     partition: int
     offset: int
@@ -145,6 +147,36 @@ class ReadProgress(Struct, array_like=True, gc=False):
     last_window_end: int | None
 
 
+class DueWindow(Struct, array_like=True, gc=False):
+    """A window whose receipt is to be judged for the transformers of one receipt delay (microseconds)."""
+
+    window_end: int
+    receipt_delay: int
+
+
+class ReceiptDue(Struct, array_like=True, gc=False):
+    """The transformers of one shard whose receipt in one window is to be judged after `receipt_delay`."""
+
+    window_end: int
+    receipt_delay: int
+    counts: list[MeterCount]
+
+
+class CountedStatistics(Struct, array_like=True, gc=False):
+    """Statistics joined with the meter counts: `counts[i]` belongs to `transformers[i]`, None where unregistered."""
+
+    window_end: int
+    transformers: list[TransformerStatistics]
+    counts: list[MeterCount | None]
+
+
+class ReceiptInput(Struct, array_like=True, gc=False):
+    """What the receipt rate is computed from: exactly one of the two is there."""
+
+    statistics: CountedStatistics | None
+    due: ReceiptDue | None
+
+
 class SummaryRow(Struct, gc=False):
     """`ami.transformer.summary`; identity (transformer_id, feeder_id, window_end)."""
 
@@ -190,7 +222,7 @@ class Alert(Struct, gc=False):
     entity_id: str
     alert_time: int
     alert_type: str
-    detail_value: float
+    detail_value: float | None
     severity: Literal["WARNING", "CRITICAL"]
     status: AlertStatus
     revision: int

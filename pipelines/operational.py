@@ -1,0 +1,74 @@
+"""The operational pipeline: from the head-end's records to statistics, receipt rates, alerts and dead letters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindows
+
+from ami_beam.meter_counts import MeterCountsVersion
+from ami_beam.records import Alert, DeadLetter, ReceiptRow, RecordBatch, SummaryRow
+from ami_beam.settings import Settings
+from transforms.comm_alerts import CommAlerts
+from transforms.decode_events import DecodeEvents
+from transforms.decode_reads import DecodeReads
+from transforms.due_windows import DueWindows
+from transforms.event_alerts import EventAlerts
+from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
+from transforms.pack_reads import PackReads
+from transforms.receipt_rate import ReceiptRate
+from transforms.summary_rows import SummaryRows
+from transforms.voltage_alerts import VoltageAlerts
+from transforms.window_statistics import WindowStatistics
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a source gives: batches of records of both topics with plain record time, and the meter counts."""
+
+    reads: beam.PCollection[RecordBatch]
+    events: beam.PCollection[RecordBatch]
+    meter_counts: beam.PCollection[MeterCountsVersion]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a sink takes, all in the global window."""
+
+    summaries: beam.PCollection[SummaryRow]
+    receipts: beam.PCollection[ReceiptRow]
+    alerts: beam.PCollection[Alert]
+    dead_letters: beam.PCollection[DeadLetter]
+
+
+def operational(inputs: Inputs, settings: Settings) -> Outputs:
+    """Assemble the graph. Labels name state: a change of one makes savepoints of older versions unusable."""
+    counts = inputs.meter_counts
+
+    reads = inputs.reads | "DecodeReads" >> DecodeReads(settings)
+    events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
+
+    statistics = (
+        reads.accepted
+        | "PackReads" >> PackReads(settings)
+        | "WindowStatistics" >> WindowStatistics(settings)
+        | "LeaveWindows" >> beam.WindowInto(GlobalWindows())
+    )  # fmt: skip
+    summaries = statistics | "SummaryRows" >> SummaryRows(settings)
+
+    counted = statistics | "JoinMeterCounts" >> JoinMeterCounts(counts)
+    due = (
+        reads.progress
+        | "DueWindows" >> DueWindows(settings, counts)
+        | "ExpandDueWindows" >> ExpandDueWindows(settings, counts)
+    )  # fmt: skip
+    receipts = (due, counted) | "ReceiptRate" >> ReceiptRate(settings)
+
+    comm = receipts | "CommAlerts" >> CommAlerts(settings)
+    voltage = counted | "VoltageAlerts" >> VoltageAlerts(settings)
+    event = events.accepted | "EventAlerts" >> EventAlerts(settings)
+    alerts = (comm, voltage, event) | "AllAlerts" >> beam.Flatten()
+
+    dead_letters = (reads.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
+    return Outputs(summaries, receipts, alerts, dead_letters)

@@ -1,0 +1,49 @@
+"""Turns records of the events topic into accepted events and dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from ami_beam.codecs.json_events import EventDecoder
+from ami_beam.records import DeadLetter, Event, RecordBatch
+from ami_beam.settings import Settings
+from transforms.decode_reads import ACCEPTED, DEAD_LETTERS, METRICS, tagged_letters
+
+
+class DecodeEvents(beam.PTransform):
+    """Every record becomes exactly one of an accepted event or a dead letter.
+
+    Outputs (a tuple by tag): `accepted` events, `dead_letters`. Counters: accepted_events, dead_letter_<REASON>.
+    """
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
+        return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings)).with_outputs(
+            DEAD_LETTERS, main=ACCEPTED
+        ).with_output_types(Event, dead_letters=DeadLetter)
+
+
+class _DecodeEventsDoFn(beam.DoFn):
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._decoder: EventDecoder | None = None
+        self._accepted = Metrics.counter(METRICS, "accepted_events")
+
+    def setup(self) -> None:
+        self._decoder = EventDecoder(self._settings)
+
+    def process(self, batch: RecordBatch) -> Iterator[Any]:
+        assert self._decoder is not None
+        now = time.time_ns() // 1_000 if self._settings.live else None
+        events, letters = self._decoder.decode(batch, now)
+        yield from tagged_letters(letters)
+        self._accepted.inc(len(events))
+        yield from events

@@ -1,0 +1,96 @@
+"""Turns records of the reads topic into accepted reads, dead letters and the progress of reading."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
+
+from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.instants import MICROS_PER_MILLI
+from ami_beam.records import DeadLetter, Read, ReadProgress, RecordBatch
+from ami_beam.settings import Settings
+
+ACCEPTED = "accepted"
+DEAD_LETTERS = "dead_letters"
+PROGRESS = "progress"
+METRICS = "ami"
+
+
+class DecodeReads(beam.PTransform):
+    """Every record becomes exactly one of an accepted read or a dead letter with `used: false`.
+
+    Outputs (a tuple by tag): `accepted` lists of reads, one list a batch; `dead_letters`, also the copies of reads
+    that are used without their implausible voltage; `progress`, one element a batch.
+
+    Counters: accepted_reads, dead_letter_<REASON>, late_reads (on-time result already due by record time),
+    interval_length_mismatches. Distribution: collection_delay_ms, record time minus interval_end.
+    """
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
+        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_outputs(
+            DEAD_LETTERS, PROGRESS, main=ACCEPTED
+        ).with_output_types(list[Read], dead_letters=DeadLetter, progress=ReadProgress)
+
+
+class _DecodeReadsDoFn(beam.DoFn):
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._decoder: ReadDecoder | None = None
+        self._accepted = Metrics.counter(METRICS, "accepted_reads")
+        self._late = Metrics.counter(METRICS, "late_reads")
+        self._mismatches = Metrics.counter(METRICS, "interval_length_mismatches")
+        self._delay = Metrics.distribution(METRICS, "collection_delay_ms")
+
+    def setup(self) -> None:
+        self._decoder = ReadDecoder(self._settings)
+
+    def process(self, batch: RecordBatch) -> Iterator[Any]:
+        assert self._decoder is not None
+        settings = self._settings
+        now = time.time_ns() // 1_000 if settings.live else None
+        reads, letters = self._decoder.decode(batch, now)
+        yield from tagged_letters(letters)
+        bad_times = {(letter.partition, letter.offset) for letter in letters if letter.reason == "BAD_RECORD_TIME"}
+        times = [
+            record_time
+            for partition, offset, record_time in zip(batch.partitions, batch.offsets, batch.record_times, strict=True)
+            if record_time is not None and (partition, offset) not in bad_times
+        ]
+        if times:
+            ends = [read.window_end for read in reads if read.read_type == "INTERVAL"]
+            yield TaggedOutput(
+                PROGRESS,
+                ReadProgress(min(times), max(times), min(ends, default=None), max(ends, default=None)),
+            )
+        if reads:
+            self._accepted.inc(len(reads))
+            self._measure(reads)
+            yield reads
+
+    def _measure(self, reads: list[Read]) -> None:
+        settings = self._settings
+        late = mismatches = 0
+        for read in reads:
+            self._delay.update((read.record_time - read.interval_end) // MICROS_PER_MILLI)
+            late += read.record_time >= read.window_end + settings.collection_delay
+            mismatches += read.read_type == "INTERVAL" and read.interval_end - read.interval_start != settings.window
+        if late:
+            self._late.inc(late)
+        if mismatches:
+            self._mismatches.inc(mismatches)
+
+
+def tagged_letters(letters: list[DeadLetter]) -> Iterator[TaggedOutput]:
+    """The letters for the dead-letter output, each counted by its reason."""
+    for letter in letters:
+        Metrics.counter(METRICS, f"dead_letter_{letter.reason}").inc()
+        yield TaggedOutput(DEAD_LETTERS, letter)

@@ -1,0 +1,15 @@
+"""When the steps after the statistics may forget a window."""
+
+from __future__ import annotations
+
+from ami_beam.instants import MICROS_PER_HOUR
+from ami_beam.settings import Settings
+
+
+def expiry(settings: Settings, window_end: int) -> int:
+    """The instant of the watermark after which nothing about the window can come: two hours after its last late read.
+
+    These steps run in the global window and keep time themselves, because Beam would drop the windows of a gap that
+    is filled after the head-end was silent for longer than the allowed lateness.
+    """
+    return window_end + settings.collection_delay + settings.allowed_lateness + 2 * MICROS_PER_HOUR

@@ -1,0 +1,243 @@
+"""Per-transformer statistics of every window: published when the window is due, and again when late reads change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from zlib import crc32
+
+import apache_beam as beam
+import msgspec
+from apache_beam.coders import BytesCoder
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Duration, Timestamp
+from msgspec import Struct
+
+from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack, unpack
+from ami_beam.coders import MsgspecCoder
+from ami_beam.instants import MICROS_PER_MINUTE
+from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
+from ami_beam.settings import Settings
+from transforms.decode_reads import METRICS
+from transforms.statistics import Measured, emptied, measure
+from transforms.winners import Winners
+
+BUCKETS = 8
+"""Parts of a shard's window in state. A late read fetches, recomputes and writes back one of them."""
+
+
+class PublishedTransformer(Struct, array_like=True, gc=False):
+    """What was published of a transformer, where it is not just revision 0 of the pairs that have reads."""
+
+    revision: int
+    pairs: dict[str, tuple[int, int]]
+    """feeder_id: (revision, as_of)."""
+
+
+class Bucket(Struct, array_like=True, gc=False):
+    """The state of one bucket: reads that may still win, and the publications that cannot be derived from them."""
+
+    block: ReadBlock
+    published: dict[str, PublishedTransformer]
+
+
+@beam.typehints.with_input_types(tuple[int, ReadBlock])
+@beam.typehints.with_output_types(tuple[int, StatisticsBatch])
+class WindowStatistics(beam.PTransform):
+    """Publishes each transformer's statistics once when its window is due, and again only when their content changed.
+
+    Takes blocks keyed by shard, in the windows of `PackReads`. The first publication of a window comes when the
+    watermark passes its end, which is window_end + collection delay in record time. Reads that come later are gathered
+    for `late_gather` of record time, then their transformers are revised. The content does not depend on the order,
+    batching or repetition of the reads.
+
+    State: about 35 bytes a read from its arrival until window_end + allowed lateness, per shard and window, in
+    `BUCKETS` parts so that a late read recomputes an eighth of a shard's window. Keyed by shard, which is a stable hash
+    of transformer_id: all reads of a transformer meet in one place.
+
+    Counter: topology_changes, publications in which a transformer's window has reads of more than one feeder.
+    """
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[int, StatisticsBatch]]:
+        label = f"Statistics {self._settings.state_label()}"
+        return blocks | label >> beam.ParDo(_WindowStatisticsDoFn(self._settings))
+
+
+class _WindowStatisticsDoFn(beam.DoFn):
+    ARRIVED = BagStateSpec("arrived", MsgspecCoder(ReadBlock))
+    BUCKET = tuple(ReadModifyWriteStateSpec(f"bucket{number}", BytesCoder()) for number in range(BUCKETS))
+    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    LATE = TimerSpec("late", TimeDomain.WATERMARK)
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._topology_changes = Metrics.counter(METRICS, "topology_changes")
+        self._revisions = Metrics.counter(METRICS, "statistics_revisions")
+
+    def process(
+        self,
+        element: tuple[int, ReadBlock],
+        window: Any = beam.DoFn.WindowParam,
+        arrived: Any = beam.DoFn.StateParam(ARRIVED),
+        due: Any = beam.DoFn.TimerParam(DUE),
+        late: Any = beam.DoFn.TimerParam(LATE),
+    ) -> None:
+        block = element[1]
+        arrived.add(block)
+        due_at = block.window_end + self._settings.collection_delay
+        if block.first_record_time < due_at:
+            due.set(window.max_timestamp())
+        if block.last_record_time >= due_at:
+            # In record time, like the watermark: a replay gathers the same reads as the live run did, whatever its
+            # speed, and the end of a bounded source releases what is still waiting.
+            gather = self._settings.late_gather
+            release = Timestamp(micros=(block.last_record_time // gather + 1) * gather)
+            # Half an hour before Beam drops the window's state.
+            latest = window.end + Duration(micros=self._settings.allowed_lateness + 30 * MICROS_PER_MINUTE)
+            late.set(min(release, latest))
+
+    @on_timer(DUE)
+    def on_due(
+        self,
+        shard: int = beam.DoFn.KeyParam,
+        arrived: Any = beam.DoFn.StateParam(ARRIVED),
+        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
+        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
+        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
+        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
+        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
+        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
+        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
+        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
+    ) -> Iterator[tuple[int, StatisticsBatch]]:
+        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
+        yield from self._publish(shard, arrived, buckets)
+
+    @on_timer(LATE)
+    def on_late(
+        self,
+        shard: int = beam.DoFn.KeyParam,
+        arrived: Any = beam.DoFn.StateParam(ARRIVED),
+        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
+        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
+        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
+        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
+        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
+        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
+        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
+        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
+    ) -> Iterator[tuple[int, StatisticsBatch]]:
+        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
+        yield from self._publish(shard, arrived, buckets)
+
+    def _publish(self, shard: int, arrived: Any, buckets: tuple[Any, ...]) -> Iterator[tuple[int, StatisticsBatch]]:
+        by_bucket: dict[int, list[PackedRead]] = {}
+        window_end = 0
+        for block in arrived.read():
+            window_end = block.window_end
+            for read in unpack(block):
+                by_bucket.setdefault(bucket_of(read.transformer_id, self._settings.shards), []).append(read)
+        if not by_bucket:
+            return
+        arrived.clear()
+        changed: list[TransformerStatistics] = []
+        for number, reads in by_bucket.items():
+            held = buckets[number].read()
+            before = _decode_bucket(held) if held else None
+            after, revised = revise(window_end, before, reads)
+            buckets[number].write(_encode_bucket(after))
+            changed += revised
+        if changed:
+            self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in changed))
+            self._revisions.inc(sum(transformer.revision > 0 for transformer in changed))
+            yield shard, StatisticsBatch(window_end, changed)
+
+
+_encode_bucket = msgspec.msgpack.Encoder().encode
+_decode_bucket = msgspec.msgpack.Decoder(Bucket).decode
+
+
+def bucket_of(transformer_id: str, shards: int) -> int:
+    """The bucket of a transformer: other bits of the hash that chose its shard, so that buckets fill evenly."""
+    return crc32(transformer_id.encode()) // shards % BUCKETS
+
+
+def revise(
+    window_end: int, before: Bucket | None, reads: list[PackedRead]
+) -> tuple[Bucket, list[TransformerStatistics]]:
+    """Merge `reads` into a bucket: the new bucket, and those transformers whose statistics are new or changed."""
+    touched = {read.transformer_id for read in reads}
+    contenders = list(unpack(before.block)) if before else []
+    published = dict(before.published) if before else {}
+    old = Winners()
+    old.add(read for read in contenders if read.transformer_id in touched)
+    new = Winners()
+    new.add(contenders)
+    new.add(reads)
+    old_reads, new_reads = _by_transformer(old.winners()), _by_transformer(new.winners(), touched)
+    changed = []
+    for transformer_id in sorted(touched):
+        measured = measure(new_reads[transformer_id])
+        was = measure(old_reads[transformer_id]) if transformer_id in old_reads else None
+        statistics = _statistics(transformer_id, measured, was, published.get(transformer_id))
+        if statistics is None:
+            continue
+        changed.append(statistics)
+        if statistics.revision:
+            pairs = {feeder.feeder_id: (feeder.revision, feeder.as_of) for feeder in statistics.feeders}
+            published[transformer_id] = PublishedTransformer(statistics.revision, pairs)
+    return Bucket(pack(window_end, new.contenders()), published), changed
+
+
+def _statistics(
+    transformer_id: str, measured: Measured, was: Measured | None, published: PublishedTransformer | None
+) -> TransformerStatistics | None:
+    """What is to be published of a transformer, or None when that is what was published before."""
+    if was is None:
+        return TransformerStatistics(
+            transformer_id,
+            measured.feeders,
+            measured.meters_reported,
+            measured.actual_meters_reported,
+            measured.as_of,
+            0,
+        )
+    if measured == was:
+        return None
+    before = {feeder.feeder_id: feeder for feeder in was.feeders}
+    pairs = published.pairs if published else {feeder.feeder_id: (0, feeder.as_of) for feeder in was.feeders}
+    feeders: list[FeederStatistics] = []
+    for feeder in measured.feeders:
+        changed = feeder != before.get(feeder.feeder_id)
+        revision = pairs[feeder.feeder_id][0] + changed if feeder.feeder_id in pairs else 0
+        feeders.append(msgspec.structs.replace(feeder, changed=changed, revision=revision))
+    present = {feeder.feeder_id for feeder in measured.feeders}
+    for feeder_id, (revision, as_of) in pairs.items():
+        if feeder_id not in present:
+            # A sink lets no smaller as_of overwrite a greater one, so the emptied pair is at least as recent.
+            lost_now = feeder_id in before
+            empty = emptied(feeder_id, max(as_of, measured.as_of) if lost_now else as_of)
+            empty.changed, empty.revision = lost_now, revision + lost_now
+            feeders.append(empty)
+    return TransformerStatistics(
+        transformer_id,
+        feeders,
+        measured.meters_reported,
+        measured.actual_meters_reported,
+        measured.as_of,
+        published.revision + 1 if published else 1,
+    )
+
+
+def _by_transformer(reads: Iterable[PackedRead], wanted: set[str] | None = None) -> dict[str, list[PackedRead]]:
+    grouped: dict[str, list[PackedRead]] = {}
+    for read in reads:
+        if wanted is None or read.transformer_id in wanted:
+            grouped.setdefault(read.transformer_id, []).append(read)
+    return grouped
