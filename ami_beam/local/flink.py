@@ -1,0 +1,184 @@
+"""An embedded Flink for tests and demonstrations: Beam's job server in one JVM, gone at the end.
+
+Each job runs in a Flink of its own inside that JVM; Python code runs in the submitting process (LOOPBACK). The
+expansion service, which only pipelines with Kafka's Java connector need, is a second JVM that starts when its address
+is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays idle on Flink.
+
+Flink listens on loopback only. Beam's gRPC servers (jobs, artifacts, expansion, workers) accept connections from every
+interface and have no option against it, and whoever reaches them can run code: not for a machine that others can reach.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from ami_beam.local import jars, java, process
+
+_START_ATTEMPTS = 3
+_START_SECONDS = 90.0
+# What Flink 1.19 and Beam's serializers reach into by reflection; without them stateful stages fail on Java 17.
+_OPENED = (
+    *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.math", "java.net", "java.nio"),
+    *("java.text", "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic"),
+    *("java.util.concurrent.locks", "sun.nio.ch", "sun.net.util"),
+)
+
+
+class LocalFlink:
+    """`with LocalFlink() as flink:` gives a job server; `flink.pipeline_args()` are the options that run a job on it.
+
+    Checkpoints are stored in a temporary directory, which `stop` removes with everything else, and are taken only by
+    jobs that ask for them (`checkpoint_seconds`).
+    """
+
+    def __init__(self, heap: str = "1g", expansion_heap: str = "256m") -> None:
+        self._heap = heap
+        self._expansion_heap = expansion_heap
+        self._processes: list[process.ChildProcess] = []
+        self._directory: Path | None = None
+        self._class_path = ""
+        self._expansion_service = ""
+        self._lock = threading.Lock()
+        self.job_endpoint = ""
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        """The job server's, and the expansion service's once it has been started."""
+        return [each.pid for each in self._processes]
+
+    @property
+    def logs(self) -> list[Path]:
+        return [each.log for each in self._processes]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where jobs keep checkpoints, a folder for each job."""
+        return self._running_directory() / "checkpoints"
+
+    @property
+    def expansion_service(self) -> str:
+        """The address for `expansion_service=` of Kafka's Java connector; its JVM starts on the first call."""
+        with self._lock:
+            if not self._expansion_service:
+                self._expansion_service = self._start("the expansion service", 1, self._expansion_command)
+            return self._expansion_service
+
+    def pipeline_args(self, parallelism: int = 1, checkpoint_seconds: float | None = None) -> list[str]:
+        """The pipeline options that run a streaming job here, with bundles short enough for tests of streams."""
+        arguments = [
+            "--runner=PortableRunner",
+            f"--job_endpoint={self.job_endpoint}",
+            "--environment_type=LOOPBACK",
+            "--streaming",
+            f"--parallelism={parallelism}",
+        ]
+        if checkpoint_seconds is not None:
+            arguments.append(f"--checkpointing_interval={round(checkpoint_seconds * 1000)}")
+        return arguments
+
+    def start(self) -> Self:
+        """Fetches the jars if needed, and returns when jobs can be submitted. Raises StartError with the log's end."""
+        self._class_path = jars.class_path("flink")
+        self._directory = directory = Path(tempfile.mkdtemp(prefix="ami-beam-flink-"))
+        for name in ("conf", "checkpoints", "artifacts", "tmp"):
+            (directory / name).mkdir()
+        (directory / "conf" / "config.yaml").write_text(_configuration(directory), encoding="utf-8")
+        try:
+            self.job_endpoint = self._start("the Flink job server", 2, self._job_server_command)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Ends every job and both JVMs and removes the temporary directory. May be called twice."""
+        for each in reversed(self._processes):
+            each.stop()
+        self._processes.clear()
+        self._expansion_service = self.job_endpoint = ""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _running_directory(self) -> Path:
+        if self._directory is None:
+            raise RuntimeError("the local Flink is not running")
+        return self._directory
+
+    def _start(self, name: str, ports: int, command: _Command) -> str:
+        directory = self._running_directory()
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            chosen = process.free_ports(ports)
+            log = directory / f"{name.split()[1]}-{attempt}.log"
+            child = process.ChildProcess(name, command(directory, chosen), log)
+            self._processes.append(child)
+            try:
+                child.wait_until(lambda port=chosen[0]: process.is_listening(port), _START_SECONDS)  # type: ignore[misc]
+            except process.StartError as error:
+                self._processes.remove(child)
+                # Another process took a port between the choice and the start.
+                if attempt == _START_ATTEMPTS or "Address already in use" not in str(error):
+                    raise
+            else:
+                return f"127.0.0.1:{chosen[0]}"
+        raise AssertionError("unreachable")
+
+    def _job_server_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
+        return [
+            *self._jvm(directory, self._heap),
+            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
+            "org.apache.beam.runners.flink.FlinkJobServerDriver",
+            *("--flink-master", "[local]", "--flink-conf-dir", directory / "conf"),
+            *("--job-host", "127.0.0.1", "--job-port", str(ports[0]), "--artifact-port", str(ports[1])),
+            *("--expansion-port", "-1", "--artifacts-dir", directory / "artifacts"),
+        ]
+
+    def _expansion_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
+        return [
+            *self._jvm(directory, self._expansion_heap),
+            *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
+            # The harness runs in Flink's own JVM, which has the connector's classes.
+            "--defaultEnvironmentType=EMBEDDED",
+            # The splittable read stays idle on Flink: no output, no error.
+            "--experiments=use_deprecated_read",
+        ]
+
+    def _jvm(self, directory: Path, heap: str) -> list[str | Path]:
+        return [
+            java.find_java(),
+            *("-XX:+UseSerialGC", f"-Xmx{heap}", "-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory / 'tmp'}"),
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", self._class_path),
+        ]
+
+
+class _Command(Protocol):
+    def __call__(self, directory: Path, ports: list[int]) -> list[str | Path]: ...
+
+
+def _configuration(directory: Path) -> str:
+    settings = {
+        # Without a directory checkpoints go to the heap and fail at the first real one.
+        "state.checkpoints.dir": (directory / "checkpoints").as_uri(),
+        "io.tmp.dirs": directory / "tmp",
+        # Flink itself listens on this machine only.
+        "rest.address": "127.0.0.1",
+        "rest.bind-address": "127.0.0.1",
+        "jobmanager.rpc.address": "127.0.0.1",
+        "jobmanager.bind-host": "127.0.0.1",
+        "taskmanager.host": "127.0.0.1",
+        "taskmanager.bind-host": "127.0.0.1",
+    }
+    return "".join(f"{name}: {value}\n" for name, value in settings.items())

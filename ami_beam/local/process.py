@@ -1,0 +1,170 @@
+"""Child processes that never outlive this one, not even when it is killed with SIGKILL.
+
+On Linux the kernel kills the child when the thread that started it ends (`_guard`); therefore one thread, which lives
+as long as this process, starts them all. Elsewhere only an orderly end of the interpreter stops them. The children form
+sessions of their own, so that Ctrl-C reaches this process alone and it can stop them in order.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+
+_GUARD = Path(__file__).with_name("_guard.py")
+_TAIL_BYTES = 4096
+_POLL_SECONDS = 0.1
+
+
+class StartError(RuntimeError):
+    """A child ended, or was not ready in time; the message holds the end of its log."""
+
+
+class ChildProcess:
+    """A running command. `stop` is idempotent, and the end of the interpreter calls it.
+
+    Standard output and errors go to `log`, which is created, and which the caller removes.
+    """
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+        self.name = name
+        self.log = log
+        guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *map(str, command)]
+        self._process = _starter.start(guarded, log)
+        self._owner = os.getpid()
+        _children.add(self)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Returns once `ready()` is true; raises StartError when the child ends first, or, stopping it, when time is up."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if not self.is_alive():
+                raise StartError(f"{self.name} ended with code {self._process.returncode}:\n{self.log_tail()}")
+            if ready():
+                return
+            if time.monotonic() > deadline:
+                self.stop()
+                raise StartError(f"{self.name} was not ready after {timeout:.0f} s:\n{self.log_tail()}")
+            time.sleep(_POLL_SECONDS)
+
+    def wait_until_success(self, timeout: float) -> None:
+        """Returns when the command has ended with code 0; raises StartError otherwise."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.stop(patience=0)
+            raise StartError(f"{self.name} had not ended after {timeout:.0f} s:\n{self.log_tail()}") from None
+        _children.discard(self)
+        if code != 0:
+            raise StartError(f"{self.name} ended with code {code}:\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last lines of the log, for an error message."""
+        try:
+            data = self.log.read_bytes()[-_TAIL_BYTES:]
+        except OSError as error:
+            return f"(no log: {error})"
+        return data.decode("utf-8", "replace") or "(the log is empty)"
+
+    def stop(self, patience: float = 10.0) -> None:
+        """SIGTERM, then SIGKILL after `patience` seconds, to the child and everything it started."""
+        # A process forked from this one holds a copy of this object, and must not end what its parent uses.
+        if self._owner != os.getpid():
+            return
+        _children.discard(self)
+        if self.is_alive():
+            self._signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Its session is also its process group. Gone means that nothing of it is left.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+class _Starter:
+    """Starts processes from one thread, which ends only with the interpreter: the guard is bound to that thread."""
+
+    def __init__(self) -> None:
+        self._requests: queue.SimpleQueue[tuple[list[str], Path, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with self._lock:
+            # Threads do not survive a fork; a forked process needs one of its own.
+            if self._thread is None or self._pid != os.getpid():
+                self._pid = os.getpid()
+                self._thread = threading.Thread(target=self._run, name="ami-beam-starter", daemon=True)
+                self._thread.start()
+        future: Future[subprocess.Popen[bytes]] = Future()
+        self._requests.put((command, log, future))
+        return future.result()
+
+    def _run(self) -> None:
+        while True:
+            command, log, future = self._requests.get()
+            try:
+                with log.open("ab") as output:
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                future.set_result(process)
+            except BaseException as error:
+                future.set_exception(error)
+
+
+def free_ports(number: int) -> list[int]:
+    """Different ports of the loopback interface that were free a moment ago; another process may be faster to them."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def is_listening(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+_starter = _Starter()
+_children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for child in list(_children):
+        child.stop(patience=3)
