@@ -1,0 +1,538 @@
+"""The command line: our options beside Beam's, and their check before any graph is built.
+
+`validate` turns a command line into values, or raises `OptionError`, which names the option, its value, what is
+allowed and an example. After it nothing in the product looks at an option again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from ami_beam import beam_options
+from ami_beam.beam_options import OptionError, Parser
+from ami_beam.instants import (
+    MICROS_PER_DAY,
+    MICROS_PER_MILLI,
+    MICROS_PER_MINUTE,
+    MICROS_PER_SECOND,
+    format_duration,
+    format_instant,
+    parse_duration,
+    parse_instant,
+)
+from ami_beam.io.files import ReplayError, replay_files
+from ami_beam.kafka_config import kafka_config, pairs, redacted
+from ami_beam.settings import Settings
+
+__all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "validate"]
+
+READS_TOPIC = "ami.headend.reads"
+EVENTS_TOPIC = "ami.headend.events"
+_READS_FILE = "reads.jsonl.gz"
+_EVENTS_FILE = "events.jsonl.gz"
+
+_USAGE = "python -m ami_beam.run --runner=FlinkRunner --bootstrap_servers=HOST:PORT [our options] [Beam's options]"
+_ABOUT = """Real-time smart-meter statistics and alerts: reads and events of a head-end in, per-transformer summaries,
+receipt rates, alerts and dead letters out. Durations are a whole number with ms, s, m, h or d: 90s, 15m, 24h."""
+
+
+class AmiOptions(PipelineOptions):
+    """Our options as Beam options. Values are the texts of the command line; `validate` makes values of them."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        _add_where(parser.add_argument_group("Where records come from and results go"))
+        _add_time(parser.add_argument_group("Windows and time"))
+        _add_rules(parser.add_argument_group("Thresholds and quality filters"))
+        _add_running(parser.add_argument_group("Running"))
+
+
+def _add_where(group: Any) -> None:
+    add = group.add_argument
+    # Beam has an option of this name too (for a runner it does not release). One parser takes only one of them.
+    if "--bootstrap_servers" not in group._option_string_actions:
+        add(
+            "--bootstrap_servers",
+            metavar="HOST:PORT,…",
+            help="Kafka brokers; needed when the source or the sink is kafka. Example: broker1:9092,broker2:9092",
+        )
+    add("--source", default="kafka", metavar="kafka|files", help="live topics, or a replay of exported records (kafka)")
+    add("--sink", default="kafka", metavar="kafka|files", help="result topics, or JSON-lines files in --output (kafka)")
+    add(
+        "--reads",
+        metavar="TOPIC|PATH",
+        help=f"topic of reads ({READS_TOPIC}); with --source=files a file, folder or pattern ({_READS_FILE})",
+    )
+    add(
+        "--events",
+        metavar="TOPIC|PATH",
+        help=f"topic of meter events ({EVENTS_TOPIC}); with --source=files a file, folder or pattern ({_EVENTS_FILE})",
+    )
+    add(
+        "--meter_counts",
+        default="transformer_meter_count.csv",
+        metavar="PATH",
+        help="CSV or JSON lines: transformer_id, total_meters and optionally nominal_voltage_v, receipt_delay_minutes,"
+        " effective_from (transformer_meter_count.csv)",
+    )
+    add(
+        "--meter_counts_refresh",
+        default="60s",
+        metavar="DURATION",
+        help="how often a live run looks for changed meter counts; at least 1s (60s)",
+    )
+    add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
+    add(
+        "--start",
+        default="latest",
+        metavar="latest|earliest|TIME",
+        help="where a live run starts reading: new records, the oldest ones, or the first with this record time, for"
+        " example 2026-03-03T00:00:00Z; a restored savepoint goes on where it was (latest)",
+    )
+    add(
+        "--kafka_config",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+        help="Kafka client settings for SASL and TLS. Example: --kafka_config security.protocol=SASL_SSL"
+        " sasl.mechanism=PLAIN 'sasl.jaas.config=…'. Other users see a command line: put secrets into the file below",
+    )
+    add(
+        "--kafka_config_file",
+        metavar="PATH",
+        help="the same as a Java properties or JSON file; --kafka_config goes before it. Secrets are never logged",
+    )
+
+
+def _add_time(group: Any) -> None:
+    add = group.add_argument
+    add("--window", default="15m", metavar="DURATION", help="window length; divides a day: 15m, 30m, 1h, 15s (15m)")
+    add(
+        "--window_closed",
+        default="right",
+        metavar="right|left",
+        help="which end of a window belongs to it. right: a read that ends at 10:15:00 belongs to 10:00-10:15, which it"
+        " measured. left: to 10:15-10:30, as SQL's TUMBLE has it (right)",
+    )
+    add(
+        "--collection_delay",
+        default="5m",
+        metavar="DURATION",
+        help="how long after its end a window waits for reads before its first result, in record time; later reads"
+        " revise it. Real-time networks 5m, cellular 1h (5m)",
+    )
+    add(
+        "--receipt_delay",
+        metavar="DURATION",
+        help="how long after its end a window's missing reads are held against a transformer; 4h to 8h where meters are"
+        " collected every few hours; per transformer in the meter counts (the collection delay)",
+    )
+    add(
+        "--allowed_lateness",
+        default="24h",
+        metavar="DURATION",
+        help="how long after its end a window takes reads; later ones go to the dead letters as TOO_LATE (24h)",
+    )
+    add(
+        "--late_gather",
+        default="10s",
+        metavar="DURATION",
+        help="how long late reads are gathered before their window is revised; below 30m. More saves work, less is"
+        " sooner (10s)",
+    )
+
+
+def _add_rules(group: Any) -> None:
+    add = group.add_argument
+    add("--min_receipt_rate_pct", default="80", metavar="PERCENT", help="LOW_RECEIPT_RATE below this; 0 to 100 (80)")
+    add(
+        "--nominal_voltage",
+        default="230",
+        metavar="VOLTS",
+        help="where the meter counts give a transformer none; 120 in North America (230)",
+    )
+    add("--low_voltage_pct", default="90", metavar="PERCENT", help="LOW_VOLTAGE below this part of nominal (90)")
+    add("--high_voltage_pct", default="110", metavar="PERCENT", help="HIGH_VOLTAGE above this part of nominal (110)")
+    add(
+        "--plausible_voltage",
+        default="100:400",
+        metavar="LOW:HIGH",
+        help="volts a meter can measure; others count as null and go to the dead letters. 120 V networks: 50:300"
+        " (100:400)",
+    )
+    add(
+        "--max_interval_kwh",
+        default="1000",
+        metavar="KWH",
+        help="greatest plausible consumption per 15 minutes of a read, in either direction (1000)",
+    )
+
+
+def _add_running(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--shards",
+        default="1024",
+        metavar="N",
+        help="into how many parts transformers are spread; 1 to 65536. Results do not depend on it; a savepoint does"
+        " (1024)",
+    )
+    add(
+        "--pass_to_runner",
+        nargs="+",
+        action="extend",
+        metavar="NAME=VALUE",
+        help="options that only your runner knows. Beam's and Flink's own need no help: --checkpointing_interval=10000",
+    )
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Where a run reads and writes, and what it hands to Beam. Valid as a whole: `validate` made it."""
+
+    runner: str
+    source: Literal["kafka", "files"]
+    sink: Literal["kafka", "files"]
+    reads: str
+    """A topic or a path, as `source` says."""
+    events: str
+    meter_counts: str
+    meter_counts_refresh: int
+    output: str
+    start: Literal["latest", "earliest"] | int
+    """Where a live run starts; a number is a record time in microseconds."""
+    bootstrap_servers: str | None
+    kafka_config: Mapping[str, str] = field(repr=False)
+    """Client settings without bootstrap.servers. Holds secrets: log `redacted()` only."""
+    pipeline_args: tuple[str, ...] = field(repr=False)
+    """For `PipelineOptions`: Beam's options and ours, but never --kafka_config, which runners would show and log."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed but hardly meant; to be logged at start."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the run ends by itself."""
+        return self.source == "files"
+
+    @property
+    def reads_topic(self) -> str:
+        """The topic of reads: of a replay, what records that name no topic are counted to."""
+        return READS_TOPIC if self.bounded else self.reads
+
+    @property
+    def events_topic(self) -> str:
+        """The topic of events, as `reads_topic`."""
+        return EVENTS_TOPIC if self.bounded else self.events
+
+    def redacted(self) -> dict[str, Any]:
+        """The plan as it may be logged: of secrets only the keys."""
+        plan = asdict(self)
+        del plan["pipeline_args"]
+        plan["kafka_config"] = redacted(self.kafka_config)
+        plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
+        plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
+        return plan
+
+
+def help_text() -> str:
+    """What `--help` prints: ours with an explanation each, then the names of Beam's."""
+    ours = _parser().format_help()
+    lines = [ours, "Beam's options (explained in Beam's documentation), by its classes:"]
+    for cls in beam_options.beam_classes(without=AmiOptions):
+        parser = Parser(add_help=False, conflict_handler="resolve")
+        cls._add_argparse_args(parser)  # type: ignore[arg-type]
+        names = [name for name in beam_options.option_names(parser) if name != "--bootstrap_servers"]
+        lines.append(f"  {cls.__name__}: {' '.join(names)}")
+    lines.append(f"  Java runners: {' '.join('--' + name for name in beam_options.JAVA_OPTIONS)}")
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ami_beam.run", usage=_USAGE, description=_ABOUT, add_help=False)
+    AmiOptions._add_argparse_args(parser)
+    return parser
+
+
+def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
+    """The rules and the plan of a command line (without the program's name). Raises OptionError.
+
+    `--help` prints and ends the process. Looks at files and folders that are named, and at nothing else outside.
+    """
+    if "-h" in argv or "--help" in argv:
+        print(help_text(), end="")
+        raise SystemExit(0)
+    parser = _parser()
+    given, rest = parser.parse_known_args(list(argv))
+    names = beam_options.option_names(parser)
+    beam_values = beam_options.check_known(rest, beam_options.beam_parser(without=AmiOptions), names)
+    values = vars(given)
+    explicit = {name for name in names if any(word == name or word.startswith(f"{name}=") for word in argv)}
+
+    source = _choice(values, "source", ("kafka", "files"))
+    sink = _choice(values, "sink", ("kafka", "files"))
+    runner = _runner(getattr(beam_values, "runner", None), source, sink)
+    settings = _settings(values, live=source == "kafka")
+    config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
+    servers = _bootstrap_servers(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sink)
+    config.pop("bootstrap.servers", None)
+    passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
+    rest = [f"--runner={runner}", *_without_runner(beam_options.java_spelling(rest))]
+    own = [
+        f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)
+    ]
+    plan = RunPlan(
+        runner=runner,
+        source=source,
+        sink=sink,
+        reads=_input(values, "reads", source, READS_TOPIC, _READS_FILE),
+        events=_input(values, "events", source, EVENTS_TOPIC, _EVENTS_FILE),
+        meter_counts=_meter_counts(values["meter_counts"]),
+        meter_counts_refresh=_duration(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
+        output=_output(values["output"]) if sink == "files" else values["output"],
+        start=_start(values["start"], source, "--start" in explicit),
+        bootstrap_servers=servers,
+        kafka_config=config,
+        pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
+        warnings=tuple(_warnings(settings, source, sink, explicit)),
+    )
+    return settings, plan
+
+
+def _settings(values: Mapping[str, Any], live: bool) -> Settings:
+    window = _duration(values, "window", "15m")
+    if MICROS_PER_DAY % window:
+        raise OptionError(
+            "--window", values["window"], "does not divide a day", "15s, 1m, 15m, 30m, 1h …", "--window=15m"
+        )
+    allowed_lateness = _duration(values, "allowed_lateness", "24h")
+    collection_delay = _duration(values, "collection_delay", "5m", least=0, most=("allowed_lateness", allowed_lateness))
+    receipt_delay = collection_delay
+    if values["receipt_delay"] is not None:
+        receipt_delay = _duration(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
+    late_gather = _duration(values, "late_gather", "10s")
+    if late_gather >= 30 * MICROS_PER_MINUTE:
+        raise OptionError(
+            "--late_gather", values["late_gather"], "is too long", "1ms to below 30m", "--late_gather=10s"
+        )
+    low, high = _number(values, "low_voltage_pct", 0, 1000, "90"), _number(values, "high_voltage_pct", 0, 1000, "110")
+    if low >= high:
+        raise OptionError(
+            "--low_voltage_pct",
+            values["low_voltage_pct"],
+            f"is not below --high_voltage_pct={values['high_voltage_pct']}",
+            "a low percentage below the high one",
+            "--low_voltage_pct=90 --high_voltage_pct=110",
+        )
+    return Settings(
+        window=window,
+        window_closed=_choice(values, "window_closed", ("right", "left")),
+        collection_delay=collection_delay,
+        receipt_delay=receipt_delay,
+        allowed_lateness=allowed_lateness,
+        late_gather=late_gather,
+        shards=int(_number(values, "shards", 1, 65_536, "1024", whole=True)),
+        min_receipt_rate_pct=_number(values, "min_receipt_rate_pct", 0, 100, "80"),
+        nominal_voltage=_number(values, "nominal_voltage", 1, 1_000_000, "230"),
+        low_voltage_pct=low,
+        high_voltage_pct=high,
+        plausible_voltage=_plausible_voltage(values["plausible_voltage"]),
+        max_interval_kwh=_number(values, "max_interval_kwh", 0.001, 1e9, "1000"),
+        live=live,
+    )
+
+
+def _choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
+    if values[name] not in allowed:
+        raise OptionError(f"--{name}", values[name], "is neither", " or ".join(allowed), f"--{name}={allowed[0]}")
+    return values[name]
+
+
+def _duration(
+    values: Mapping[str, Any],
+    name: str,
+    example: str,
+    least: int = MICROS_PER_MILLI,
+    most: tuple[str, int] | None = None,
+) -> int:
+    option, text = f"--{name}", values[name]
+    allowed = f"a duration from {format_duration(least)}" + (f" to --{most[0]}" if most else "")
+    example = f"{option}={example}"
+    try:
+        duration = parse_duration(text)
+    except ValueError:
+        problem = "is not a duration: a whole number and one of ms, s, m, h, d"
+        raise OptionError(option, text, problem, allowed, example) from None
+    if duration < least:
+        raise OptionError(option, text, "is too short", allowed, example)
+    if most and duration > most[1]:
+        problem = f"is longer than --{most[0]}={format_duration(most[1])}"
+        raise OptionError(option, text, problem, allowed, example)
+    # a century: beyond it, times no longer fit Beam's and the product's range
+    if duration > 36_500 * MICROS_PER_DAY:
+        raise OptionError(option, text, "is longer than a century", allowed, example)
+    return duration
+
+
+def _number(
+    values: Mapping[str, Any], name: str, least: float, most: float, example: str, whole: bool = False
+) -> float:
+    text = values[name]
+    kind = "a whole number" if whole else "a number"
+    pattern = r"[0-9]{1,9}" if whole else r"[0-9]{1,12}(\.[0-9]{1,12})?"
+    if not re.fullmatch(pattern, text) or not least <= float(text) <= most:
+        problem = f"is not {kind} in range"
+        raise OptionError(f"--{name}", text, problem, f"{kind} from {least:g} to {most:.12g}", f"--{name}={example}")
+    return float(text)
+
+
+def _plausible_voltage(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not 0 <= low < high < math.inf:
+        problem = "is not a range of volts"
+        raise OptionError(
+            "--plausible_voltage", text, problem, "LOW:HIGH, 0 ≤ LOW < HIGH", "--plausible_voltage=100:400"
+        )
+    return low, high
+
+
+def _runner(text: str | None, source: str, sink: str) -> str:
+    # Live runs need a runner that can read Kafka, and a replay needs nothing but Python.
+    runner = beam_options.runner_name(text or ("FlinkRunner" if "kafka" in (source, sink) else "DirectRunner"))
+    if source == "kafka" and sink == "files":
+        raise OptionError(
+            "--sink",
+            sink,
+            "a file is complete when its source ends, and a topic never ends",
+            "--sink=kafka, or --source=files",
+            "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
+        )
+    if source == "kafka" and beam_options.runs_in_process(runner):
+        raise OptionError(
+            "--runner",
+            runner,
+            "Beam's DirectRunner cannot run KafkaIO here, so it cannot read topics",
+            "FlinkRunner or DataflowRunner for --source=kafka; DirectRunner for --source=files",
+            "--runner=FlinkRunner",
+        )
+    return runner
+
+
+def _without_runner(arguments: Sequence[str]) -> list[str]:
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--runner":
+            next(words, None)
+        elif not word.startswith("--runner="):
+            kept.append(word)
+    return kept
+
+
+def _bootstrap_servers(text: str | None, source: str, sink: str) -> str | None:
+    example = "--bootstrap_servers=localhost:9092"
+    if text is None:
+        if "kafka" not in (source, sink):
+            return None
+        which = " and ".join(
+            f"--{name}=kafka" for name, value in (("source", source), ("sink", sink)) if value == "kafka"
+        )
+        raise OptionError(
+            "--bootstrap_servers", None, f"is missing; a broker is needed for {which}", "HOST:PORT,…", example
+        )
+    for server in text.split(","):
+        match = re.fullmatch(r"\s*(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})\s*", server)
+        if match is None or not 1 <= int(match[1]) <= 65_535:
+            raise OptionError("--bootstrap_servers", text, f"{server!r} is not HOST:PORT", "HOST:PORT,…", example)
+    return text
+
+
+def _input(values: Mapping[str, Any], name: str, source: str, topic: str, file: str) -> str:
+    option = f"--{name}"
+    value: str = values[name] or (topic if source == "kafka" else file)
+    if source == "kafka":
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
+            allowed = "letters, digits, '.', '_' and '-'; a path only with --source=files"
+            raise OptionError(option, value, "is not a topic name", allowed, f"{option}={topic}")
+        return value
+    try:
+        replay_files(value)
+    except Exception as error:  # each file system has its own exceptions
+        problem = "no such file, folder or pattern" if isinstance(error, ReplayError) else f"cannot be read: {error}"
+        allowed = "JSON lines of Kafka records, plain or .gz"
+        raise OptionError(option, value, problem, allowed, f"{option}=export/{file}") from None
+    return value
+
+
+def _meter_counts(path: str) -> str:
+    try:
+        found = FileSystems.exists(path) and not os.path.isdir(path)
+        problem = "no such file"
+    except Exception as error:  # each file system has its own exceptions
+        found, problem = False, f"cannot be read: {error}"
+    if not found:
+        allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
+        raise OptionError("--meter_counts", path, problem, allowed, "--meter_counts=transformer_meter_count.csv")
+    return path
+
+
+def _output(path: str) -> str:
+    if "://" in path:
+        return path
+    parent = os.path.abspath(path)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        allowed = "a folder that exists or can be made, and be written to"
+        raise OptionError("--output", path, f"{parent} is not a folder to write to", allowed, "--output=output")
+    return path
+
+
+def _start(text: str, source: str, explicit: bool) -> Any:
+    allowed, example = "latest, earliest or a time with a zone", "--start=2026-03-03T00:00:00Z"
+    if source == "files" and explicit and text != "earliest":
+        problem = "a replay of files always starts with its first record"
+        raise OptionError("--start", text, problem, "no --start with --source=files", "--source=files")
+    if text in ("latest", "earliest"):
+        return text
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise OptionError("--start", text, str(error), allowed, example) from None
+
+
+def _warnings(settings: Settings, source: str, sink: str, explicit: set[str]) -> list[str]:
+    warnings = []
+    low, high = settings.plausible_voltage
+    low_alert = settings.nominal_voltage * settings.low_voltage_pct / 100
+    high_alert = settings.nominal_voltage * settings.high_voltage_pct / 100
+    if low_alert <= low:
+        warnings.append(
+            f"LOW_VOLTAGE below {low_alert:g} V cannot come: --plausible_voltage sets aside what is below {low:g} V"
+        )
+    if high_alert >= high:
+        warnings.append(
+            f"HIGH_VOLTAGE above {high_alert:g} V cannot come: --plausible_voltage sets aside what is above {high:g} V"
+        )
+    if settings.receipt_delay < settings.collection_delay:
+        warnings.append(
+            "--receipt_delay is shorter than --collection_delay: transformers are judged before their reads are in"
+        )
+    if "kafka" not in (source, sink):
+        ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit
+        warnings.extend(f"{name} has no effect: neither source nor sink is kafka" for name in sorted(ignored))
+    if sink == "kafka" and "--output" in explicit:
+        warnings.append("--output has no effect with --sink=kafka")
+    if source == "files" and "--meter_counts_refresh" in explicit:
+        warnings.append("--meter_counts_refresh has no effect: a replay reads the meter counts once")
+    return warnings
