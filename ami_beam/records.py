@@ -10,6 +10,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from ami_beam.coders import carries
+
 ReadType = Literal["INTERVAL", "DAILY", "EVENT"]
 AlertStatus = Literal["RAISED", "UPDATED", "CLEARED"]
 
@@ -231,3 +233,21 @@ class Alert(Struct, gc=False):
     window_end: int | None
     feeder_id: str | None
     explained_by: str | None = None
+
+
+carries(
+    RecordBatch,
+    Read,
+    Event,
+    DeadLetter,
+    MeterCount,
+    StatisticsBatch,
+    CountedStatistics,
+    ReadProgress,
+    DueWindow,
+    ReceiptDue,
+    ReceiptInput,
+    SummaryRow,
+    ReceiptRow,
+    Alert,
+)

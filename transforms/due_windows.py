@@ -11,7 +11,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.coders import MsgspecCoder
+from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.records import DueWindow, ReadProgress
 from ami_beam.settings import Settings
@@ -22,6 +22,9 @@ class ProgressWithDelays(Struct, array_like=True, gc=False):
 
     progress: ReadProgress
     receipt_delays: list[int]
+
+
+carries(ProgressWithDelays)
 
 
 class Covered(Struct, array_like=True, gc=False):

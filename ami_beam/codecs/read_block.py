@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from ami_beam.coders import carries
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
 
 MICRO_KWH = 1_000_000
@@ -73,6 +74,9 @@ class ReadBlock(Struct, array_like=True, gc=False):
     voltages: list[int | float | None]
     """An integer is hundredths of a volt."""
     flags: list[int]
+
+
+carries(ReadBlock)
 
 
 def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:

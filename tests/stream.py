@@ -1,0 +1,163 @@
+"""A head-end in a few lines: drives the operational pipeline through TestStream and collects what it publishes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.test_stream import TestStream
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from ami_beam.coders import MsgspecCoder
+from ami_beam.instants import format_instant, parse_duration, parse_instant
+from ami_beam.meter_counts import MeterCountsVersion, pack_counts
+from ami_beam.records import Alert, DeadLetter, MeterCount, ReceiptRow, RecordBatch, SummaryRow
+from ami_beam.settings import Settings
+from pipelines.operational import Inputs, operational
+
+# Beam has three engines behind DirectRunner and picks one silently; this is the one that runs TestStream with state.
+RUNNER = "BundleBasedDirectRunner"
+DAY = "2026-03-03T"
+
+_captured: dict[str, list[Any]] = {}
+_tokens = itertools.count()
+
+
+def at(clock: str) -> int:
+    """The instant of `HH:MM[:SS[.f]]` on the test day."""
+    return parse_instant(f"{DAY}{clock if clock.count(':') == 2 else clock + ':00'}Z")
+
+
+def read_json(**fields: Any) -> bytes:
+    """One read of the contract, complete, with `fields` over it; `end` is the clock time of interval_end."""
+    end = at(fields.pop("end", "10:15"))
+    minutes = fields.pop("minutes", 15)
+    row = {
+        "meter_id": "M1",
+        "service_point_id": "S1",
+        "customer_id": "C1",
+        "transformer_id": "T1",
+        "feeder_id": "F1",
+        "read_type": "INTERVAL",
+        "interval_start": format_instant(end - minutes * 60_000_000),
+        "interval_end": format_instant(end),
+        "consumption_kwh": 1.0,
+        "delivered_kwh": 1.0,
+        "received_kwh": 0.0,
+        "voltage_v": 230.0,
+        "power_quality_code": 0,
+        "estimated_flag": False,
+        "read_ts": format_instant(end + 10_000_000),
+        **fields,
+    }
+    return json.dumps(row).encode()
+
+
+@dataclass
+class Published:
+    """Everything a run published, in order."""
+
+    summaries: list[SummaryRow] = field(default_factory=list)
+    receipts: list[ReceiptRow] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
+        return sorted(
+            (
+                row
+                for row in self.summaries
+                if (row.transformer_id, row.window_end) == (transformer, at(window_end))
+                and feeder in (None, row.feeder_id)
+            ),
+            key=lambda row: row.revision,
+        )
+
+    def receipt(self, window_end: str, transformer: str = "T1") -> list[ReceiptRow]:
+        rows = (r for r in self.receipts if (r.transformer_id, r.window_end) == (transformer, at(window_end)))
+        return sorted(rows, key=lambda row: row.revision)
+
+    def life(self, alert_type: str, window_end: str, entity: str = "T1") -> list[tuple[str, float | None]]:
+        """(status, detail_value) of one alert, in the order of its revisions."""
+        found = [
+            alert
+            for alert in self.alerts
+            if (alert.alert_type, alert.entity_id, alert.alert_time) == (alert_type, entity, at(window_end))
+        ]
+        assert len({alert.alert_id for alert in found}) <= 1
+        return [(alert.status, alert.detail_value) for alert in sorted(found, key=lambda alert: alert.revision)]
+
+
+class HeadEnd:
+    """Records in arrival order; the watermark follows their record times."""
+
+    def __init__(self, meter_counts: list[MeterCount] | None = None, **settings: Any):
+        durations = {
+            name: parse_duration(value) if isinstance(value, str) and name != "window_closed" else value
+            for name, value in settings.items()
+        }
+        self.settings = Settings(**{"shards": 7, **durations})
+        self._counts = [MeterCount("T1", 2)] if meter_counts is None else meter_counts
+        self._stream = TestStream(coder=MsgspecCoder(RecordBatch))
+        self._offset = 0
+        self._watermark: int | None = None
+
+    def reads(self, clock: str | int, *values: bytes | None) -> HeadEnd:
+        """These records reach the reads topic at `clock`, as one batch."""
+        record_time = self.until(clock)._watermark
+        assert record_time is not None
+        batch = RecordBatch(
+            "ami.headend.reads",
+            [0] * len(values),
+            list(range(self._offset, self._offset + len(values))),
+            [record_time] * len(values),
+            list(values),
+        )
+        self._offset += len(values)
+        self._stream.add_elements([TimestampedValue(batch, Timestamp(micros=record_time))])
+        return self
+
+    def until(self, clock: str | int) -> HeadEnd:
+        """Time passes: the watermark of record times reaches `clock`."""
+        instant = at(clock) if isinstance(clock, str) else clock
+        if self._watermark is None or instant > self._watermark:
+            self._stream.advance_watermark_to(Timestamp(micros=instant))
+            self._watermark = instant
+        return self
+
+    def run(self) -> Published:
+        """Run to the end of the stream."""
+        return run_pipeline(self._stream.advance_watermark_to_infinity(), self._counts, self.settings)
+
+
+def run_pipeline(
+    reads: beam.PTransform, counts: list[MeterCount], settings: Settings, runner: Any = RUNNER, events: Any = None
+) -> Published:
+    """Run the operational pipeline over `reads` and collect its outputs in this process."""
+    options = PipelineOptions([])
+    options.view_as(StandardOptions).streaming = isinstance(reads, TestStream)
+    published = Published()
+    token = str(next(_tokens))
+    with TestPipeline(runner=runner, options=options) as pipeline:
+        version = pack_counts(counts, 0)
+        inputs = Inputs(
+            pipeline | "Reads" >> reads,
+            pipeline | "Events" >> (events or beam.Create([], reshuffle=False).with_output_types(RecordBatch)),
+            pipeline
+            | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
+        )
+        outputs = operational(inputs, settings)
+        for name in ("summaries", "receipts", "alerts", "dead_letters"):
+            _captured[f"{token}/{name}"] = getattr(published, name)
+            _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
+    return published
+
+
+def _capture(row: Any, place: str) -> None:
+    _captured[place].append(row)
