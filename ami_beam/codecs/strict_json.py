@@ -22,8 +22,8 @@ from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 
 MAX_DEPTH = 256
 """Deepest nesting of arrays and objects. Far below Python's recursion limit, which the C scanner shares with us."""
-MAX_INTEGER_TEXT = 40
-"""Longest integer that is computed exactly: the work for longer ones grows with the square of their length."""
+MAX_INTEGER_TEXT = 400
+"""Longest integer that is computed exactly: beyond any 64-bit float, and short of Python's own limit on such texts."""
 
 # A string, closed or not, or one bracket. The string never gives back what it took (`*+`): the search is linear.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
