@@ -147,7 +147,8 @@ def parser() -> argparse.ArgumentParser:
         "--start",
         type=_instant,
         metavar="TIME",
-        help="when interval 0 begins; default 2026-03-03T00:00:00Z for files, for Kafka such that the run ends now",
+        help="when interval 0 begins; default 2026-03-03T00:00:00Z for files; for Kafka such that"
+        " the run ends now, and what would arrive later than now is not sent",
     )
     what.add_argument("--first_hour", type=float, metavar="HOUR", help="hour of the simulated day to begin in")
     what.add_argument(
@@ -195,10 +196,13 @@ class Run:
         self._stop = True
         signal.signal(signum, signal.SIG_DFL)
 
-    def carry(self, records: Iterator[Record], sink: RecordSink, truth: Truth | None) -> None:
+    def carry(self, records: Iterator[Record], sink: RecordSink, truth: Truth | None, until: int | None = None) -> None:
+        """Writes the records up to record time `until`, all of them without it."""
         began = reported = time.monotonic()
         record_time = 0
         for record in records:
+            if until is not None and record[1] > until:
+                break
             record_time = record[1]
             if self._realtime and not self._wait_until(record_time / MICROS_PER_SECOND, time.time, sink, truth):
                 break
@@ -254,7 +258,10 @@ def _start(args: argparse.Namespace, intervals: int | None) -> int:
     now = time.time_ns() // 1_000 // args.interval * args.interval
     if args.realtime:
         return now
-    return DEFAULT_START if not args.bootstrap_servers else now - (intervals or 0) * args.interval
+    if not args.bootstrap_servers:
+        return DEFAULT_START
+    # One interval more, in which the reads of the last one arrive.
+    return now - ((intervals or 0) + 1) * args.interval
 
 
 def simulation_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Simulation:
@@ -337,8 +344,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KafkaException as error:
         print(f"cannot use Kafka at {args.bootstrap_servers}: {error.args[0].str()}", file=sys.stderr)
         return 1
+    # A broker refuses record times of the future, and so does the pipeline: what is not due yet has not arrived.
+    until = time.time_ns() // 1_000 if args.bootstrap_servers and not args.realtime else None
     try:
-        run.carry(iter(simulation), sink, truth)
+        run.carry(iter(simulation), sink, truth, until)
     finally:
         lost = sink.close()
         if truth:

@@ -131,7 +131,7 @@ class Collection:
             route = 0.05 + 0.45 * draw(seed, _S_ROUTE, transformer, tick) + 0.1 * draw(seed, _S_METER_ROUTE, meter)
             # One batch a meter: its reads follow each other by a millisecond.
             time = clock.end_ms(tick) + length * route + interval - (tick - cycle + 1)
-            read_delay = clock.delay_ms * (0.03 + 0.4 * draw(seed, _S_DELAY, meter, interval))
+            read_delay = clock.delay_ms * (0.03 + 0.15 * draw(seed, _S_DELAY, meter, interval))
 
         estimated = draw(seed, _S_ESTIMATE, meter, interval) * 100 < rates.estimate_pct
         late = (draw(seed, _S_LATE, meter, interval) * 100 < rates.late_pct) & ~estimated

@@ -79,7 +79,7 @@ class KafkaTopics:
                 "partitioner": "murmur2_random",
                 "enable.idempotence": "true",
                 "queue.buffering.max.messages": "200000",
-                "delivery.report.only.error": "true",
+                "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
                 **config,
             }

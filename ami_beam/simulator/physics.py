@@ -96,7 +96,9 @@ class Physics:
         quality = np.zeros(len(meter), np.int64)
         if len(meter):
             first, last = int(end.min()) - clock.interval_ms, int(end.max())
-            for condition in self._faults.between(first, last, "LOW_VOLTAGE", "HIGH_VOLTAGE", "TAMPERING", "OUTAGE"):
+            found = self._faults.between(first, last, "LOW_VOLTAGE", "HIGH_VOLTAGE", "TAMPERING", "OUTAGE")
+            # Outages last: whatever else held, an outage leaves nothing to measure.
+            for condition in sorted(found, key=lambda condition: condition.kind == "OUTAGE"):
                 at = np.flatnonzero(condition.holds(meter, end))
                 if condition.kind == "LOW_VOLTAGE":
                     voltage[at] = 190 + 12 * noise[at]
@@ -109,7 +111,6 @@ class Physics:
                 else:
                     lost = np.minimum(end, condition.until_ms) - np.maximum(end - clock.interval_ms, condition.since_ms)
                     powered -= np.where(condition.covers(meter), np.clip(lost, 0, None) / clock.interval_ms, 0)
-                    # Whatever else held: an outage leaves nothing to measure at the interval's end.
                     voltage[at] = 0
                     quality[at] = QUALITY_OUTAGE
         powered = np.clip(powered, 0, 1)
