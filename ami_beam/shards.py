@@ -1,4 +1,4 @@
-"""Which shard a transformer belongs to."""
+"""The shard of a transformer: the same in every process and after every restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 from zlib import crc32
 
 
-@lru_cache(maxsize=1 << 20)
+@lru_cache(maxsize=1 << 18)
 def shard_of(transformer_id: str, shards: int) -> int:
-    """The shard of a transformer, in every process and every run the same (Python's own hash of a text is not)."""
+    """CRC-32 of the id modulo `shards`. Never `hash()`, which differs from process to process."""
     return crc32(transformer_id.encode()) % shards

@@ -16,7 +16,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
-from ami_beam.meter_counts import MeterCountsVersion, pack_counts
+from ami_beam.meter_counts import MeterCountsVersion
+from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import Alert, DeadLetter, MeterCount, ReceiptRow, RecordBatch, SummaryRow
 from ami_beam.settings import Settings
 from pipelines.operational import Inputs, operational

@@ -57,7 +57,7 @@ def _by_alert(row: ReceiptRow) -> tuple[str, ReceiptRow]:
 @beam.typehints.with_output_types(Alert)
 class _CommLifecycleDoFn(beam.DoFn):
     ALERT = ReadModifyWriteStateSpec("alert", MsgspecCoder(AlertState))
-    EXPIRE = TimerSpec("expire", TimeDomain.WATERMARK)
+    EXPIRE = TimerSpec("comm_expire", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings

@@ -121,7 +121,7 @@ def arm(covered: Covered, receipt_delay: int, settings: Settings) -> list[int]:
 
 class _DueWindowsDoFn(beam.DoFn):
     COVERED = ReadModifyWriteStateSpec("covered", MsgspecCoder(Covered))
-    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    DUE = TimerSpec("window_due", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings

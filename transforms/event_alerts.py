@@ -73,7 +73,7 @@ def _by_identity(event: Event) -> tuple[str, Event]:
 @beam.typehints.with_output_types(Alert)
 class _EventAlertsDoFn(beam.DoFn):
     PUBLISHED = ReadModifyWriteStateSpec("published", VarIntCoder())
-    FORGET = TimerSpec("forget", TimeDomain.WATERMARK)
+    FORGET = TimerSpec("event_forget", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings

@@ -87,8 +87,8 @@ def _from_statistics(key: ShardWindow, statistics: CountedStatistics) -> tuple[S
 @beam.typehints.with_output_types(ReceiptRow)
 class _ReceiptRateDoFn(beam.DoFn):
     RECEIPTS = ReadModifyWriteStateSpec("receipts", MsgspecCoder(WindowReceipts))
-    JUDGE = TimerSpec("judge", TimeDomain.WATERMARK)
-    EXPIRE = TimerSpec("expire", TimeDomain.WATERMARK)
+    JUDGE = TimerSpec("receipt_judge", TimeDomain.WATERMARK)
+    EXPIRE = TimerSpec("receipt_expire", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings

@@ -65,7 +65,7 @@ class VoltageAlerts(beam.PTransform):
 @beam.typehints.with_output_types(Alert)
 class _VoltageLifecycleDoFn(beam.DoFn):
     VOLTAGES = ReadModifyWriteStateSpec("voltages", MsgspecCoder(WindowVoltages))
-    EXPIRE = TimerSpec("expire", TimeDomain.WATERMARK)
+    EXPIRE = TimerSpec("voltage_expire", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings

@@ -72,8 +72,8 @@ class WindowStatistics(beam.PTransform):
 class _WindowStatisticsDoFn(beam.DoFn):
     ARRIVED = BagStateSpec("arrived", MsgspecCoder(ReadBlock))
     BUCKET = tuple(ReadModifyWriteStateSpec(f"bucket{number}", BytesCoder()) for number in range(BUCKETS))
-    DUE = TimerSpec("due", TimeDomain.WATERMARK)
-    LATE = TimerSpec("late", TimeDomain.WATERMARK)
+    DUE = TimerSpec("statistics_due", TimeDomain.WATERMARK)
+    LATE = TimerSpec("statistics_late", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings
