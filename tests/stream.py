@@ -150,8 +150,7 @@ def run_pipeline(
         inputs = Inputs(
             pipeline | "Reads" >> reads,
             pipeline | "Events" >> (events or beam.Create([], reshuffle=False).with_output_types(RecordBatch)),
-            pipeline
-            | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
+            pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
         )
         outputs = operational(inputs, settings)
         for name in ("summaries", "receipts", "alerts", "dead_letters"):

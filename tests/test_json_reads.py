@@ -129,6 +129,8 @@ BAD: dict[str, tuple[bytes | None, Reason]] = {
     "2^63 as code": (record(power_quality_code=2**63), Reason.NUMBER_OUT_OF_RANGE),
     "2^64 as code": (record(power_quality_code=2**64), Reason.NUMBER_OUT_OF_RANGE),
     "-2^63-1 as code": (record(power_quality_code=-(2**63) - 1), Reason.NUMBER_OUT_OF_RANGE),
+    "1e308 as energy": (record(delivered_kwh=1e308), Reason.NUMBER_OUT_OF_RANGE),
+    "10^400 as voltage": (record(voltage_v=10**400), Reason.NUMBER_OUT_OF_RANGE),
     "2^64 as energy": (record(delivered_kwh=2**64), Reason.NUMBER_OUT_OF_RANGE),
     "5,000 digits": (raw("received_kwh", b"9" * 5_000), Reason.NUMBER_OUT_OF_RANGE),
     "1e999": (raw("consumption_kwh", b"1e999"), Reason.NUMBER_OUT_OF_RANGE),
@@ -149,7 +151,7 @@ BAD: dict[str, tuple[bytes | None, Reason]] = {
         record(interval_start="2026-03-03T12:10:00Z", consumption_kwh=334),
         Reason.IMPLAUSIBLE_CONSUMPTION,
     ),
-    "consumption of 1e308": (raw("consumption_kwh", b"1e308"), Reason.IMPLAUSIBLE_CONSUMPTION),
+    "consumption of 1e308": (raw("consumption_kwh", b"1e308"), Reason.NUMBER_OUT_OF_RANGE),
     "negative without export": (record(consumption_kwh=-0.0197), Reason.IMPLAUSIBLE_CONSUMPTION),
     "negative off balance": (
         record(consumption_kwh=-0.5, delivered_kwh=0, received_kwh=0.4989),

@@ -102,7 +102,11 @@ class TestLate:
         assert [(r.estimated_count, r.total_consumption_kwh) for r in rows] == [(0, 1.0)]
 
     def test_an_estimate_counts_as_reported_but_not_as_actual(self):
-        published = HeadEnd().reads("10:16", read_json(estimated_flag=True), read_json(meter_id="M2")).reads("10:25")
+        published = (
+            HeadEnd()
+            .reads("10:16", read_json(estimated_flag=True), read_json(meter_id="M2"))
+            .reads("10:25", read_json(end="10:30"))
+        )
         (receipt,) = published.run().receipt("10:15")
         assert (receipt.receipt_rate_pct, receipt.actual_meters_reported, receipt.actual_rate_pct) == (100.0, 1, 50.0)
 
@@ -146,7 +150,7 @@ class TestAlertLife:
     def test_the_rounded_rate_is_compared(self):
         counts = [MeterCount("T1", 10_000)]
         reads = [read_json(meter_id=f"M{number}") for number in range(7_995)]
-        published = HeadEnd(counts).reads("10:16", *reads).reads("10:25").run()
+        published = HeadEnd(counts).reads("10:16", *reads).reads("10:25", read_json(end="10:30")).run()
         assert published.receipt("10:15")[0].receipt_rate_pct == 80.0  # 79.95 is rounded half away from zero
         assert published.alerts == []
 
@@ -165,7 +169,9 @@ class TestSilence:
 
     def test_a_gap_is_filled_when_reads_resume(self):
         head_end = two_reads(HeadEnd()).until("10:45").until("11:20")
-        published = head_end.reads("11:21", read_json(end="11:15"), read_json(meter_id="M2", end="11:15")).until("11:22")
+        published = head_end.reads("11:21", read_json(end="11:15"), read_json(meter_id="M2", end="11:15")).until(
+            "11:22"
+        )
         rows = {row.window_end: row.receipt_rate_pct for row in published.run().receipts}
         assert rows == {at("10:15"): 100.0, at("10:30"): 0.0, at("10:45"): 0.0, at("11:00"): 0.0, at("11:15"): 100.0}
 
@@ -245,7 +251,9 @@ class TestTopology:
 
     def test_a_meter_that_moves_between_transformers_counts_for_both(self):
         counts = [MeterCount("T1", 1), MeterCount("T2", 1)]
-        head_end = HeadEnd(counts).reads("10:16", read_json()).until("10:21").reads("10:40", read_json(transformer_id="T2"))
+        head_end = (
+            HeadEnd(counts).reads("10:16", read_json()).until("10:21").reads("10:40", read_json(transformer_id="T2"))
+        )
         published = head_end.until("12:00").run()
         assert [row.meters_reported for row in published.summary("10:15", "T1")] == [1]
         assert [row.meters_reported for row in published.summary("10:15", "T2")] == [1]

@@ -97,12 +97,15 @@ def instant(fields: Fields, name: str) -> int:
 
 
 def number(fields: Fields, name: str) -> float:
-    """A finite number inside 64 bits."""
-    return _number(fields[name], name, "a number")
+    """A number between ±2**63, however it is written, so that no sum of them can leave the range of a float."""
+    value = _number(fields[name], name, "a number")
+    if not MIN_INT64 <= value <= -MIN_INT64:
+        raise Rejection(Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside signed 64 bits.")
+    return value
 
 
 def optional_number(fields: Fields, name: str) -> float | None:
-    """A finite number inside 64 bits; None where it is null or missing."""
+    """A number that is finite as a 64-bit float, however it is written; None where it is null or missing."""
     value = fields.get(name)
     return None if value is None else _number(value, name, "a number or null")
 
@@ -181,7 +184,10 @@ def _number(value: object, name: str, expected: str) -> float:
             raise Rejection(Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside the range of a 64-bit float.")
         return value
     if type(value) is int:  # a bool is an int to isinstance
-        if not MIN_INT64 <= value <= MAX_INT64:
-            raise Rejection(Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside signed 64 bits.")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise Rejection(
+                Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside the range of a 64-bit float."
+            ) from None
     raise Rejection(Reason.WRONG_TYPE, f"{name} must be {expected}, not in quotes.")

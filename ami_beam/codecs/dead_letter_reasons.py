@@ -34,7 +34,7 @@ class Reason(StrEnum):
     INTERVAL_REVERSED = "INTERVAL_REVERSED"
     """`interval_start` is not before `interval_end`."""
     NUMBER_OUT_OF_RANGE = "NUMBER_OUT_OF_RANGE"
-    """An integer beyond signed 64 bits, or a number that overflows a 64-bit float."""
+    """An integer or an energy beyond signed 64 bits, or a voltage that overflows a 64-bit float."""
     IMPLAUSIBLE_VOLTAGE = "IMPLAUSIBLE_VOLTAGE"
     """The voltage is outside the plausible range. The only reason of letters with `used`: the read itself counts."""
     IMPLAUSIBLE_CONSUMPTION = "IMPLAUSIBLE_CONSUMPTION"

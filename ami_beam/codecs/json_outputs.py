@@ -1,0 +1,171 @@
+"""Result rows as the JSON that goes to Kafka and to files, with their partition keys; and back, for tests and tools.
+
+Instants are RFC 3339 text in UTC; every other field is as in `records`. One row is one line: no value holds a newline.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import msgspec
+
+from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
+from ami_beam.records import Alert, DeadLetter, ReceiptRow, SummaryRow
+
+SUMMARY_TOPIC = "ami.transformer.summary"
+RECEIPT_TOPIC = "ami.transformer.receipt"
+GRID_ALERTS_TOPIC = "ami.alerts.grid"
+EVENT_ALERTS_TOPIC = "ami.alerts.events"
+DEAD_LETTER_TOPIC = "ami.deadletter"
+OUTPUT_TOPICS = (SUMMARY_TOPIC, RECEIPT_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC, DEAD_LETTER_TOPIC)
+
+MAX_LETTER_BYTES = 512 * 1024
+"""How much of a dead letter's original bytes is kept: base64 makes it a third longer, and a broker takes 1 MiB."""
+
+_INSTANTS = {"window_start", "window_end", "as_of", "alert_time"}
+_encode = msgspec.json.Encoder().encode
+_text = lru_cache(maxsize=1 << 16)(format_instant)
+Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert)
+
+
+def _optional_text(instant: int | None) -> str | None:
+    return None if instant is None else _text(instant)
+
+
+def summary_json(row: SummaryRow) -> bytes:
+    """The value of a summary record."""
+    return _encode(
+        {
+            "transformer_id": row.transformer_id,
+            "feeder_id": row.feeder_id,
+            "window_start": _text(row.window_start),
+            "window_end": _text(row.window_end),
+            "total_consumption_kwh": row.total_consumption_kwh,
+            "total_delivered_kwh": row.total_delivered_kwh,
+            "total_received_kwh": row.total_received_kwh,
+            "meters_reported": row.meters_reported,
+            "avg_voltage_v": row.avg_voltage_v,
+            "min_voltage_v": row.min_voltage_v,
+            "max_voltage_v": row.max_voltage_v,
+            "estimated_count": row.estimated_count,
+            "voltage_rejected_count": row.voltage_rejected_count,
+            "zero_voltage_count": row.zero_voltage_count,
+            "as_of": _text(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
+def receipt_json(row: ReceiptRow) -> bytes:
+    """The value of a receipt record."""
+    return _encode(
+        {
+            "transformer_id": row.transformer_id,
+            "feeder_id": row.feeder_id,
+            "window_start": _text(row.window_start),
+            "window_end": _text(row.window_end),
+            "meters_reported": row.meters_reported,
+            "total_meters": row.total_meters,
+            "receipt_rate_pct": row.receipt_rate_pct,
+            "actual_meters_reported": row.actual_meters_reported,
+            "actual_rate_pct": row.actual_rate_pct,
+            "as_of": _text(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
+def alert_json(alert: Alert) -> bytes:
+    """The value of an alert record."""
+    return _encode(
+        {
+            "alert_id": alert.alert_id,
+            "alert_source": alert.alert_source,
+            "entity_id": alert.entity_id,
+            "alert_time": _text(alert.alert_time),
+            "alert_type": alert.alert_type,
+            "detail_value": alert.detail_value,
+            "severity": alert.severity,
+            "status": alert.status,
+            "revision": alert.revision,
+            "as_of": _text(alert.as_of),
+            "window_start": _optional_text(alert.window_start),
+            "window_end": _optional_text(alert.window_end),
+            "feeder_id": alert.feeder_id,
+            "explained_by": alert.explained_by,
+        }
+    )
+
+
+def dead_letter_json(letter: DeadLetter) -> bytes:
+    """The value of a dead-letter record: can be written for every letter, whatever the record was.
+
+    `value_b64` is null for a tombstone. Of more than 512 KiB it holds the beginning, and `value_size` and
+    `value_sha256` describe the whole. `record_time` is null where there is none, or none that a date can say.
+    """
+    value, time = letter.value, letter.record_time
+    fields: dict[str, Any] = {
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        # Kafka takes any 64-bit number for a timestamp, also one of the year 290,000
+        "record_time": format_instant(time) if time is not None and MIN_INSTANT <= time <= MAX_INSTANT else None,
+        "value_b64": None if value is None else b64encode(value[:MAX_LETTER_BYTES]).decode(),
+        "used": letter.used,
+    }
+    if value is not None and len(value) > MAX_LETTER_BYTES:
+        fields["value_size"] = len(value)
+        fields["value_sha256"] = sha256(value).hexdigest()
+    try:
+        return _encode(fields)
+    except UnicodeEncodeError:  # a detail that quotes half a surrogate pair
+        fields["detail"] = letter.detail.encode(errors="replace").decode()
+        return _encode(fields)
+
+
+def summary_record(row: SummaryRow) -> tuple[bytes, bytes]:
+    """Partition key and value."""
+    return row.transformer_id.encode(), summary_json(row)
+
+
+def receipt_record(row: ReceiptRow) -> tuple[bytes, bytes]:
+    """Partition key and value."""
+    return row.transformer_id.encode(), receipt_json(row)
+
+
+def alert_record(alert: Alert) -> tuple[bytes, bytes]:
+    """Partition key and value."""
+    return alert.entity_id.encode(), alert_json(alert)
+
+
+def dead_letter_record(letter: DeadLetter) -> tuple[bytes, bytes]:
+    """Partition key (the record's provenance) and value."""
+    return f"{letter.topic}/{letter.partition}/{letter.offset}".encode(), dead_letter_json(letter)
+
+
+def _parse(data: bytes | str, row_type: type[Row]) -> Row:
+    fields = msgspec.json.decode(data)
+    for name in _INSTANTS & fields.keys():
+        if fields[name] is not None:
+            fields[name] = parse_instant(fields[name])
+    return msgspec.convert(fields, row_type)
+
+
+def parse_summary(data: bytes | str) -> SummaryRow:
+    """The row of `summary_json`."""
+    return _parse(data, SummaryRow)
+
+
+def parse_receipt(data: bytes | str) -> ReceiptRow:
+    """The row of `receipt_json`."""
+    return _parse(data, ReceiptRow)
+
+
+def parse_alert(data: bytes | str) -> Alert:
+    """The alert of `alert_json`."""
+    return _parse(data, Alert)

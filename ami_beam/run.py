@@ -1,0 +1,198 @@
+"""`python -m ami_beam.run`: reads the command line, looks at the world, builds the graph and runs it to its end.
+
+Exit codes: 0 done or stopped by SIGTERM or Ctrl-C; 1 the job failed; 2 a wrong option, file, topic or broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineState
+
+from ami_beam.beam_options import OptionError
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.io.files import ReadReplay, WriteOutputs
+from ami_beam.io.kafka import ReadTopic, WriteTopic
+from ami_beam.io.kafka_preflight import PreflightError, inspect, report
+from ami_beam.io.meter_counts_source import ReadMeterCounts
+from ami_beam.local.flink import LocalFlink
+from ami_beam.local.process import StartError
+from ami_beam.meter_counts import MeterCountsError
+from ami_beam.options import RunPlan, validate
+from ami_beam.settings import Settings
+from pipelines.operational import Inputs, operational
+from pipelines.published import published
+
+_log = logging.getLogger("ami_beam.run")
+MAX_BUNDLE_MILLIS = 500
+"""How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT asked the run to end."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where the job runs: pipeline options, and the expansion service that knows KafkaIO there (None: Beam's own)."""
+
+    pipeline_args: tuple[str, ...]
+    expansion_service: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line. Returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with _stoppable():
+        try:
+            settings, plan = validate(sys.argv[1:] if argv is None else argv)
+            for warning in plan.warnings:
+                _log.warning("%s", warning)
+            timestamp_types = _look_at_kafka(plan)
+            with _runner(plan) as runner:
+                return _run(settings, plan, runner, timestamp_types)
+        except (OptionError, PreflightError, MeterCountsError) as error:
+            print(f"ami_beam.run: {error}", file=sys.stderr)
+            return 2
+        except StartError as error:
+            print(f"ami_beam.run: {error}", file=sys.stderr)
+            return 1
+        except Stopped:
+            _log.info("Stopped.")
+            return 0
+
+
+def build(
+    pipeline: beam.Pipeline,
+    settings: Settings,
+    plan: RunPlan,
+    expansion_service: str | None = None,
+    timestamp_types: Mapping[str, str] | None = None,
+) -> None:
+    """Build the whole graph: source, operational pipeline, sink."""
+    counts = pipeline | "MeterCounts" >> ReadMeterCounts(
+        plan.meter_counts, plan.meter_counts_refresh, plan.bounded, settings.allowed_lateness
+    )
+
+    def records(topic: str) -> beam.PTransform:
+        if plan.source == "files":
+            return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
+        config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
+        policy = (timestamp_types or {}).get(topic, "CreateTime")
+        return ReadTopic(topic, config, plan.start, policy, expansion_service)
+
+    reads = pipeline | "Reads" >> records(plan.reads_topic)
+    events = pipeline | "Events" >> records(plan.events_topic)
+    outputs = published(operational(Inputs(reads, events, counts), settings))
+    if plan.sink == "files":
+        _ = outputs | "Files" >> WriteOutputs(plan.output)
+        return
+    producer_config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
+    for topic, rows in outputs.items():
+        _ = rows | f"Kafka {topic}" >> WriteTopic(topic, producer_config, expansion_service)
+
+
+def _look_at_kafka(plan: RunPlan) -> dict[str, str]:
+    """Timestamp type by input topic."""
+    if plan.bootstrap_servers is None:
+        return {}
+    inputs = [] if plan.bounded else [plan.reads, plan.events]
+    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, OUTPUT_TOPICS if plan.sink == "kafka" else [])
+    report(topics)
+    return {topic.name: topic.timestamp_type for topic in topics}
+
+
+@contextlib.contextmanager
+def _runner(plan: RunPlan) -> Iterator[Runner]:
+    """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
+    arguments = list(plan.pipeline_args)
+    named = any(word.startswith(("--flink_master", "--job_endpoint", "--flink_job_server_jar")) for word in arguments)
+    if plan.runner != "FlinkRunner" or named:
+        yield Runner(tuple(arguments), None)
+        return
+    _log.info("Starting a local Flink (name a cluster with --flink_master).")
+    with LocalFlink() as flink:
+        local = flink.pipeline_args(checkpoint_seconds=None if plan.bounded else 10)
+        if plan.bounded:
+            local.remove("--streaming")
+        elif not any("max_bundle_time_millis" in word for word in arguments):
+            local.append(f"--max_bundle_time_millis={MAX_BUNDLE_MILLIS}")
+        given = {word.partition("=")[0] for word in arguments}
+        arguments = [word for word in arguments if not word.startswith("--runner")]
+        arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]
+        needs_kafka = "kafka" in (plan.source, plan.sink)
+        yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
+
+
+def _run(settings: Settings, plan: RunPlan, runner: Runner, timestamp_types: Mapping[str, str]) -> int:
+    options = PipelineOptions(list(runner.pipeline_args))
+    options.view_as(StandardOptions).streaming = not plan.bounded
+    # DirectRunner would pick one of three engines silently, and may download one.
+    engine = FnApiRunner() if plan.runner == "DirectRunner" else None
+    pipeline = beam.Pipeline(runner=engine, options=options)
+    build(pipeline, settings, plan, runner.expansion_service, timestamp_types)
+    _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
+    result = pipeline.run()
+    try:
+        state = result.wait_until_finish()
+    except Stopped:
+        _log.info("Stopping the job.")
+        # A second signal ends the process at once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(Exception):
+            result.cancel()
+        raise
+    except Exception as error:
+        _log.error("The job failed: %s", error)
+        return 1
+    _report_metrics(result)
+    return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _report_metrics(result: Any) -> None:
+    """Log every counter of ours once, at the end of a bounded run."""
+    with contextlib.suppress(NotImplementedError):
+        totals: dict[str, int] = {}
+        for counter in result.metrics().query()["counters"]:
+            if counter.key.metric.namespace == "ami":
+                name = counter.key.metric.name
+                totals[name] = totals.get(name, 0) + (counter.committed or counter.attempted or 0)
+        if totals:
+            _log.info("Counters: %s", json.dumps(dict(sorted(totals.items()))))
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into `Stopped` in the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Beam leaves gRPC threads behind that are not daemons; the job itself is over.
+    os._exit(code)
