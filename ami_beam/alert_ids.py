@@ -14,5 +14,5 @@ def alert_id(source: str, alert_type: str, entity_id: str, alert_time: int) -> s
 
 
 def event_alert_id(meter_id: str, event_code: int, event_ts: int) -> str:
-    """The id of an event alert. Its type is the head-end's free text, which a resend may word otherwise: not part of it."""
+    """The id of an event alert. Its type is free text and no part of it: a resend may word it otherwise."""
     return alert_id("EVENT", str(event_code), meter_id, event_ts)

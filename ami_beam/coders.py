@@ -38,11 +38,11 @@ class MsgspecCoder(coders.Coder):
         return self._type
 
     @classmethod
-    def from_type_hint(cls, typehint: Any, registry: Any) -> MsgspecCoder:
+    def from_type_hint(cls, typehint: Any, registry: Any) -> MsgspecCoder:  # type: ignore[override]
         return cls(typehint)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._type is other._type  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._type is other._type
 
     def __hash__(self) -> int:
         return hash((MsgspecCoder, self._type))

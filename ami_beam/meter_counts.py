@@ -1,6 +1,6 @@
 """`transformer_meter_count`: how many meters each transformer has, from when on, and what else it says about it.
 
-A file is taken whole or not at all: one bad row refuses it, because a row left out would silence a transformer's alerts.
+A file is taken whole or not at all: a row left out would silence its transformer's alerts, so one bad row refuses it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class MeterCounts:
         return len(self._versions)
 
     def at(self, transformer_id: str, window_end: int) -> MeterCount | None:
-        """The row with the greatest effective_from ≤ window_end; one without effective_from is valid from the beginning."""
+        """The row with the greatest effective_from ≤ window_end; one without it is valid from the beginning."""
         several = self._versions.get(transformer_id)
         if several is None:
             return None

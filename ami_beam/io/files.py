@@ -65,7 +65,7 @@ def read_batches(files: Iterable[str], topic: str, batch_records: int = BATCH_RE
     batch = RecordBatch(topic, [], [], [], [])
     for file in files:
         first = number
-        for text in _lines(file):
+        for text in file_lines(file):
             here, number = number, number + 1
             if text.isspace():
                 continue
@@ -90,7 +90,8 @@ def read_batches(files: Iterable[str], topic: str, batch_records: int = BATCH_RE
         yield batch
 
 
-def _lines(file: str) -> Iterator[bytes]:
+def file_lines(file: str) -> Iterator[bytes]:
+    """The lines of a file, plain or .gz, with their ends. Raises ReplayError for a damaged .gz."""
     # Not Beam's own decompression: it takes a truncated .gz for a shorter one, and records would be lost silently.
     try:
         with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as raw:

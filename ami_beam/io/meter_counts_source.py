@@ -1,0 +1,101 @@
+"""The meter counts as a side input that follows its file while a job runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.periodicsequence import PeriodicImpulse
+from apache_beam.transforms.trigger import AccumulationMode, AfterCount, Repeatedly
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.timestamp import Timestamp
+
+from ami_beam import meter_counts
+from ami_beam.instants import MICROS_PER_SECOND
+from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
+
+_MAX_EMBEDDED = 1_000_000
+_log = logging.getLogger(__name__)
+
+
+def load_version(path: str, max_receipt_delay: int | None = None) -> MeterCountsVersion:
+    """The file as it is now. Raises MeterCountsError."""
+    return meter_counts.pack(meter_counts.load(path, max_receipt_delay), time.time_ns() // 1_000)
+
+
+class LoadMeterCounts(beam.DoFn):
+    """On every impulse, the table if its content changed; never fails a running job.
+
+    A file that is missing, bad or empty leaves the last good table in use, is logged and counted. A worker that has
+    not loaded any yet falls back on `initial`, the one loaded when the graph was built.
+    """
+
+    def __init__(
+        self, path: str, max_receipt_delay: int | None = None, initial: MeterCountsVersion | None = None
+    ) -> None:
+        self._path = path
+        self._max_receipt_delay = max_receipt_delay
+        self._initial = initial
+        self._last_content = b""
+        self._last_version = ""
+        self._loaded = Metrics.counter("meter_counts", "loaded")
+        self._failed = Metrics.counter("meter_counts", "load_failed")
+
+    def process(self, element: Any) -> Iterator[MeterCountsVersion]:
+        version = self._load()
+        if version is not None and version.version_id != self._last_version:
+            self._last_version = version.version_id
+            self._loaded.inc()
+            yield version
+
+    def _load(self) -> MeterCountsVersion | None:
+        try:
+            content = meter_counts.read(self._path)
+            digest = sha256(content).digest()
+            if digest == self._last_content:
+                return None
+            rows = meter_counts.parse(content, self._path, self._max_receipt_delay)
+            self._last_content = digest
+            return meter_counts.pack(rows, time.time_ns() // 1_000)
+        except MeterCountsError as error:
+            self._failed.inc()
+            _log.error(
+                "Meter counts not loaded, the last good ones stay in use (workers must reach the file): %s", error
+            )
+            return None if self._last_version else self._initial
+
+
+class ReadMeterCounts(beam.PTransform):
+    """PCollection[MeterCountsVersion] in the global window; its last element is the current table.
+
+    Loads the file when it is made, so that a bad one stops a run before it starts (MeterCountsError). Bounded: that
+    one version. Unbounded: the file is looked at every `refresh` microseconds.
+    """
+
+    def __init__(self, path: str, refresh: int, bounded: bool, max_receipt_delay: int | None = None) -> None:
+        super().__init__()
+        self._path = path
+        self._refresh = refresh
+        self._bounded = bounded
+        self._max_receipt_delay = max_receipt_delay
+        self.initial = load_version(path, max_receipt_delay)
+
+    def expand(self, pbegin: Any) -> beam.PCollection[MeterCountsVersion]:
+        if self._bounded:
+            return pbegin | beam.Create([self.initial], reshuffle=False).with_output_types(MeterCountsVersion)
+        # a large table would make the job graph too large for its runner
+        embedded = self.initial if len(self.initial.payload) <= _MAX_EMBEDDED else None
+        load = LoadMeterCounts(self._path, self._max_receipt_delay, embedded)
+        return (
+            pbegin
+            | PeriodicImpulse(start_timestamp=Timestamp.now(), fire_interval=self._refresh / MICROS_PER_SECOND)
+            | "Load" >> beam.ParDo(load).with_output_types(MeterCountsVersion)
+            | beam.WindowInto(
+                GlobalWindows(), trigger=Repeatedly(AfterCount(1)), accumulation_mode=AccumulationMode.DISCARDING
+            )
+        )
