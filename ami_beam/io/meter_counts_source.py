@@ -43,8 +43,8 @@ class LoadMeterCounts(beam.DoFn):
         self._initial = initial
         self._last_content = b""
         self._last_version = ""
-        self._loaded = Metrics.counter("meter_counts", "loaded")
-        self._failed = Metrics.counter("meter_counts", "load_failed")
+        self._loaded = Metrics.counter("ami", "meter_counts_loaded")
+        self._failed = Metrics.counter("ami", "meter_counts_load_failed")
 
     def process(self, element: Any) -> Iterator[MeterCountsVersion]:
         version = self._load()

@@ -1,0 +1,62 @@
+# `make` lists what there is. Everything runs in .venv, which `make setup` makes and every other target makes if needed.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.requirements-installed
+# Another interpreter: make setup PYTHON=/opt/python/bin/python3.12
+PYTHON ?=
+# Handed on: make demo ARGS=--once, make test ARGS="-k options"
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with the pinned and hashed dependencies
+
+# Done again when the requirements change. The stamp is written last, so that an interrupted setup starts over.
+# One shell command with continued lines and not .ONESHELL, which the make of macOS does not know.
+$(STAMP): requirements/dev.txt
+	@set -euo pipefail; found=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3 python3.12 python3.13 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$candidate; break; fi; \
+	done; \
+	if [[ -z $$found ]]; then \
+	  echo "ami-beam needs Python 3.11 or newer, and none was found. Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$found cannot make virtual environments: its module venv or ensurepip is missing." >&2; \
+	  echo "On Debian and Ubuntu: apt install python3-venv. Or name another: make setup PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$("$$found" --version); this takes a few minutes the first time"; \
+	"$$found" -m venv $(VENV); \
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes -r requirements/dev.txt; \
+	touch $@
+
+demo: $(STAMP) ## a broker, a simulated head-end and the pipeline on Flink; Ctrl-C ends it (ARGS=--once: ends by itself)
+	@exec $(BIN)/python -m ami_beam.demo $(ARGS)
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## style, types and all tests (ARGS go to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(STAMP) ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## pin requirements/*.in anew, with hashes, for every platform (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements/runtime.in -o requirements/runtime.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements/dev.in -o requirements/dev.txt
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
