@@ -6,30 +6,33 @@ allowed and an example. After it nothing in the product looks at an option again
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError, Parser
 from ami_beam.instants import (
-    MICROS_PER_DAY,
-    MICROS_PER_MILLI,
-    MICROS_PER_MINUTE,
     MICROS_PER_SECOND,
     format_duration,
     format_instant,
-    parse_duration,
-    parse_instant,
 )
-from ami_beam.io.files import ReplayError, replay_files
 from ami_beam.kafka_config import kafka_config, pairs, redacted
+from ami_beam.option_checks import (
+    bootstrap_servers_of,
+    choice,
+    duration_of,
+    input_of,
+    meter_counts_of,
+    output_of,
+    runner_of,
+    settings_of,
+    start_of,
+    warnings_of,
+    without_runner,
+)
 from ami_beam.settings import Settings
 
 __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "validate"]
@@ -276,15 +279,15 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     values = vars(given)
     explicit = {name for name in names if any(word == name or word.startswith(f"{name}=") for word in argv)}
 
-    source = _choice(values, "source", ("kafka", "files"))
-    sink = _choice(values, "sink", ("kafka", "files"))
-    runner = _runner(getattr(beam_values, "runner", None), source, sink)
-    settings = _settings(values, live=source == "kafka")
+    source = choice(values, "source", ("kafka", "files"))
+    sink = choice(values, "sink", ("kafka", "files"))
+    runner = runner_of(getattr(beam_values, "runner", None), source, sink)
+    settings = settings_of(values, live=source == "kafka")
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
-    servers = _bootstrap_servers(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sink)
+    servers = bootstrap_servers_of(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sink)
     config.pop("bootstrap.servers", None)
     passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
-    rest = [f"--runner={runner}", *_without_runner(beam_options.java_spelling(rest))]
+    rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)
     ]
@@ -292,247 +295,15 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         runner=runner,
         source=source,
         sink=sink,
-        reads=_input(values, "reads", source, READS_TOPIC, _READS_FILE),
-        events=_input(values, "events", source, EVENTS_TOPIC, _EVENTS_FILE),
-        meter_counts=_meter_counts(values["meter_counts"]),
-        meter_counts_refresh=_duration(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
-        output=_output(values["output"]) if sink == "files" else values["output"],
-        start=_start(values["start"], source, "--start" in explicit),
+        reads=input_of(values, "reads", source, READS_TOPIC, _READS_FILE),
+        events=input_of(values, "events", source, EVENTS_TOPIC, _EVENTS_FILE),
+        meter_counts=meter_counts_of(values["meter_counts"]),
+        meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
+        output=output_of(values["output"]) if sink == "files" else values["output"],
+        start=start_of(values["start"], source, "--start" in explicit),
         bootstrap_servers=servers,
         kafka_config=config,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
-        warnings=tuple(_warnings(settings, source, sink, explicit)),
+        warnings=tuple(warnings_of(settings, source, sink, explicit)),
     )
     return settings, plan
-
-
-def _settings(values: Mapping[str, Any], live: bool) -> Settings:
-    window = _duration(values, "window", "15m")
-    if MICROS_PER_DAY % window:
-        raise OptionError(
-            "--window", values["window"], "does not divide a day", "15s, 1m, 15m, 30m, 1h …", "--window=15m"
-        )
-    allowed_lateness = _duration(values, "allowed_lateness", "24h")
-    collection_delay = _duration(values, "collection_delay", "5m", least=0, most=("allowed_lateness", allowed_lateness))
-    receipt_delay = collection_delay
-    if values["receipt_delay"] is not None:
-        receipt_delay = _duration(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
-    late_gather = _duration(values, "late_gather", "10s")
-    if late_gather >= 30 * MICROS_PER_MINUTE:
-        raise OptionError(
-            "--late_gather", values["late_gather"], "is too long", "1ms to below 30m", "--late_gather=10s"
-        )
-    low, high = _number(values, "low_voltage_pct", 0, 1000, "90"), _number(values, "high_voltage_pct", 0, 1000, "110")
-    if low >= high:
-        raise OptionError(
-            "--low_voltage_pct",
-            values["low_voltage_pct"],
-            f"is not below --high_voltage_pct={values['high_voltage_pct']}",
-            "a low percentage below the high one",
-            "--low_voltage_pct=90 --high_voltage_pct=110",
-        )
-    return Settings(
-        window=window,
-        window_closed=_choice(values, "window_closed", ("right", "left")),
-        collection_delay=collection_delay,
-        receipt_delay=receipt_delay,
-        allowed_lateness=allowed_lateness,
-        late_gather=late_gather,
-        shards=int(_number(values, "shards", 1, 65_536, "1024", whole=True)),
-        min_receipt_rate_pct=_number(values, "min_receipt_rate_pct", 0, 100, "80"),
-        nominal_voltage=_number(values, "nominal_voltage", 1, 1_000_000, "230"),
-        low_voltage_pct=low,
-        high_voltage_pct=high,
-        plausible_voltage=_plausible_voltage(values["plausible_voltage"]),
-        max_interval_kwh=_number(values, "max_interval_kwh", 0.001, 1e9, "1000"),
-        live=live,
-    )
-
-
-def _choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
-    if values[name] not in allowed:
-        raise OptionError(f"--{name}", values[name], "is neither", " or ".join(allowed), f"--{name}={allowed[0]}")
-    return values[name]
-
-
-def _duration(
-    values: Mapping[str, Any],
-    name: str,
-    example: str,
-    least: int = MICROS_PER_MILLI,
-    most: tuple[str, int] | None = None,
-) -> int:
-    option, text = f"--{name}", values[name]
-    allowed = f"a duration from {format_duration(least)}" + (f" to --{most[0]}" if most else "")
-    example = f"{option}={example}"
-    try:
-        duration = parse_duration(text)
-    except ValueError:
-        problem = "is not a duration: a whole number and one of ms, s, m, h, d"
-        raise OptionError(option, text, problem, allowed, example) from None
-    if duration < least:
-        raise OptionError(option, text, "is too short", allowed, example)
-    if most and duration > most[1]:
-        problem = f"is longer than --{most[0]}={format_duration(most[1])}"
-        raise OptionError(option, text, problem, allowed, example)
-    # a century: beyond it, times no longer fit Beam's and the product's range
-    if duration > 36_500 * MICROS_PER_DAY:
-        raise OptionError(option, text, "is longer than a century", allowed, example)
-    return duration
-
-
-def _number(
-    values: Mapping[str, Any], name: str, least: float, most: float, example: str, whole: bool = False
-) -> float:
-    text = values[name]
-    kind = "a whole number" if whole else "a number"
-    pattern = r"[0-9]{1,9}" if whole else r"[0-9]{1,12}(\.[0-9]{1,12})?"
-    if not re.fullmatch(pattern, text) or not least <= float(text) <= most:
-        problem = f"is not {kind} in range"
-        raise OptionError(f"--{name}", text, problem, f"{kind} from {least:g} to {most:.12g}", f"--{name}={example}")
-    return float(text)
-
-
-def _plausible_voltage(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(":"))
-    except ValueError:
-        low = high = math.nan
-    if not 0 <= low < high < math.inf:
-        problem = "is not a range of volts"
-        raise OptionError(
-            "--plausible_voltage", text, problem, "LOW:HIGH, 0 ≤ LOW < HIGH", "--plausible_voltage=100:400"
-        )
-    return low, high
-
-
-def _runner(text: str | None, source: str, sink: str) -> str:
-    # Live runs need a runner that can read Kafka, and a replay needs nothing but Python.
-    runner = beam_options.runner_name(text or ("FlinkRunner" if "kafka" in (source, sink) else "DirectRunner"))
-    if source == "kafka" and sink == "files":
-        raise OptionError(
-            "--sink",
-            sink,
-            "a file is complete when its source ends, and a topic never ends",
-            "--sink=kafka, or --source=files",
-            "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
-        )
-    if source == "kafka" and beam_options.runs_in_process(runner):
-        raise OptionError(
-            "--runner",
-            runner,
-            "Beam's DirectRunner cannot run KafkaIO here, so it cannot read topics",
-            "FlinkRunner or DataflowRunner for --source=kafka; DirectRunner for --source=files",
-            "--runner=FlinkRunner",
-        )
-    return runner
-
-
-def _without_runner(arguments: Sequence[str]) -> list[str]:
-    kept = []
-    words = iter(arguments)
-    for word in words:
-        if word == "--runner":
-            next(words, None)
-        elif not word.startswith("--runner="):
-            kept.append(word)
-    return kept
-
-
-def _bootstrap_servers(text: str | None, source: str, sink: str) -> str | None:
-    example = "--bootstrap_servers=localhost:9092"
-    if text is None:
-        if "kafka" not in (source, sink):
-            return None
-        which = " and ".join(
-            f"--{name}=kafka" for name, value in (("source", source), ("sink", sink)) if value == "kafka"
-        )
-        raise OptionError(
-            "--bootstrap_servers", None, f"is missing; a broker is needed for {which}", "HOST:PORT,…", example
-        )
-    for server in text.split(","):
-        match = re.fullmatch(r"\s*(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})\s*", server)
-        if match is None or not 1 <= int(match[1]) <= 65_535:
-            raise OptionError("--bootstrap_servers", text, f"{server!r} is not HOST:PORT", "HOST:PORT,…", example)
-    return text
-
-
-def _input(values: Mapping[str, Any], name: str, source: str, topic: str, file: str) -> str:
-    option = f"--{name}"
-    value: str = values[name] or (topic if source == "kafka" else file)
-    if source == "kafka":
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
-            allowed = "letters, digits, '.', '_' and '-'; a path only with --source=files"
-            raise OptionError(option, value, "is not a topic name", allowed, f"{option}={topic}")
-        return value
-    try:
-        replay_files(value)
-    except Exception as error:  # each file system has its own exceptions
-        problem = "no such file, folder or pattern" if isinstance(error, ReplayError) else f"cannot be read: {error}"
-        allowed = "JSON lines of Kafka records, plain or .gz"
-        raise OptionError(option, value, problem, allowed, f"{option}=export/{file}") from None
-    return value
-
-
-def _meter_counts(path: str) -> str:
-    try:
-        found = FileSystems.exists(path) and not os.path.isdir(path)
-        problem = "no such file"
-    except Exception as error:  # each file system has its own exceptions
-        found, problem = False, f"cannot be read: {error}"
-    if not found:
-        allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
-        raise OptionError("--meter_counts", path, problem, allowed, "--meter_counts=transformer_meter_count.csv")
-    return path
-
-
-def _output(path: str) -> str:
-    if "://" in path:
-        return path
-    parent = os.path.abspath(path)
-    while not os.path.lexists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-        allowed = "a folder that exists or can be made, and be written to"
-        raise OptionError("--output", path, f"{parent} is not a folder to write to", allowed, "--output=output")
-    return path
-
-
-def _start(text: str, source: str, explicit: bool) -> Any:
-    allowed, example = "latest, earliest or a time with a zone", "--start=2026-03-03T00:00:00Z"
-    if source == "files" and explicit and text != "earliest":
-        problem = "a replay of files always starts with its first record"
-        raise OptionError("--start", text, problem, "no --start with --source=files", "--source=files")
-    if text in ("latest", "earliest"):
-        return text
-    try:
-        return parse_instant(text)
-    except ValueError as error:
-        raise OptionError("--start", text, str(error), allowed, example) from None
-
-
-def _warnings(settings: Settings, source: str, sink: str, explicit: set[str]) -> list[str]:
-    warnings = []
-    low, high = settings.plausible_voltage
-    low_alert = settings.nominal_voltage * settings.low_voltage_pct / 100
-    high_alert = settings.nominal_voltage * settings.high_voltage_pct / 100
-    if low_alert <= low:
-        warnings.append(
-            f"LOW_VOLTAGE below {low_alert:g} V cannot come: --plausible_voltage sets aside what is below {low:g} V"
-        )
-    if high_alert >= high:
-        warnings.append(
-            f"HIGH_VOLTAGE above {high_alert:g} V cannot come: --plausible_voltage sets aside what is above {high:g} V"
-        )
-    if settings.receipt_delay < settings.collection_delay:
-        warnings.append(
-            "--receipt_delay is shorter than --collection_delay: transformers are judged before their reads are in"
-        )
-    if "kafka" not in (source, sink):
-        ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit
-        warnings.extend(f"{name} has no effect: neither source nor sink is kafka" for name in sorted(ignored))
-    if sink == "kafka" and "--output" in explicit:
-        warnings.append("--output has no effect with --sink=kafka")
-    if source == "files" and "--meter_counts_refresh" in explicit:
-        warnings.append("--meter_counts_refresh has no effect: a replay reads the meter counts once")
-    return warnings

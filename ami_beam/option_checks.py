@@ -1,0 +1,274 @@
+"""The checks of our options, one function an option or kind of option. Each returns a value or raises `OptionError`."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from ami_beam import beam_options
+from ami_beam.beam_options import OptionError
+from ami_beam.instants import (
+    MICROS_PER_DAY,
+    MICROS_PER_MILLI,
+    MICROS_PER_MINUTE,
+    format_duration,
+    parse_duration,
+    parse_instant,
+)
+from ami_beam.io.files import ReplayError, replay_files
+from ami_beam.settings import Settings
+
+
+def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
+    """The rules of a run."""
+    window = duration_of(values, "window", "15m")
+    if MICROS_PER_DAY % window:
+        raise OptionError(
+            "--window", values["window"], "does not divide a day", "15s, 1m, 15m, 30m, 1h …", "--window=15m"
+        )
+    allowed_lateness = duration_of(values, "allowed_lateness", "24h")
+    collection_delay = duration_of(
+        values, "collection_delay", "5m", least=0, most=("allowed_lateness", allowed_lateness)
+    )
+    receipt_delay = collection_delay
+    if values["receipt_delay"] is not None:
+        receipt_delay = duration_of(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
+    late_gather = duration_of(values, "late_gather", "10s")
+    if late_gather >= 30 * MICROS_PER_MINUTE:
+        raise OptionError(
+            "--late_gather", values["late_gather"], "is too long", "1ms to below 30m", "--late_gather=10s"
+        )
+    low, high = (
+        number_of(values, "low_voltage_pct", 0, 1000, "90"),
+        number_of(values, "high_voltage_pct", 0, 1000, "110"),
+    )
+    if low >= high:
+        raise OptionError(
+            "--low_voltage_pct",
+            values["low_voltage_pct"],
+            f"is not below --high_voltage_pct={values['high_voltage_pct']}",
+            "a low percentage below the high one",
+            "--low_voltage_pct=90 --high_voltage_pct=110",
+        )
+    return Settings(
+        window=window,
+        window_closed=choice(values, "window_closed", ("right", "left")),
+        collection_delay=collection_delay,
+        receipt_delay=receipt_delay,
+        allowed_lateness=allowed_lateness,
+        late_gather=late_gather,
+        shards=int(number_of(values, "shards", 1, 65_536, "1024", whole=True)),
+        min_receipt_rate_pct=number_of(values, "min_receipt_rate_pct", 0, 100, "80"),
+        nominal_voltage=number_of(values, "nominal_voltage", 1, 1_000_000, "230"),
+        low_voltage_pct=low,
+        high_voltage_pct=high,
+        plausible_voltage=plausible_voltage(values["plausible_voltage"]),
+        max_interval_kwh=number_of(values, "max_interval_kwh", 0.001, 1e9, "1000"),
+        live=live,
+    )
+
+
+def choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
+    """One of the allowed words; the first is the example."""
+    if values[name] not in allowed:
+        raise OptionError(f"--{name}", values[name], "is neither", " or ".join(allowed), f"--{name}={allowed[0]}")
+    return values[name]
+
+
+def duration_of(
+    values: Mapping[str, Any],
+    name: str,
+    example: str,
+    least: int = MICROS_PER_MILLI,
+    most: tuple[str, int] | None = None,
+) -> int:
+    """A duration in microseconds, between `least` and the option and value in `most`."""
+    option, text = f"--{name}", values[name]
+    allowed = f"a duration from {format_duration(least)}" + (f" to --{most[0]}" if most else "")
+    example = f"{option}={example}"
+    try:
+        duration = parse_duration(text)
+    except ValueError:
+        problem = "is not a duration: a whole number and one of ms, s, m, h, d"
+        raise OptionError(option, text, problem, allowed, example) from None
+    if duration < least:
+        raise OptionError(option, text, "is too short", allowed, example)
+    if most and duration > most[1]:
+        problem = f"is longer than --{most[0]}={format_duration(most[1])}"
+        raise OptionError(option, text, problem, allowed, example)
+    # a century: beyond it, times no longer fit Beam's and the product's range
+    if duration > 36_500 * MICROS_PER_DAY:
+        raise OptionError(option, text, "is longer than a century", allowed, example)
+    return duration
+
+
+def number_of(
+    values: Mapping[str, Any], name: str, least: float, most: float, example: str, whole: bool = False
+) -> float:
+    """A plain decimal number within range; never NaN, infinite or in another script."""
+    text = values[name]
+    kind = "a whole number" if whole else "a number"
+    pattern = r"[0-9]{1,9}" if whole else r"[0-9]{1,12}(\.[0-9]{1,12})?"
+    if not re.fullmatch(pattern, text) or not least <= float(text) <= most:
+        problem = f"is not {kind} in range"
+        raise OptionError(f"--{name}", text, problem, f"{kind} from {least:g} to {most:.12g}", f"--{name}={example}")
+    return float(text)
+
+
+def plausible_voltage(text: str) -> tuple[float, float]:
+    """Both ends of the range."""
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not 0 <= low < high < math.inf:
+        problem = "is not a range of volts"
+        raise OptionError(
+            "--plausible_voltage", text, problem, "LOW:HIGH, 0 ≤ LOW < HIGH", "--plausible_voltage=100:400"
+        )
+    return low, high
+
+
+def runner_of(text: str | None, source: str, sink: str) -> str:
+    """The runner, where it can read that source and end for that sink."""
+    # Live runs need a runner that can read Kafka, and a replay needs nothing but Python.
+    runner = beam_options.runner_name(text or ("FlinkRunner" if "kafka" in (source, sink) else "DirectRunner"))
+    if source == "kafka" and sink == "files":
+        raise OptionError(
+            "--sink",
+            sink,
+            "a file is complete when its source ends, and a topic never ends",
+            "--sink=kafka, or --source=files",
+            "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
+        )
+    if source == "kafka" and beam_options.runs_in_process(runner):
+        raise OptionError(
+            "--runner",
+            runner,
+            "Beam's DirectRunner cannot run KafkaIO here, so it cannot read topics",
+            "FlinkRunner or DataflowRunner for --source=kafka; DirectRunner for --source=files",
+            "--runner=FlinkRunner",
+        )
+    return runner
+
+
+def without_runner(arguments: Sequence[str]) -> list[str]:
+    """The arguments without any --runner, in both spellings."""
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--runner":
+            next(words, None)
+        elif not word.startswith("--runner="):
+            kept.append(word)
+    return kept
+
+
+def bootstrap_servers_of(text: str | None, source: str, sink: str) -> str | None:
+    """The brokers; None where none is needed and none given."""
+    example = "--bootstrap_servers=localhost:9092"
+    if text is None:
+        if "kafka" not in (source, sink):
+            return None
+        which = " and ".join(
+            f"--{name}=kafka" for name, value in (("source", source), ("sink", sink)) if value == "kafka"
+        )
+        raise OptionError(
+            "--bootstrap_servers", None, f"is missing; a broker is needed for {which}", "HOST:PORT,…", example
+        )
+    for server in text.split(","):
+        match = re.fullmatch(r"\s*(?:[A-Za-z_]+://)?(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})\s*", server)
+        if match is None or not 1 <= int(match[1]) <= 65_535:
+            raise OptionError("--bootstrap_servers", text, f"{server!r} is not HOST:PORT", "HOST:PORT,…", example)
+    return text
+
+
+def input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file: str) -> str:
+    """A topic, or with files a path that has records."""
+    option = f"--{name}"
+    value: str = values[name] or (topic if source == "kafka" else file)
+    if source == "kafka":
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
+            allowed = "letters, digits, '.', '_' and '-'; a path only with --source=files"
+            raise OptionError(option, value, "is not a topic name", allowed, f"{option}={topic}")
+        return value
+    try:
+        replay_files(value)
+    except Exception as error:  # each file system has its own exceptions
+        problem = "no such file, folder or pattern" if isinstance(error, ReplayError) else f"cannot be read: {error}"
+        allowed = "JSON lines of Kafka records, plain or .gz"
+        raise OptionError(option, value, problem, allowed, f"{option}=export/{file}") from None
+    return value
+
+
+def meter_counts_of(path: str) -> str:
+    """A path that exists. Its content is checked when it is loaded."""
+    try:
+        found = FileSystems.exists(path) and not os.path.isdir(path)
+        problem = "no such file"
+    except Exception as error:  # each file system has its own exceptions
+        found, problem = False, f"cannot be read: {error}"
+    if not found:
+        allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
+        raise OptionError("--meter_counts", path, problem, allowed, "--meter_counts=transformer_meter_count.csv")
+    return path
+
+
+def output_of(path: str) -> str:
+    """A folder that can be written to, or made."""
+    if "://" in path:
+        return path
+    parent = os.path.abspath(path)
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        allowed = "a folder that exists or can be made, and be written to"
+        raise OptionError("--output", path, f"{parent} is not a folder to write to", allowed, "--output=output")
+    return path
+
+
+def start_of(text: str, source: str, explicit: bool) -> Any:
+    """latest, earliest, or a record time in microseconds."""
+    allowed, example = "latest, earliest or a time with a zone", "--start=2026-03-03T00:00:00Z"
+    if source == "files" and explicit and text != "earliest":
+        problem = "a replay of files always starts with its first record"
+        raise OptionError("--start", text, problem, "no --start with --source=files", "--source=files")
+    if text in ("latest", "earliest"):
+        return text
+    try:
+        return parse_instant(text)
+    except ValueError as error:
+        raise OptionError("--start", text, str(error), allowed, example) from None
+
+
+def warnings_of(settings: Settings, source: str, sink: str, explicit: set[str]) -> list[str]:
+    """What is allowed but hardly meant."""
+    warnings = []
+    low, high = settings.plausible_voltage
+    low_alert = settings.nominal_voltage * settings.low_voltage_pct / 100
+    high_alert = settings.nominal_voltage * settings.high_voltage_pct / 100
+    if low_alert <= low:
+        warnings.append(
+            f"LOW_VOLTAGE below {low_alert:g} V cannot come: --plausible_voltage sets aside what is below {low:g} V"
+        )
+    if high_alert >= high:
+        warnings.append(
+            f"HIGH_VOLTAGE above {high_alert:g} V cannot come: --plausible_voltage sets aside what is above {high:g} V"
+        )
+    if settings.receipt_delay < settings.collection_delay:
+        warnings.append(
+            "--receipt_delay is shorter than --collection_delay: transformers are judged before their reads are in"
+        )
+    if "kafka" not in (source, sink):
+        ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit
+        warnings.extend(f"{name} has no effect: neither source nor sink is kafka" for name in sorted(ignored))
+    if sink == "kafka" and "--output" in explicit:
+        warnings.append("--output has no effect with --sink=kafka")
+    if source == "files" and "--meter_counts_refresh" in explicit:
+        warnings.append("--meter_counts_refresh has no effect: a replay reads the meter counts once")
+    return warnings
