@@ -2,7 +2,8 @@
 
 Each job runs in a Flink of its own inside that JVM; Python code runs in the submitting process (LOOPBACK). The
 expansion service, which only pipelines with Kafka's Java connector need, is a second JVM that starts when its address
-is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays idle on Flink.
+is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays idle on
+Flink.
 
 Flink listens on loopback only. Beam's gRPC servers (jobs, artifacts, expansion, workers) accept connections from every
 interface and have no option against it, and whoever reaches them can run code: not for a machine that others can reach.
@@ -10,17 +11,23 @@ interface and have no option against it, and whoever reaches them can run code: 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import json
 import threading
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
+
+from apache_beam.runners.runner import PipelineResult, PipelineState
 
 from ami_beam.local import jars, java, process
 
 _START_ATTEMPTS = 3
 _START_SECONDS = 90.0
+_MAX_JOBS = 64
+_ENDED = {"FINISHED", "CANCELED", "FAILED"}
 # What Flink 1.19 and Beam's serializers reach into by reflection; without them stateful stages fail on Java 17.
 _OPENED = (
     *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.math", "java.net", "java.nio"),
@@ -40,10 +47,11 @@ class LocalFlink:
         self._heap = heap
         self._expansion_heap = expansion_heap
         self._processes: list[process.ChildProcess] = []
-        self._directory: Path | None = None
+        self._directory: process.TemporaryDirectory | None = None
         self._class_path = ""
         self._expansion_service = ""
         self._lock = threading.Lock()
+        self._rest_ports = range(0)
         self.job_endpoint = ""
 
     def __enter__(self) -> Self:
@@ -76,7 +84,9 @@ class LocalFlink:
                 self._expansion_service = self._start("the expansion service", 1, self._expansion_command)
             return self._expansion_service
 
-    def pipeline_args(self, parallelism: int = 1, checkpoint_seconds: float | None = None) -> list[str]:
+    def pipeline_args(
+        self, parallelism: int = 1, checkpoint_seconds: float | None = None, bundle_milliseconds: int = 100
+    ) -> list[str]:
         """The pipeline options that run a streaming job here, with bundles short enough for tests of streams."""
         arguments = [
             "--runner=PortableRunner",
@@ -84,18 +94,46 @@ class LocalFlink:
             "--environment_type=LOOPBACK",
             "--streaming",
             f"--parallelism={parallelism}",
+            # Beam spells it so. The default of a second is added by every stage that an element passes.
+            f"--max_bundle_time_mills={bundle_milliseconds}",
         ]
         if checkpoint_seconds is not None:
             arguments.append(f"--checkpointing_interval={round(checkpoint_seconds * 1000)}")
         return arguments
 
+    def cancel(self, result: PipelineResult, timeout: float = 30.0) -> None:
+        """Cancels a job and returns when it has ended. `result.cancel()` alone only says CANCELLED; the job runs on.
+
+        Raises TimeoutError when it is still running after `timeout` seconds.
+        """
+        # The job's id is its name and a suffix; Flink only knows the name.
+        name = result._job_id.rpartition("_")[0]  # type: ignore[attr-defined]
+        deadline = time.monotonic() + timeout
+        # A job that is only just being started would escape.
+        while (
+            not PipelineState.is_terminal(result.state) and not self._flink_jobs(name) and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+        # Beam first: it takes a job that Flink ended for a failed one.
+        result.cancel()
+        while jobs := self._flink_jobs(name):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"job {name} still runs {timeout:.0f} s after its cancellation")
+            for url in jobs:
+                with suppress(OSError):
+                    _request(f"{url}?mode=cancel", "PATCH")
+            time.sleep(0.2)
+
     def start(self) -> Self:
         """Fetches the jars if needed, and returns when jobs can be submitted. Raises StartError with the log's end."""
         self._class_path = jars.class_path("flink")
-        self._directory = directory = Path(tempfile.mkdtemp(prefix="ami-beam-flink-"))
+        self._directory = process.TemporaryDirectory("ami-beam-flink-")
+        directory = self._directory.path
         for name in ("conf", "checkpoints", "artifacts", "tmp"):
             (directory / name).mkdir()
-        (directory / "conf" / "config.yaml").write_text(_configuration(directory), encoding="utf-8")
+        first = min(process.free_ports(1)[0], 65_535 - _MAX_JOBS)
+        self._rest_ports = range(first, first + _MAX_JOBS)
+        (directory / "conf" / "config.yaml").write_text(_configuration(directory, self._rest_ports), encoding="utf-8")
         try:
             self.job_endpoint = self._start("the Flink job server", 2, self._job_server_command)
         except BaseException:
@@ -110,13 +148,24 @@ class LocalFlink:
         self._processes.clear()
         self._expansion_service = self.job_endpoint = ""
         if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
             self._directory = None
+
+    def _flink_jobs(self, name: str) -> list[str]:
+        """Addresses of the jobs of that name that have not ended. Each job has a Flink, hence a REST port, of its own."""
+        jobs = []
+        for port in self._rest_ports:
+            url = f"http://127.0.0.1:{port}/jobs"
+            with suppress(OSError):
+                for job in json.loads(_request(f"{url}/overview"))["jobs"]:
+                    if job["name"] == name and job["state"] not in _ENDED:
+                        jobs.append(f"{url}/{job['jid']}")
+        return jobs
 
     def _running_directory(self) -> Path:
         if self._directory is None:
             raise RuntimeError("the local Flink is not running")
-        return self._directory
+        return self._directory.path
 
     def _start(self, name: str, ports: int, command: _Command) -> str:
         directory = self._running_directory()
@@ -164,17 +213,25 @@ class LocalFlink:
         ]
 
 
+def _request(url: str, method: str = "GET") -> bytes:
+    # Not through a proxy, which the machine may have for other addresses.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
+        return response.read()
+
+
 class _Command(Protocol):
     def __call__(self, directory: Path, ports: list[int]) -> list[str | Path]: ...
 
 
-def _configuration(directory: Path) -> str:
+def _configuration(directory: Path, rest_ports: range) -> str:
     settings = {
         # Without a directory checkpoints go to the heap and fail at the first real one.
         "state.checkpoints.dir": (directory / "checkpoints").as_uri(),
         "io.tmp.dirs": directory / "tmp",
         # Flink itself listens on this machine only.
         "rest.address": "127.0.0.1",
+        "rest.bind-port": f"{rest_ports.start}-{rest_ports.stop - 1}",
         "rest.bind-address": "127.0.0.1",
         "jobmanager.rpc.address": "127.0.0.1",
         "jobmanager.bind-host": "127.0.0.1",

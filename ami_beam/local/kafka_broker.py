@@ -6,8 +6,6 @@ records of up to 16 MiB, and creates topics only when asked.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import uuid
 from base64 import urlsafe_b64encode
@@ -34,7 +32,7 @@ class KafkaBroker:
     def __init__(self, heap: str = "512m") -> None:
         self._heap = heap
         self._process: process.ChildProcess | None = None
-        self._directory: Path | None = None
+        self._directory: process.TemporaryDirectory | None = None
         self._admin: AdminClient | None = None
         self.bootstrap_servers = ""
 
@@ -78,7 +76,7 @@ class KafkaBroker:
             self._process.stop()
             self._process = None
         if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.remove()
             self._directory = None
 
     def create_topic(
@@ -104,7 +102,8 @@ class KafkaBroker:
         raise RuntimeError(f"topic {name} has no leader after 30 s")
 
     def _start(self, class_path: str) -> None:
-        self._directory = directory = Path(tempfile.mkdtemp(prefix="ami-beam-kafka-"))
+        self._directory = process.TemporaryDirectory("ami-beam-kafka-")
+        directory = self._directory.path
         port, controller_port = process.free_ports(2)
         properties = directory / "server.properties"
         properties.write_text(_properties(directory / "data", port, controller_port), encoding="utf-8")

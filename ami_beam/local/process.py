@@ -8,12 +8,15 @@ sessions of their own, so that Ctrl-C reaches this process alone and it can stop
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -22,6 +25,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
+_LOCK = ".in-use"
 _GUARD = Path(__file__).with_name("_guard.py")
 _TAIL_BYTES = 4096
 _POLL_SECONDS = 0.1
@@ -53,7 +57,7 @@ class ChildProcess:
         return self._process.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Returns once `ready()` is true; raises StartError when the child ends first, or, stopping it, when time is up."""
+        """Returns once `ready()` is true; raises StartError when the child ends first, or is stopped as time is up."""
         deadline = time.monotonic() + timeout
         while True:
             if not self.is_alive():
@@ -138,6 +142,30 @@ class _Starter:
                 future.set_result(process)
             except BaseException as error:
                 future.set_exception(error)
+
+
+class TemporaryDirectory:
+    """A directory that `remove` removes, or, after a crash, the next process here that makes one with the same prefix.
+
+    A lock held while this process lives tells the two apart; process ids would not, in containers that share `/tmp`.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        parent = Path(tempfile.gettempdir())
+        for left_over in parent.glob(f"{prefix}*"):
+            with suppress(OSError), (left_over / _LOCK).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left_over, ignore_errors=True)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        # Locked before it has its name, so that nobody finds it unlocked.
+        unnamed = self.path / f"{_LOCK}.new"
+        self._file = unnamed.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        unnamed.rename(self.path / _LOCK)
+
+    def remove(self) -> None:
+        self._file.close()
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def free_ports(number: int) -> list[int]:
