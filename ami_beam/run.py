@@ -26,10 +26,11 @@ from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
 from ami_beam.io.kafka_preflight import PreflightError, inspect, report
-from ami_beam.io.meter_counts_source import ReadMeterCounts
+from ami_beam.io.meter_counts_source import PolledMeterCounts, ReadMeterCounts
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError
+from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
 from ami_beam.settings import Settings
 from pipelines.operational import Inputs, operational
@@ -55,6 +56,8 @@ class Runner:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Says of every annotation that is a text that it is one.
+    logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     with _stoppable():
         try:
             settings, plan = validate(sys.argv[1:] if argv is None else argv)
@@ -82,9 +85,13 @@ def build(
     timestamp_types: Mapping[str, str] | None = None,
 ) -> None:
     """Build the whole graph: source, operational pipeline, sink."""
-    counts = pipeline | "MeterCounts" >> ReadMeterCounts(
-        plan.meter_counts, plan.meter_counts_refresh, plan.bounded, settings.allowed_lateness
-    )
+    counts: MeterCountsSource
+    if plan.runner == "FlinkRunner" and not plan.bounded:
+        counts = PolledMeterCounts(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
+    else:
+        counts = pipeline | "MeterCounts" >> ReadMeterCounts(
+            plan.meter_counts, plan.meter_counts_refresh, plan.bounded, settings.allowed_lateness
+        )
 
     def records(topic: str) -> beam.PTransform:
         if plan.source == "files":
@@ -149,6 +156,7 @@ def _run(settings: Settings, plan: RunPlan, runner: Runner, timestamp_types: Map
         state = result.wait_until_finish()
     except Stopped:
         _log.info("Stopping the job.")
+        _report_metrics(result)
         # A second signal ends the process at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
-from ami_beam.meter_counts import MeterCountsVersion
+from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alert, DeadLetter, ReceiptRow, RecordBatch, SummaryRow
 from ami_beam.settings import Settings
 from transforms.comm_alerts import CommAlerts
@@ -29,7 +29,7 @@ class Inputs:
 
     reads: beam.PCollection[RecordBatch]
     events: beam.PCollection[RecordBatch]
-    meter_counts: beam.PCollection[MeterCountsVersion]
+    meter_counts: MeterCountsSource
 
 
 @dataclass(frozen=True)

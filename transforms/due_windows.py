@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
+from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import DueWindow, ReadProgress
 from ami_beam.settings import Settings
 
@@ -51,10 +52,10 @@ class DueWindows(beam.PTransform):
 
     Args:
       settings: window and delays.
-      counts: versions of the meter counts, a side input; they say which receipt delays there are.
+      counts: versions of the meter counts, a side input or its stand-in; they say which receipt delays there are.
     """
 
-    def __init__(self, settings: Settings, counts: beam.PCollection[MeterCountsVersion]):
+    def __init__(self, settings: Settings, counts: MeterCountsSource):
         super().__init__()
         self._settings = settings
         self._counts = counts
@@ -64,14 +65,14 @@ class DueWindows(beam.PTransform):
         return (
             progress
             | "ReceiptDelays" >> beam.Map(
-                _with_delays, settings.receipt_delay, beam.pvalue.AsList(self._counts)
+                _with_delays, settings.receipt_delay, view(self._counts)
             ).with_output_types(tuple[int, ProgressWithDelays])
             | f"Due {settings.state_label()}" >> beam.ParDo(_DueWindowsDoFn(settings))
         )  # fmt: skip
 
 
 def _with_delays(
-    progress: ReadProgress, default: int, versions: list[MeterCountsVersion]
+    progress: ReadProgress, default: int, versions: Iterable[MeterCountsVersion]
 ) -> tuple[int, ProgressWithDelays]:
     delays = counts_of(newest(versions)).receipt_delays(default)
     return 0, ProgressWithDelays(progress, list(delays))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
+from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import CountedStatistics, DueWindow, ReceiptDue, StatisticsBatch
 from ami_beam.settings import Settings
 from transforms.decode_reads import METRICS
@@ -20,19 +21,19 @@ class JoinMeterCounts(beam.PTransform):
     """Each transformer's statistics get the row of the meter counts that is valid at the window's end, or None.
 
     Args:
-      counts: versions of the meter counts, a side input; the newest is used.
+      counts: versions of the meter counts, a side input or its stand-in; the newest is used.
 
     Counter: unregistered_transformers, publications of transformers that are missing from the meter counts.
     """
 
-    def __init__(self, counts: beam.PCollection[MeterCountsVersion]):
+    def __init__(self, counts: MeterCountsSource):
         super().__init__()
         self._counts = counts
 
     def expand(
         self, statistics: beam.PCollection[tuple[int, StatisticsBatch]]
     ) -> beam.PCollection[tuple[ShardWindow, CountedStatistics]]:
-        return statistics | "Lookup" >> beam.ParDo(_JoinDoFn(), beam.pvalue.AsList(self._counts)).with_output_types(
+        return statistics | "Lookup" >> beam.ParDo(_JoinDoFn(), view(self._counts)).with_output_types(
             tuple[tuple[int, int], CountedStatistics]
         )
 
@@ -42,7 +43,7 @@ class _JoinDoFn(beam.DoFn):
         self._unregistered = Metrics.counter(METRICS, "unregistered_transformers")
 
     def process(
-        self, element: tuple[int, StatisticsBatch], versions: list[MeterCountsVersion]
+        self, element: tuple[int, StatisticsBatch], versions: Iterable[MeterCountsVersion]
     ) -> Iterator[tuple[ShardWindow, CountedStatistics]]:
         shard, batch = element
         counts = counts_of(newest(versions))
@@ -59,22 +60,22 @@ class ExpandDueWindows(beam.PTransform):
 
     Args:
       settings: shards, and the receipt delay of transformers without their own.
-      counts: versions of the meter counts, a side input; the newest is used.
+      counts: versions of the meter counts, a side input or its stand-in; the newest is used.
     """
 
-    def __init__(self, settings: Settings, counts: beam.PCollection[MeterCountsVersion]):
+    def __init__(self, settings: Settings, counts: MeterCountsSource):
         super().__init__()
         self._settings = settings
         self._counts = counts
 
     def expand(self, due: beam.PCollection[DueWindow]) -> beam.PCollection[tuple[ShardWindow, ReceiptDue]]:
-        return due | "PerShard" >> beam.FlatMap(
-            _expand_due, self._settings, beam.pvalue.AsList(self._counts)
-        ).with_output_types(tuple[tuple[int, int], ReceiptDue])
+        return due | "PerShard" >> beam.FlatMap(_expand_due, self._settings, view(self._counts)).with_output_types(
+            tuple[tuple[int, int], ReceiptDue]
+        )
 
 
 def _expand_due(
-    due: DueWindow, settings: Settings, versions: list[MeterCountsVersion]
+    due: DueWindow, settings: Settings, versions: Iterable[MeterCountsVersion]
 ) -> Iterator[tuple[ShardWindow, ReceiptDue]]:
     counts = counts_of(newest(versions))
     for shard in range(settings.shards):

@@ -187,7 +187,5 @@ def _number(value: object, name: str, expected: str) -> float:
         try:
             return float(value)
         except OverflowError:
-            raise Rejection(
-                Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside the range of a 64-bit float."
-            ) from None
+            raise Rejection(Reason.NUMBER_OUT_OF_RANGE, f"{name} must be inside the range of a 64-bit float.") from None
     raise Rejection(Reason.WRONG_TYPE, f"{name} must be {expected}, not in quotes.")

@@ -6,6 +6,7 @@ Bounded, for tests, backfills and what-if runs. Paths go through Beam's file sys
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -44,11 +45,10 @@ def replay_files(path: str) -> list[str]:
 
     Raises ReplayError when there is none.
     """
-    files = [found.path for found in FileSystems.match([path])[0].metadata_list]
-    if len(files) != 1 or files[0].rstrip("/") == path.rstrip("/"):
+    files = [] if os.path.isdir(path) else [found.path for found in FileSystems.match([path])[0].metadata_list]
+    if not files:
         inside = FileSystems.match([FileSystems.join(path, "*")])[0].metadata_list
-        folder = [found.path for found in inside if found.path.endswith(_SUFFIXES)]
-        files = folder or files
+        files = [found.path for found in inside if found.path.endswith(_SUFFIXES)]
     if not files:
         raise ReplayError(f"{path}: no such file, and no folder or pattern with {', '.join(_SUFFIXES)} files")
     return sorted(files)

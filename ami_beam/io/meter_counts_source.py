@@ -1,4 +1,4 @@
-"""The meter counts as a side input that follows its file while a job runs."""
+"""The meter counts as a side input that follows its file while a job runs, and what stands in for it on Flink."""
 
 from __future__ import annotations
 
@@ -99,3 +99,42 @@ class ReadMeterCounts(beam.PTransform):
                 GlobalWindows(), trigger=Repeatedly(AfterCount(1)), accumulation_mode=AccumulationMode.DISCARDING
             )
         )
+
+
+class PolledMeterCounts:
+    """The current table, looked up by each worker from the file: iterating gives a list's worth of one version.
+
+    Stands in for the side input in streaming jobs on Flink, whose portable runner cannot checkpoint a job that has
+    one: it stores the values under the coder of windowed values, and the first checkpoint fails with "[B cannot be cast
+    to WindowedValue" (seen with 2.70). The file is looked at every `refresh` microseconds of wall-clock time, when an
+    element asks. The rules are those of `LoadMeterCounts`: a bad file leaves the last good table in use.
+    """
+
+    def __init__(self, path: str, refresh: int, max_receipt_delay: int | None = None) -> None:
+        self._arguments = path, refresh, max_receipt_delay
+        self._refresh = refresh / MICROS_PER_SECOND
+        self._version = load_version(path, max_receipt_delay)
+        self._load = LoadMeterCounts(path, max_receipt_delay)
+        self._looked = time.monotonic()
+
+    def __iter__(self) -> Iterator[MeterCountsVersion]:
+        if time.monotonic() - self._looked >= self._refresh:
+            self._looked = time.monotonic()
+            for version in self._load.process(None):
+                self._version = version
+        yield self._version
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if len(self._version.payload) > _MAX_EMBEDDED:
+            # Each worker loads it by itself; a large table would make the job graph too large for its runner.
+            state["_version"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # The clock of another process means nothing here: look at the first chance.
+        self._looked = -float("inf")
+        if self._version is None:
+            path, _, max_receipt_delay = self._arguments
+            self._version = load_version(path, max_receipt_delay)

@@ -1,0 +1,159 @@
+"""A replay through real topics: publishes exported records with their record times and collects what comes out."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
+from ami_beam.local.kafka_broker import KafkaBroker
+
+READS = "ami.headend.reads"
+EVENTS = "ami.headend.events"
+_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+
+
+def exported(path: Path) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+    """(record time in ms, key, value) of every record of an export."""
+    with gzip.open(path) as lines:
+        for line in lines:
+            row = json.loads(line)
+            value, key = row["value_b64"], row["key"]
+            yield row["ts_ms"], key.encode() if key else None, None if value is None else base64.b64decode(value)
+
+
+def shift_to_now(paths: Iterable[Path], window_seconds: int = 900) -> int:
+    """Seconds, whole windows, by which the records must be moved so that the last of them is not ahead of now."""
+    last = max(ts for path in paths for ts, _, _ in exported(path))
+    return int(time.time() - last / 1000) // window_seconds * window_seconds
+
+
+def shifted(value: bytes | None, seconds: int) -> bytes | None:
+    """The value with every timestamp in it moved; what is no timestamp stays as it is."""
+
+    def move(match: re.Match[bytes]) -> bytes:
+        try:
+            instant = parse_instant(match[0].decode() + "Z")
+        except ValueError:
+            return match[0]
+        return format_instant(instant + seconds * MICROS_PER_SECOND)[:19].encode()
+
+    return None if value is None else _TIME.sub(move, value)
+
+
+def publish(broker: KafkaBroker, topic: str, path: Path, seconds: int) -> int:
+    """Publish an export in arrival order, moved by `seconds`. Returns how many records."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 20, "enable.idempotence": True})
+    count = 0
+    for ts_ms, key, value in exported(path):
+        while True:
+            try:
+                producer.produce(topic, value=shifted(value, seconds), key=key, timestamp=ts_ms + seconds * 1000)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        count += 1
+        if count % 1000 == 0:
+            producer.poll(0)
+    assert producer.flush(60) == 0
+    return count
+
+
+class Outputs:
+    """Everything in the output topics so far, as the files that `--sink=files` would write."""
+
+    def __init__(self, broker: KafkaBroker, directory: Path):
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers,
+                "group.id": "outputs",
+                "enable.auto.commit": "false",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        known = self._consumer.list_topics(timeout=10).topics
+        self._consumer.assign(
+            [TopicPartition(topic, number, 0) for topic in OUTPUT_TOPICS for number in known[topic].partitions]
+        )
+        self.rows: dict[str, list[dict]] = {topic: [] for topic in OUTPUT_TOPICS}
+        self._files = {topic: (directory / f"{topic}.jsonl").open("wb") for topic in OUTPUT_TOPICS}
+
+    def collect(self, seconds: float) -> int:
+        """Take what comes within `seconds`. Returns how many records."""
+        until, count = time.monotonic() + seconds, 0
+        while (left := until - time.monotonic()) > 0:
+            for message in self._consumer.consume(1000, timeout=min(left, 0.5)):
+                assert message.error() is None, message.error()
+                value = message.value()
+                self.rows[message.topic()].append(json.loads(value))
+                self._files[message.topic()].write(value + b"\n")
+                count += 1
+        for file in self._files.values():
+            file.flush()
+        return count
+
+    def set_aside(self) -> Counter[str]:
+        """Distinct records set aside (`used: false`), by topic."""
+        letters = {
+            (row["topic"], row["partition"], row["offset"]) for row in self.rows["ami.deadletter"] if not row["used"]
+        }
+        return Counter(topic for topic, _, _ in letters)
+
+    def close(self) -> None:
+        self._consumer.close()
+        for file in self._files.values():
+            file.close()
+
+
+class Run:
+    """`python -m ami_beam.run` as a process of its own, stopped at the end."""
+
+    def __init__(self, arguments: list[str], log: Path):
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ami_beam.run", *arguments], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def check(self) -> None:
+        """Fail with the log's end when the process has ended."""
+        if self._process.poll() is not None:
+            raise AssertionError(f"run ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def counters(self) -> dict[str, int]:
+        """The counters that the run logged when it ended."""
+        found = re.findall(r"Counters: (\{.*\})", self.log.read_text())
+        return json.loads(found[-1]) if found else {}
+
+
+def create_topics(broker: KafkaBroker, partitions: int = 3, timestamp_type: str = "CreateTime") -> None:
+    """Every topic of the product."""
+    for topic in (READS, EVENTS):
+        broker.create_topic(topic, partitions=partitions, timestamp_type=timestamp_type)
+    for topic in OUTPUT_TOPICS:
+        broker.create_topic(topic, partitions=2)

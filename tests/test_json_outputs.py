@@ -1,0 +1,169 @@
+"""The JSON of the outputs, field by field, its keys, and that every dead letter can be written."""
+
+import json
+from base64 import b64decode, b64encode
+from hashlib import sha256
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ami_beam.alert_ids import alert_id, event_alert_id
+from ami_beam.codecs import json_outputs as outputs
+from ami_beam.instants import parse_instant
+from ami_beam.records import Alert, DeadLetter, ReceiptRow, SummaryRow
+
+START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
+AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
+SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3)
+RECEIPT = ReceiptRow("T1", None, START, END, 0, 3, 0.0, 0, 0.0, END, 0)
+ALERT = Alert("a" * 32, "EVENT", "M1", END, "LAST_GASP", 3840, "CRITICAL", "RAISED", 0, AS_OF, None, None, None)
+LETTER = DeadLetter("NOT_JSON", "It is not JSON.", "ami.headend.reads", 3, 17, AS_OF, b"\xff{")
+
+
+def test_a_summary_row() -> None:
+    key, value = outputs.summary_record(SUMMARY)
+    assert key == b"T1"
+    assert json.loads(value) == {
+        "transformer_id": "T1",
+        "feeder_id": "F1",
+        "window_start": "2026-03-03T10:00:00Z",
+        "window_end": "2026-03-03T10:15:00Z",
+        "total_consumption_kwh": 1.5,
+        "total_delivered_kwh": 2.0,
+        "total_received_kwh": 0.5,
+        "meters_reported": 2,
+        "avg_voltage_v": None,
+        "min_voltage_v": None,
+        "max_voltage_v": 242.2,
+        "estimated_count": 1,
+        "voltage_rejected_count": 0,
+        "zero_voltage_count": 0,
+        "as_of": "2026-03-03T10:15:42.125Z",
+        "revision": 3,
+    }
+
+
+def test_a_receipt_row() -> None:
+    key, value = outputs.receipt_record(RECEIPT)
+    assert key == b"T1"
+    assert json.loads(value) == {
+        "transformer_id": "T1",
+        "feeder_id": None,
+        "window_start": "2026-03-03T10:00:00Z",
+        "window_end": "2026-03-03T10:15:00Z",
+        "meters_reported": 0,
+        "total_meters": 3,
+        "receipt_rate_pct": 0.0,
+        "actual_meters_reported": 0,
+        "actual_rate_pct": 0.0,
+        "as_of": "2026-03-03T10:15:00Z",
+        "revision": 0,
+    }
+
+
+def test_an_alert() -> None:
+    key, value = outputs.alert_record(ALERT)
+    assert key == b"M1"
+    assert json.loads(value) == {
+        "alert_id": "a" * 32,
+        "alert_source": "EVENT",
+        "entity_id": "M1",
+        "alert_time": "2026-03-03T10:15:00Z",
+        "alert_type": "LAST_GASP",
+        "detail_value": 3840,
+        "severity": "CRITICAL",
+        "status": "RAISED",
+        "revision": 0,
+        "as_of": "2026-03-03T10:15:42.125Z",
+        "window_start": None,
+        "window_end": None,
+        "feeder_id": None,
+        "explained_by": None,
+    }
+
+
+def test_a_dead_letter() -> None:
+    key, value = outputs.dead_letter_record(LETTER)
+    assert key == b"ami.headend.reads/3/17"
+    assert json.loads(value) == {
+        "reason": "NOT_JSON",
+        "detail": "It is not JSON.",
+        "topic": "ami.headend.reads",
+        "partition": 3,
+        "offset": 17,
+        "record_time": "2026-03-03T10:15:42.125Z",
+        "value_b64": b64encode(b"\xff{").decode(),
+        "used": False,
+    }
+
+
+@pytest.mark.parametrize("row", [SUMMARY, RECEIPT, ALERT])
+def test_no_field_of_a_row_is_forgotten(row: SummaryRow | ReceiptRow | Alert) -> None:
+    encode = {SummaryRow: outputs.summary_json, ReceiptRow: outputs.receipt_json, Alert: outputs.alert_json}[type(row)]
+    assert tuple(json.loads(encode(row))) == row.__struct_fields__  # type: ignore[operator]
+
+
+def test_rows_come_back() -> None:
+    assert outputs.parse_summary(outputs.summary_json(SUMMARY)) == SUMMARY
+    assert outputs.parse_receipt(outputs.receipt_json(RECEIPT)) == RECEIPT
+    assert outputs.parse_alert(outputs.alert_json(ALERT)) == ALERT
+    with pytest.raises(msgspec.ValidationError):
+        outputs.parse_alert(outputs.summary_json(SUMMARY))
+
+
+@given(st.text(), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_row_is_one_line_and_comes_back_whatever_its_texts(text: str, number: float) -> None:
+    row = SummaryRow(text, text, START, END, number, number, number, 2, number, None, number, 1, 0, 0, AS_OF, 3)
+    value = outputs.summary_json(row)
+    assert b"\n" not in value
+    assert outputs.parse_summary(value) == row
+
+
+def test_a_tombstone_and_an_empty_value_differ() -> None:
+    for value, expected in ((None, None), (b"", "")):
+        letter = msgspec.structs.replace(LETTER, value=value, record_time=None)
+        fields = json.loads(outputs.dead_letter_json(letter))
+        assert (fields["value_b64"], fields["record_time"]) == (expected, None)
+
+
+def test_a_value_too_large_for_kafka_is_truncated_with_size_and_digest() -> None:
+    whole = bytes(range(256)) * 40_000
+    fields = json.loads(written := outputs.dead_letter_json(msgspec.structs.replace(LETTER, value=whole, used=True)))
+    assert b64decode(fields["value_b64"]) == whole[: outputs.MAX_LETTER_BYTES]
+    assert (fields["value_size"], fields["value_sha256"]) == (len(whole), sha256(whole).hexdigest())
+    assert len(written) < 1_000_000
+    assert fields["used"] is True
+    largest = whole[: outputs.MAX_LETTER_BYTES]
+    fields = json.loads(outputs.dead_letter_json(msgspec.structs.replace(LETTER, value=largest)))
+    assert b64decode(fields["value_b64"]) == largest
+    assert "value_size" not in fields
+
+
+@given(
+    st.text(st.characters(codec=None, categories=None)),
+    st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
+    st.one_of(st.none(), st.binary()),
+)
+def test_every_letter_can_be_written(detail: str, record_time: int | None, value: bytes | None) -> None:
+    written = outputs.dead_letter_json(
+        msgspec.structs.replace(LETTER, detail=detail + "\ud800", record_time=record_time, value=value)
+    )
+    fields = json.loads(written)
+    assert fields["value_b64"] == (None if value is None else b64encode(value).decode())
+
+
+def test_alert_ids_are_the_same_in_every_run_and_different_for_different_alerts() -> None:
+    assert alert_id("COMM", "LOW_RECEIPT_RATE", "T1", END) == "15fd9e99719b55b5b056335860733843"
+    others = [
+        ("COMM", "LOW_RECEIPT_RATE", "T1", END + 1),
+        ("COMM", "LOW_RECEIPT_RATE", "T2", END),
+        ("COMM", "LOW_RECEIPT_RAT", "ET1", END),
+        ("COMM", 'LOW","X', "T1", END),
+        ("COMM", "LOW", 'X","T1', END),
+        ("VOLTAGE", "LOW_RECEIPT_RATE", "T1", END),
+    ]
+    ids = {alert_id(*other) for other in others} | {event_alert_id("T1", 3840, END), event_alert_id("T1", 3841, END)}
+    assert len(ids) == 8
+    assert all(len(identity) == 32 for identity in ids)

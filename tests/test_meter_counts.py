@@ -1,0 +1,255 @@
+"""Meter counts: what a file must be, which row holds when, and reloading while a job runs."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.metrics import MetricsFilter
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from ami_beam import meter_counts
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
+from ami_beam.io.meter_counts_source import LoadMeterCounts, ReadMeterCounts
+from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, load, newest, pack, unpack
+from ami_beam.records import MeterCount
+from ami_beam.shards import shard_of
+
+RUNNER = "BundleBasedDirectRunner"
+MARCH = parse_instant("2026-03-01T00:00:00Z")
+FULL = MeterCount("T1", 32, 120.5, 480 * MICROS_PER_MINUTE, MARCH)
+HEADER = "transformer_id,total_meters,nominal_voltage_v,receipt_delay_minutes,effective_from\n"
+
+
+def rows_of(tmp_path: Path, content: str | bytes, name: str = "counts") -> list[MeterCount]:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return load(str(path), 24 * MICROS_PER_HOUR)
+
+
+def refusal(tmp_path: Path, content: str | bytes, name: str = "counts") -> str:
+    with pytest.raises(MeterCountsError) as caught:
+        rows_of(tmp_path, content, name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEADER + "T1,32,120.5,480,2026-03-01T00:00:00Z\nT2,1,,,\n",
+        HEADER + '\nT1, 32 ,120.5,480.0,2026-03-01T01:00:00+01:00\r\n\r\n"T2",1,,,',
+        "\ufeff" + "total_meters,effective_from,transformer_id,receipt_delay_minutes,nominal_voltage_v\n"
+        "32,2026-03-01T00:00:00Z,T1,480,120.5\n1,,T2,,\n",
+        '{"transformer_id": "T1", "total_meters": 32, "nominal_voltage_v": 120.5, "receipt_delay_minutes": 480,'
+        ' "effective_from": "2026-03-01T00:00:00Z"}\n\n'
+        '{"transformer_id": "T2", "total_meters": 1, "effective_from": null}',
+    ],
+)
+def test_csv_and_json_lines_give_the_same_rows(tmp_path: Path, content: str) -> None:
+    assert rows_of(tmp_path, content) == [FULL, MeterCount("T2", 1)]
+    assert rows_of(tmp_path, gzip.compress(content.encode()), "counts.gz") == [FULL, MeterCount("T2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "fix"),
+    [
+        ({"transformer_id": ""}, "transformer_id is missing", "as the reads have it"),
+        ({"transformer_id": " T1"}, "transformer_id is ' T1'", "without spaces"),
+        ({"total_meters": ""}, "total_meters is missing", "an integer from 1"),
+        ({"total_meters": "0"}, "total_meters is '0'", "remove a transformer that has no meters"),
+        ({"total_meters": "-3"}, "total_meters is '-3'", "an integer from 1"),
+        ({"total_meters": "1.5"}, "total_meters is '1.5'", "an integer from 1"),
+        ({"total_meters": "1_0"}, "total_meters is '1_0'", "an integer from 1"),
+        ({"total_meters": "many"}, "total_meters is 'many'", "an integer from 1"),
+        ({"nominal_voltage_v": "0"}, "nominal_voltage_v is '0'", "volts above 0"),
+        ({"nominal_voltage_v": "nan"}, "nominal_voltage_v is 'nan'", "volts above 0"),
+        ({"receipt_delay_minutes": "-1"}, "receipt_delay_minutes is '-1'", "minutes from 0"),
+        ({"receipt_delay_minutes": "8h"}, "receipt_delay_minutes is '8h'", "480"),
+        ({"receipt_delay_minutes": "1500"}, "receipt_delay_minutes is '1500'", "allowed lateness, 1d"),
+        ({"effective_from": "2026-03-01"}, "effective_from is '2026-03-01'", "a time with a zone"),
+    ],
+)
+def test_a_bad_row_is_refused_with_line_field_value_and_fix(
+    tmp_path: Path, fields: dict[str, str], field: str, fix: str
+) -> None:
+    row = {"transformer_id": "T2", "total_meters": "5", "nominal_voltage_v": "", "receipt_delay_minutes": ""}
+    row |= {"effective_from": "", **fields}
+    text = refusal(tmp_path, f"{HEADER}T1,2,,,\n{','.join(row.values())}\n")
+    assert f"line 3: {field}" in text
+    assert fix in text
+    assert str(tmp_path / "counts") in text
+
+
+@pytest.mark.parametrize("value", ["true", '"5"', "5.0", "null", "[]", "10000000000"])
+def test_json_total_meters_is_a_json_integer(tmp_path: Path, value: str) -> None:
+    assert "line 1: total_meters is" in refusal(tmp_path, f'{{"transformer_id": "T1", "total_meters": {value}}}')
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "no rows"),
+        (HEADER, "no rows"),
+        ("transformer_id;total_meters\nT1;2\n", "no column transformer_id and total_meters"),
+        ("transformer_id,total_meters,total_meters\nT1,2,3\n", "there twice"),
+        (HEADER + "T1,2\n", "line 2: 2 values under 5 columns"),
+        (HEADER + '"T1,2,,,\n', "line 2: not CSV"),
+        ('{"transformer_id": "T1", "total_meters": 2}\n[1]', "line 2: not a JSON object"),
+        ('{"transformer_id": "T1", "total_meters": 2}\n{"transf', "line 2: not a JSON object"),
+        (b"transformer_id,total_meters\nT\xff,1", "not UTF-8"),
+        (
+            HEADER + "T1,2,,,\nT2,1,,,\nT1,3,,,\n",
+            "line 4: transformer_id 'T1' with the same effective_from is on line 2",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, content: str | bytes, problem: str) -> None:
+    assert problem in refusal(tmp_path, content)
+
+
+def test_a_missing_or_truncated_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MeterCountsError, match="cannot be read"):
+        load(str(tmp_path / "missing.csv"))
+    packed = gzip.compress((HEADER + "T1,2,,,\n" * 50).encode())
+    assert "truncated" in refusal(tmp_path, packed[:-12], "counts.gz")
+
+
+def test_all_bad_rows_are_named_but_not_endlessly(tmp_path: Path) -> None:
+    text = refusal(tmp_path, HEADER + "".join(f"T{number},0,,,\n" for number in range(1000)))
+    assert text.count("total_meters is '0'") == 10
+    assert "and 990 more" in text
+
+
+def test_unknown_columns_are_ignored_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert rows_of(tmp_path, "transformer_id,total_meters,bus\nT1,2,x\n") == [MeterCount("T1", 2)]
+    assert "unknown columns ignored: bus" in caplog.text
+
+
+def test_the_row_with_the_greatest_effective_from_up_to_the_window_end_holds() -> None:
+    first, second, third = (
+        MeterCount("T1", 1),
+        MeterCount("T1", 2, None, None, 100),
+        MeterCount("T1", 3, None, None, 200),
+    )
+    late = MeterCount("T2", 9, None, None, 150)
+    counts = MeterCounts.from_rows([third, first, late, second])
+    assert [counts.at("T1", end) for end in (0, 99, 100, 199, 200)] == [first, first, second, second, third]
+    assert [counts.at("T2", end) for end in (149, 150)] == [None, late]
+    assert counts.at("T3", 0) is None
+    assert len(counts) == 2
+
+
+@pytest.mark.parametrize("shards", [1, 7, 1024])
+def test_shards_hold_every_transformer_once(shards: int) -> None:
+    rows = [MeterCount(f"T{number}", 1, None, None, 100 if number % 2 else None) for number in range(200)]
+    counts = MeterCounts.from_rows(rows)
+    for window_end, expected in ((99, rows[::2]), (100, rows)):
+        by_shard = [counts.in_shard(shard, shards, window_end) for shard in range(shards)]
+        assert sorted(row.transformer_id for part in by_shard for row in part) == sorted(
+            r.transformer_id for r in expected
+        )
+        for shard, part in enumerate(by_shard):
+            assert all(shard_of(row.transformer_id, shards) == shard for row in part)
+
+
+def test_a_shard_is_the_same_in_every_process() -> None:
+    assert [shard_of(name, 1024) for name in ("TR-LV1.104", "T1", "Ümspannwerk")] == [14, 661, 65]
+
+
+def test_receipt_delays_are_those_in_use() -> None:
+    rows = [MeterCount("T1", 1), MeterCount("T2", 1, None, 50), MeterCount("T3", 1, None, 50)]
+    assert MeterCounts.from_rows(rows).receipt_delays(20) == (20, 50)
+    assert MeterCounts.from_rows(rows[1:]).receipt_delays(20) == (50,)
+
+
+def test_a_version_is_its_rows_whatever_their_order() -> None:
+    rows = [FULL, MeterCount("T0", 1), MeterCount("T1", 2)]
+    version = pack(rows, 7)
+    assert version.version_id == pack(reversed(rows), 8).version_id != pack(rows[:2], 7).version_id
+    assert sorted(row.total_meters for row in unpack(version)) == [1, 2, 32]
+    assert newest([pack(rows, 8), version]).loaded_at == 8
+
+
+def test_a_version_is_unpacked_once_a_process_and_few_are_kept() -> None:
+    versions = [pack([MeterCount("T1", number)], 0) for number in range(1, 9)]
+    first = counts_of(versions[0])
+    assert counts_of(versions[0]) is first
+    for version in versions[1:]:
+        counts_of(version)
+        counts_of(versions[0])
+    assert counts_of(versions[0]) is first
+    assert len(meter_counts._cache) <= 4
+
+
+def test_half_a_million_rows_stay_small() -> None:
+    version = pack([MeterCount(f"TR-{number:07}", number % 60 + 1) for number in range(100_000)], 0)
+    assert len(version.payload) < 1_000_000
+
+
+def test_reload_gives_changes_only_and_keeps_the_last_good_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "counts.csv"
+    path.write_text("transformer_id,total_meters\nT1,2\nT2,5\n")
+    loader = LoadMeterCounts(str(path))
+
+    def reload() -> list[list[int]]:
+        return [sorted(row.total_meters for row in unpack(version)) for version in loader.process(b"")]
+
+    assert reload() == [[2, 5]]
+    assert reload() == []
+    path.write_text("transformer_id,total_meters\nT2,5\nT1,2\n")
+    assert reload() == []  # only the order changed
+    for bad in ("transformer_id,total_meters\nT1,0\n", "transformer_id,total_meters\n", ""):
+        path.write_text(bad)
+        assert reload() == []
+    path.unlink()
+    assert reload() == []
+    assert caplog.text.count("Meter counts not loaded") == 4
+    path.write_text("transformer_id,total_meters\nT1,3\n")
+    assert reload() == [[3]]
+    path.write_text("transformer_id,total_meters\nT1,2\nT2,5\n")
+    assert reload() == [[2, 5]]
+
+
+def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_path: Path) -> None:
+    initial = pack([FULL], 7)
+    loader = LoadMeterCounts(str(tmp_path / "elsewhere.csv"), initial=initial)
+    assert list(loader.process(b"")) == [initial]
+    assert list(loader.process(b"")) == []
+
+
+def test_failed_loads_are_counted(tmp_path: Path) -> None:
+    pipeline = TestPipeline(runner=RUNNER)
+    missing = str(tmp_path / "missing.csv")
+    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(missing))
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = result.metrics().query(MetricsFilter().with_name("meter_counts_load_failed"))["counters"]
+    assert [counter.committed for counter in counters] == [1]
+
+
+def test_a_bad_file_stops_a_run_before_it_starts(tmp_path: Path) -> None:
+    for bounded in (True, False):
+        with pytest.raises(MeterCountsError):
+            ReadMeterCounts(str(tmp_path / "missing.csv"), 60_000_000, bounded)
+
+
+def test_bounded_meter_counts_are_one_version(tmp_path: Path) -> None:
+    (tmp_path / "counts.jsonl").write_text(json.dumps({"transformer_id": "T1", "total_meters": 2}))
+    with TestPipeline(runner=RUNNER) as pipeline:
+        versions = pipeline | ReadMeterCounts(str(tmp_path / "counts.jsonl"), 60_000_000, bounded=True)
+        assert_that(versions | beam.Map(unpack), equal_to([[MeterCount("T1", 2)]]))
+
+
+def test_unbounded_meter_counts_are_a_graph_in_the_global_window(tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,2\n")
+    pipeline = beam.Pipeline(runner=RUNNER)
+    versions = pipeline | ReadMeterCounts(str(tmp_path / "counts.csv"), 60_000_000, bounded=False)
+    assert versions.element_type is meter_counts.MeterCountsVersion
+    assert versions.windowing.windowfn == beam.window.GlobalWindows()
+    assert not versions.windowing.is_default()
