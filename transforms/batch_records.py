@@ -44,7 +44,7 @@ class _GatherDoFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._open = {}
 
-    def process(self, record: Any, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[Any]:
+    def process(self, record: Any, timestamp: Any = beam.DoFn.TimestampParam) -> Iterator[Any]:
         held = self._open.get(record.topic)
         if held is None:
             held = self._open[record.topic] = RecordBatch(record.topic, [], [], [], []), timestamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,9 @@ ACCEPTED = "accepted"
 DEAD_LETTERS = "dead_letters"
 PROGRESS = "progress"
 METRICS = "ami"
+SAMPLE = 1_000
+"""Reads after which a worker judges whether record times are arrival times."""
+_log = logging.getLogger(__name__)
 
 
 class DecodeReads(beam.PTransform):
@@ -45,6 +49,8 @@ class _DecodeReadsDoFn(beam.DoFn):
     def __init__(self, settings: Settings):
         self._settings = settings
         self._decoder: ReadDecoder | None = None
+        self._seen = self._seen_at_end = 0
+        self._warned = False
         self._accepted = Metrics.counter(METRICS, "accepted_reads")
         self._late = Metrics.counter(METRICS, "late_reads")
         self._mismatches = Metrics.counter(METRICS, "interval_length_mismatches")
@@ -79,7 +85,9 @@ class _DecodeReadsDoFn(beam.DoFn):
     def _measure(self, reads: list[Read]) -> None:
         settings = self._settings
         late = mismatches = 0
+        at_end = 0
         for read in reads:
+            at_end += read.record_time == read.interval_end
             self._delay.update((read.record_time - read.interval_end) // MICROS_PER_MILLI)
             late += read.record_time >= read.window_end + settings.collection_delay
             mismatches += read.read_type == "INTERVAL" and read.interval_end - read.interval_start != settings.window
@@ -87,6 +95,23 @@ class _DecodeReadsDoFn(beam.DoFn):
             self._late.inc(late)
         if mismatches:
             self._mismatches.inc(mismatches)
+        self._check_arrival_times(len(reads), at_end)
+
+    def _check_arrival_times(self, reads: int, at_end: int) -> None:
+        """Warn once a worker where most record times equal interval_end: they are then not arrival times."""
+        self._seen += reads
+        self._seen_at_end += at_end
+        if self._seen >= SAMPLE:
+            if self._seen_at_end * 2 > self._seen and not self._warned:
+                self._warned = True
+                _log.warning(
+                    "%d of %d reads have a record time equal to interval_end. Record time must be arrival time, or "
+                    "every read counts as on time and delays mean nothing: set message.timestamp.type=LogAppendTime on "
+                    "the topic, or let the producer stamp records when it sends them.",
+                    self._seen_at_end,
+                    self._seen,
+                )
+            self._seen = self._seen_at_end = 0
 
 
 def tagged_letters(letters: list[DeadLetter]) -> Iterator[TaggedOutput]:

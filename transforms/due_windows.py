@@ -143,6 +143,6 @@ class _DueWindowsDoFn(beam.DoFn):
         covered_state.write(covered)
 
     @on_timer(DUE)
-    def on_due(self, tag: str = beam.DoFn.DynamicTimerTagParam) -> Iterator[DueWindow]:
+    def on_due(self, tag: Any = beam.DoFn.DynamicTimerTagParam) -> Iterator[DueWindow]:
         window_end, receipt_delay = tag.split("/")
         yield DueWindow(int(window_end), int(receipt_delay))

@@ -107,10 +107,10 @@ class _ReceiptRateDoFn(beam.DoFn):
             expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         if update.due is not None:
             due_at = window_end + update.due.receipt_delay
-            for count in update.due.counts:
-                receipt = receipts.transformers.setdefault(count.transformer_id, TransformerReceipt())
+            for due_count in update.due.counts:
+                receipt = receipts.transformers.setdefault(due_count.transformer_id, TransformerReceipt())
                 if receipt.published is None:
-                    receipt.count = count
+                    receipt.count = due_count
             judge.set(Timestamp(micros=due_at), dynamic_timer_tag=str(update.due.receipt_delay))
         if update.statistics is not None:
             for transformer, count in zip(update.statistics.transformers, update.statistics.counts, strict=True):
@@ -130,8 +130,8 @@ class _ReceiptRateDoFn(beam.DoFn):
     @on_timer(JUDGE)
     def on_judge(
         self,
-        key: ShardWindow = beam.DoFn.KeyParam,
-        tag: str = beam.DoFn.DynamicTimerTagParam,
+        key: Any = beam.DoFn.KeyParam,
+        tag: Any = beam.DoFn.DynamicTimerTagParam,
         receipts_state: Any = beam.DoFn.StateParam(RECEIPTS),
     ) -> Iterator[ReceiptRow]:
         receipts = receipts_state.read()

@@ -105,7 +105,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
     @on_timer(DUE)
     def on_due(
         self,
-        shard: int = beam.DoFn.KeyParam,
+        shard: Any = beam.DoFn.KeyParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
         bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
@@ -122,7 +122,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
     @on_timer(LATE)
     def on_late(
         self,
-        shard: int = beam.DoFn.KeyParam,
+        shard: Any = beam.DoFn.KeyParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
         bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),

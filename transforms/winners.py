@@ -10,17 +10,18 @@ To stay independent of order the accumulator keeps, for every key, all different
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 
 from ami_beam.codecs.read_block import PackedRead
 
 Key = tuple[str, str, int]
 
-# Positions in PackedRead; the hot loops slice instead of reading names.
-_KEY = slice(0, 3)
-_RANK = slice(3, 5)
-_ARRIVAL = slice(5, 8)
-_CONTENT = slice(8, 15)
+# itemgetter and not attributes: these are the hot loop, and one call builds the whole tuple.
+_key: Callable[[PackedRead], Key] = itemgetter(0, 1, 2)
+_rank: Callable[[PackedRead], tuple] = itemgetter(3, 4)
+_arrival: Callable[[PackedRead], tuple] = itemgetter(5, 6, 7)
+_content: Callable[[PackedRead], tuple] = itemgetter(*range(8, len(PackedRead._fields)))
 
 
 class Winners:
@@ -37,12 +38,12 @@ class Winners:
         """Merge reads in; the result does not depend on their order, on repetition or on how they are split up."""
         best = self._best
         for read in reads:
-            key = read[_KEY]
+            key = _key(read)
             held = best.get(key)
             if held is None:
                 best[key] = read
                 continue
-            rank, held_rank = read[_RANK], held[_RANK]
+            rank, held_rank = _rank(read), _rank(held)
             if rank < held_rank:
                 continue
             if rank > held_rank:
@@ -52,10 +53,10 @@ class Winners:
                 self._tie(key, held, read)
 
     def _tie(self, key: Key, held: PackedRead, read: PackedRead) -> None:
-        ties = self._ties.get(key) or {held[_CONTENT]: held}
-        content = read[_CONTENT]
+        ties = self._ties.get(key) or {_content(held): held}
+        content = _content(read)
         known = ties.get(content)
-        if known is None or read[_ARRIVAL] < known[_ARRIVAL]:
+        if known is None or _arrival(read) < _arrival(known):
             ties[content] = read
         if len(ties) > 1:
             self._ties[key] = ties
@@ -76,7 +77,3 @@ class Winners:
                 yield read
             else:
                 yield from ties.values()
-
-
-def _arrival(read: PackedRead) -> tuple:
-    return read[_ARRIVAL]

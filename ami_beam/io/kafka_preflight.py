@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 TIMEOUT_SECONDS = 15.0
+ClientValue = str | int | float | bool
 _log = logging.getLogger(__name__)
 _JAAS_CREDENTIAL = re.compile(r'\b(username|password)\s*=\s*"((?:[^"\\]|\\.)*)"')
 
@@ -89,7 +90,7 @@ def _timestamp_types(admin: AdminClient, names: list[str]) -> dict[str, str]:
     return types
 
 
-def _empty(config: dict[str, str], topic: str, partitions: list[int]) -> tuple[int, ...]:
+def _empty(config: dict[str, ClientValue], topic: str, partitions: list[int]) -> tuple[int, ...]:
     consumer = Consumer({**config, "group.id": "ami-beam-preflight", "enable.auto.commit": "false"})
     try:
         ends = {
@@ -103,9 +104,9 @@ def _empty(config: dict[str, str], topic: str, partitions: list[int]) -> tuple[i
     return tuple(partition for partition, end in ends.items() if end == 0)
 
 
-def _librdkafka(bootstrap_servers: str, config: Mapping[str, str]) -> dict[str, str]:
+def _librdkafka(bootstrap_servers: str, config: Mapping[str, str]) -> dict[str, ClientValue]:
     """Java client settings as the look needs them."""
-    own = {name: value for name, value in config.items() if name.startswith(("security.", "sasl.mechanism"))}
+    own: dict[str, ClientValue] = {name: value for name, value in config.items() if name.startswith(("security.", "sasl.mechanism"))}
     credentials = dict(_JAAS_CREDENTIAL.findall(config.get("sasl.jaas.config", "")))
     for name, value in credentials.items():
         own[f"sasl.{name}"] = re.sub(r"\\(.)", r"\1", value)
