@@ -19,6 +19,6 @@ def kafka_broker() -> Iterator[KafkaBroker]:
 
 @pytest.fixture(scope="session")
 def local_flink() -> Iterator[LocalFlink]:
-    """A job server. Cancel every streaming job that a test starts: it would run until the session ends."""
+    """A job server. Cancel every streaming job with its `cancel`: others run on until the session ends."""
     with LocalFlink() as flink:
         yield flink

@@ -110,9 +110,9 @@ class LocalFlink:
         name = result._job_id.rpartition("_")[0]  # type: ignore[attr-defined]
         deadline = time.monotonic() + timeout
         # A job that is only just being started would escape.
-        while (
-            not PipelineState.is_terminal(result.state) and not self._flink_jobs(name) and time.monotonic() < deadline
-        ):
+        while not self._flink_jobs(name) and time.monotonic() < deadline:
+            if PipelineState.is_terminal(result.state):
+                return
             time.sleep(0.2)
         # Beam first: it takes a job that Flink ended for a failed one.
         result.cancel()
@@ -152,7 +152,7 @@ class LocalFlink:
             self._directory = None
 
     def _flink_jobs(self, name: str) -> list[str]:
-        """Addresses of the jobs of that name that have not ended. Each job has a Flink, hence a REST port, of its own."""
+        """Addresses of the unended jobs of that name. Each job has a Flink, hence a REST port, of its own."""
         jobs = []
         for port in self._rest_ports:
             url = f"http://127.0.0.1:{port}/jobs"
