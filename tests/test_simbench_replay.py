@@ -1,0 +1,98 @@
+"""A day of real-physics reads through the whole product: the expected rows, whatever may not matter to them."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.settings import Settings
+from tests.replays import (
+    EVENTS,
+    EVENTS_TOPIC,
+    READS,
+    READS_TOPIC,
+    Row,
+    compare,
+    default_replay,
+    exported,
+    needs_simbench,
+    replay,
+    write_export,
+)
+
+pytestmark = needs_simbench
+
+
+def test_a_replay_gives_the_expected_rows_in_under_three_minutes():
+    done = default_replay()
+    assert compare(done.output).splitlines()[-1] == "equal"
+    assert done.seconds < 180
+
+
+def test_every_record_is_accepted_or_set_aside():
+    done = default_replay()
+    counters, set_aside = done.counters(), done.set_aside()
+    assert counters["accepted_reads"] + set_aside[READS_TOPIC] == len(exported(READS))
+    assert counters["accepted_events"] + set_aside[EVENTS_TOPIC] == len(exported(EVENTS))
+    assert set(set_aside) == {READS_TOPIC, EVENTS_TOPIC}
+
+
+def test_dead_letters_are_counted_by_reason_and_never_written_twice():
+    done = default_replay()
+    letters = done.rows("ami.deadletter")
+    identities = [(row["topic"], row["partition"], row["offset"], row["reason"]) for row in letters]
+    assert len(set(identities)) == len(identities)
+    counted = {name: count for name, count in done.counters().items() if name.startswith("dead_letter_")}
+    assert sum(counted.values()) == len(letters)
+    assert {row["reason"] for row in letters if row["used"]} == {"IMPLAUSIBLE_VOLTAGE"}
+
+
+def test_a_bounded_replay_gives_final_rows_only():
+    done = default_replay()
+    for topic in OUTPUT_TOPICS[:-1]:
+        assert {row["revision"] for row in done.rows(topic)} == {0}
+    assert {row["status"] for row in done.rows("ami.alerts.grid")} == {"RAISED"}
+
+
+def test_results_name_no_customer():
+    customers = {'"CUST-', '"SP-', "customer_id", "service_point_id"}
+    for topic in OUTPUT_TOPICS[:-1]:
+        for line in default_replay().lines(topic):
+            assert not any(word in line for word in customers)
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_hash_seeds_change_nothing(seed):
+    assert replay(env={"PYTHONHASHSEED": seed}).all_lines() == default_replay().all_lines()
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+def test_shard_counts_change_nothing(shards):
+    assert Settings().shards == 1024  # what they are compared with
+    assert replay(f"--shards={shards}").all_lines() == default_replay().all_lines()
+
+
+def test_arrival_in_another_order_changes_no_row(tmp_path):
+    """The lines in any order, each with its own record time and offset: what decides is in the records.
+
+    Of a resent event the first to arrive is published, so its as_of and its description follow the order.
+    """
+    files = {"reads": READS, "events": EVENTS}
+    for name, path in files.items():
+        rows = [{**row, "partition": 0, "offset": number} for number, row in enumerate(exported(path))]
+        random.Random(7).shuffle(rows)
+        files[name] = write_export(tmp_path / f"{name}.jsonl.gz", rows)
+    shuffled, original = replay(**files), default_replay()
+    assert compare(shuffled.output).splitlines()[-1] == "equal"
+    for topic in OUTPUT_TOPICS:
+        if topic != "ami.alerts.events":
+            assert shuffled.lines(topic) == original.lines(topic), topic
+    assert _events_as_facts(shuffled.rows("ami.alerts.events")) == _events_as_facts(original.rows("ami.alerts.events"))
+    assert shuffled.counters() == original.counters()
+
+
+def _events_as_facts(rows: list[Row]) -> list[str]:
+    return sorted(json.dumps({**row, "as_of": None, "alert_type": None}) for row in rows)
