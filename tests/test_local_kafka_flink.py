@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def test_topics_exist_only_when_created(kafka_broker: KafkaBroker) -> None:
         kafka_broker.create_topic("appended")
     with pytest.raises(AssertionError):
         produce(kafka_broker, "mistyped", [b"x"], 0, 1000)
+
+
+def test_the_broker_starts_with_any_cluster_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ami_beam.local.kafka_broker.uuid.uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
+    with KafkaBroker() as broker:
+        assert broker.bootstrap_servers
 
 
 def test_a_streaming_pipeline_runs_from_kafka_to_kafka(kafka_broker: KafkaBroker, local_flink: LocalFlink) -> None:

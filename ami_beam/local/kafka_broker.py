@@ -113,10 +113,11 @@ class KafkaBroker:
             *("-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory}"),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", class_path),
         ]
+        # One in 64 begins with a dash, so below it has to stand in one word with its option.
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatting = process.ChildProcess(
             "Kafka's storage tool",
-            [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties],
+            [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties],
             directory / "format.log",
         )
         formatting.wait_until_success(_START_SECONDS)
