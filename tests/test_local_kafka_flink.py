@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -165,6 +167,22 @@ def test_a_streaming_pipeline_runs_from_kafka_to_kafka(kafka_broker: KafkaBroker
 def gathered(messages: list) -> list[bytes]:
     """The values that timers emitted, of all firings."""
     return [value for message in messages if message.key() == b"gathered" for value in message.value().split()]
+
+
+def test_ports_of_other_services_are_no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"not http\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        flink = LocalFlink()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(flink, "_rest_ports", range(port, port + 1))
+        assert flink._flink_jobs("any") == []
 
 
 OWNER = """

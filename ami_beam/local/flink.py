@@ -11,6 +11,7 @@ interface and have no option against it, and whoever reaches them can run code: 
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import time
@@ -120,7 +121,7 @@ class LocalFlink:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"job {name} still runs {timeout:.0f} s after its cancellation")
             for url in jobs:
-                with suppress(OSError):
+                with suppress(OSError, http.client.HTTPException):
                     _request(f"{url}?mode=cancel", "PATCH")
             time.sleep(0.2)
 
@@ -156,7 +157,8 @@ class LocalFlink:
         jobs = []
         for port in self._rest_ports:
             url = f"http://127.0.0.1:{port}/jobs"
-            with suppress(OSError):
+            # Something else than a Flink may listen there, such as one of Beam's gRPC servers.
+            with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
                 for job in json.loads(_request(f"{url}/overview"))["jobs"]:
                     if job["name"] == name and job["state"] not in _ENDED:
                         jobs.append(f"{url}/{job['jid']}")
