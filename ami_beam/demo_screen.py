@@ -1,0 +1,162 @@
+"""What the demonstration shows: every alert as one line as it comes, and below them a running count.
+
+Nothing that a record holds reaches the terminal as a control character. Colours and the line that is rewritten in place
+are for terminals only; a file or a pipe gets plain lines, the counts now and then. NO_COLOR is respected.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from typing import TextIO
+
+import msgspec
+
+from ami_beam.codecs.json_outputs import (
+    DEAD_LETTER_TOPIC,
+    EVENT_ALERTS_TOPIC,
+    GRID_ALERTS_TOPIC,
+    SUMMARY_TOPIC,
+    parse_alert,
+    parse_summary,
+)
+from ami_beam.instants import format_instant
+from ami_beam.records import Alert
+from transforms.event_alerts import ALERTED_EVENTS
+
+ALERT_KINDS = (
+    *("LOW_VOLTAGE", "HIGH_VOLTAGE", "LOW_RECEIPT_RATE"),
+    *(event.name for event in ALERTED_EVENTS.values()),
+)
+"""The nine types, events by their standard names."""
+
+_CODES = {event.name: code for code, event in ALERTED_EVENTS.items()}
+_UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads"}
+_COLOURS = {"CRITICAL": "31;1", "WARNING": "33", "CLEARED": "32", "faint": "2"}
+_COUNT_SECONDS_TERMINAL, _COUNT_SECONDS_FILE = 0.5, 15.0
+
+
+def kind(alert: Alert) -> str | None:
+    """Which of the nine types an alert is. An event's own alert_type is free text; its code tells."""
+    if alert.alert_source == "EVENT":
+        event = ALERTED_EVENTS.get(int(alert.detail_value)) if alert.detail_value is not None else None
+        return event.name if event else None
+    return alert.alert_type if alert.alert_type in ALERT_KINDS else None
+
+
+def missing(seen: Iterable[str]) -> list[str]:
+    """The types that are not among `seen`, in the order of `ALERT_KINDS`, events with their codes."""
+    left = [name for name in ALERT_KINDS if name not in set(seen)]
+    return [f"{name} ({_CODES[name]})" if name in _CODES else name for name in left]
+
+
+def alert_line(alert: Alert, colours: bool = False) -> str:
+    """Time (UTC), severity, type, entity, value and status of an alert, in columns."""
+    name = kind(alert)
+    value = "" if alert.detail_value is None else f"{alert.detail_value:g}"
+    if alert.alert_source == "EVENT":
+        value = f"code {value}" if alert.alert_type == name else f"code {value}, “{alert.alert_type}”"
+    else:
+        value += _UNITS.get(alert.alert_type, "")
+    entity = f"{'meter' if alert.alert_source == 'EVENT' else 'transformer'} {alert.entity_id}"
+    where = f"  feeder {alert.feeder_id}" if alert.feeder_id else ""
+    at = format_instant(alert.alert_time)[11:19]
+    severity = _coloured(f"{alert.severity:<8}", alert.severity, colours and alert.status == "RAISED")
+    status = _coloured(f"{alert.status:<7}", "CLEARED" if alert.status == "CLEARED" else "", colours)
+    line = f"{at}  {severity}  {_plain(name or alert.alert_type):<16}  {status}  {_plain(entity):<22}  {_plain(value)}"
+    return line + _coloured(_plain(where), "faint", colours)
+
+
+def _plain(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def _coloured(text: str, name: str, wanted: bool) -> str:
+    return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if wanted and name in _COLOURS and text else text
+
+
+class Tally:
+    """What has come out so far. A record that is delivered twice counts once."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.seen: set[str] = set()
+        self._windows: set[int] = set()
+        self._alerts: set[str] = set()
+        self._letters: set[tuple[str, int, int, str]] = set()
+
+    def take(self, topic: str, value: bytes) -> Alert | None:
+        """Count a record of an output topic; the alert, when it is one."""
+        if topic == SUMMARY_TOPIC:
+            self._windows.add(parse_summary(value).window_end)
+        elif topic == DEAD_LETTER_TOPIC:
+            letter = msgspec.json.decode(value)
+            self._letters.add((letter["topic"], letter["partition"], letter["offset"], letter["reason"]))
+        elif topic in (GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC):
+            alert = parse_alert(value)
+            self._alerts.add(alert.alert_id)
+            if name := kind(alert):
+                self.seen.add(name)
+            return alert
+        return None
+
+    def line(self) -> str:
+        """The running count."""
+        return (
+            f"{self.reads:,} reads · {len(self._windows):,} windows · {len(self._alerts):,} alerts, "
+            f"{len(self.seen)} of {len(ALERT_KINDS)} types · {len(self._letters):,} dead letters"
+        )
+
+
+class Screen:
+    """Writes lines to `out`, and keeps the running count below them."""
+
+    def __init__(self, out: TextIO, environment: Mapping[str, str] = os.environ) -> None:
+        self._out = out
+        self._terminal = out.isatty() and environment.get("TERM") != "dumb"
+        self._colours = self._terminal and not environment.get("NO_COLOR")
+        self._count = ""
+        self._next = 0.0
+
+    def say(self, text: str = "") -> None:
+        """A line of ours."""
+        self._write(text)
+
+    def alert(self, alert: Alert) -> None:
+        self._write(alert_line(alert, self._colours))
+
+    def count(self, tally: Tally, force: bool = False) -> None:
+        """Show the running count, when it has changed and is due."""
+        now = time.monotonic()
+        text = tally.line()
+        if not force and (now < self._next or text == self._count):
+            return
+        self._next = now + (_COUNT_SECONDS_TERMINAL if self._terminal else _COUNT_SECONDS_FILE)
+        self._count = text
+        if self._terminal:
+            self._draw_count()
+        else:
+            self._write(f"-- {text}")
+        self._out.flush()
+
+    def end_count(self) -> None:
+        """Leave the running count where it is: what follows goes below it."""
+        if self._terminal and self._count:
+            self._out.write("\n")
+            self._out.flush()
+        self._count = ""
+
+    def _write(self, text: str) -> None:
+        if self._terminal and self._count:
+            self._out.write("\r\x1b[K")
+        self._out.write(f"{text}\n")
+        if self._terminal and self._count:
+            self._draw_count()
+        self._out.flush()
+
+    def _draw_count(self) -> None:
+        # One row only: a wrapped line could not be rewritten in place.
+        width = shutil.get_terminal_size().columns - 1
+        self._out.write(f"\r\x1b[K{_coloured(self._count[:width], 'faint', self._colours)}")
