@@ -52,7 +52,7 @@ class Read(Struct, array_like=True, gc=False):
     window_end: int
     voltage_rejected: bool
     zero_voltage: bool
-    """The meter sent 0 ≤ V < 10: it has no supply and still communicates. Kept because such a voltage is implausible."""
+    """The meter sent 0 ≤ V < 10: it has no supply and still communicates. Such a voltage is implausible and dropped."""
     record_time: int
     partition: int
     offset: int

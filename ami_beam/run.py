@@ -37,6 +37,7 @@ from pipelines.operational import Inputs, operational
 from pipelines.published import published
 
 _log = logging.getLogger("ami_beam.run")
+CHECKPOINT_SECONDS = 10
 MAX_BUNDLE_MILLIS = 500
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
 
@@ -131,11 +132,11 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         return
     _log.info("Starting a local Flink (name a cluster with --flink_master).")
     with LocalFlink() as flink:
-        local = flink.pipeline_args(checkpoint_seconds=None if plan.bounded else 10)
+        local = flink.pipeline_args(
+            checkpoint_seconds=None if plan.bounded else CHECKPOINT_SECONDS, bundle_milliseconds=MAX_BUNDLE_MILLIS
+        )
         if plan.bounded:
             local.remove("--streaming")
-        elif not any("max_bundle_time_millis" in word for word in arguments):
-            local.append(f"--max_bundle_time_millis={MAX_BUNDLE_MILLIS}")
         given = {word.partition("=")[0] for word in arguments}
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
 
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alert, DeadLetter, ReceiptRow, RecordBatch, SummaryRow
@@ -53,7 +52,6 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
         reads.accepted
         | "PackReads" >> PackReads(settings)
         | "WindowStatistics" >> WindowStatistics(settings)
-        | "LeaveWindows" >> beam.WindowInto(GlobalWindows())
     )  # fmt: skip
     summaries = statistics | "SummaryRows" >> SummaryRows(settings)
 

@@ -11,10 +11,8 @@ from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import CountedStatistics, DueWindow, ReceiptDue, StatisticsBatch
 from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
-
-ShardWindow = tuple[int, int]
-"""(shard, window_end in microseconds): the key of every step after the statistics."""
 
 
 class JoinMeterCounts(beam.PTransform):
@@ -31,7 +29,7 @@ class JoinMeterCounts(beam.PTransform):
         self._counts = counts
 
     def expand(
-        self, statistics: beam.PCollection[tuple[int, StatisticsBatch]]
+        self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
     ) -> beam.PCollection[tuple[ShardWindow, CountedStatistics]]:
         return statistics | "Lookup" >> beam.ParDo(_JoinDoFn(), view(self._counts)).with_output_types(
             tuple[tuple[int, int], CountedStatistics]
@@ -43,13 +41,13 @@ class _JoinDoFn(beam.DoFn):
         self._unregistered = Metrics.counter(METRICS, "unregistered_transformers")
 
     def process(
-        self, element: tuple[int, StatisticsBatch], versions: Iterable[MeterCountsVersion]
+        self, element: tuple[ShardWindow, StatisticsBatch], versions: Iterable[MeterCountsVersion]
     ) -> Iterator[tuple[ShardWindow, CountedStatistics]]:
-        shard, batch = element
+        key, batch = element
         counts = counts_of(newest(versions))
         rows = [counts.at(transformer.transformer_id, batch.window_end) for transformer in batch.transformers]
         self._unregistered.inc(rows.count(None))
-        yield (shard, batch.window_end), CountedStatistics(batch.window_end, batch.transformers, rows)
+        yield key, CountedStatistics(batch.window_end, batch.transformers, rows)
 
 
 class ExpandDueWindows(beam.PTransform):

@@ -6,31 +6,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import FixedWindows, GlobalWindow, TimestampedValue
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.transforms.window import GlobalWindow, TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack
-from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MILLI
 from ami_beam.records import Read
 from ami_beam.settings import Settings
-from ami_beam.shards import shard_of
+from ami_beam.shards import ShardWindow, shard_of
 
 MAX_PENDING_READS = 100_000
-# TOO_LATE is decided when a read is decoded, from its own record time. Beam's silent drop must never come first.
-BEAM_EXTRA_LATENESS = MICROS_PER_HOUR
 
 
-@beam.typehints.with_output_types(tuple[int, ReadBlock])
+@beam.typehints.with_output_types(tuple[tuple[int, int], ReadBlock])
 class PackReads(beam.PTransform):
-    """Every INTERVAL read is in exactly one block, keyed by the shard of its transformer and in its Beam window.
+    """Every INTERVAL read is in exactly one block, keyed by (shard of its transformer, window_end in microseconds).
 
-    The Beam window of a block is the read window moved by the collection delay, so that the watermark of record
-    times passes its end exactly when the on-time result is due (design section 4). Allowed lateness is an hour more
-    than the contract's. Other read types go no further. Nothing waits longer than its bundle.
+    The window was decided in microseconds when the read was decoded. It is part of the key and not a Beam window: a
+    stateful step of Beam's Flink runner holds its output watermark at the end of every window whose state it keeps, so
+    with a day of allowed lateness nothing downstream would ever be due in time. A Beam window would also drop late
+    reads silently; here TOO_LATE is decided from a read's own record time and nothing else drops one.
+
+    Other read types go no further. Nothing waits longer than its bundle.
 
     Args:
-      settings: window, delays and number of shards.
+      settings: the number of shards.
       max_pending: reads gathered before blocks are handed on within a bundle; bounds the memory.
     """
 
@@ -39,19 +39,8 @@ class PackReads(beam.PTransform):
         self._settings = settings
         self._max_pending = max_pending
 
-    def expand(self, accepted: beam.PCollection[list[Read]]) -> beam.PCollection[tuple[int, ReadBlock]]:
-        settings = self._settings
-        return (
-            accepted
-            | "ByShardAndWindow" >> beam.ParDo(_PackDoFn(settings, self._max_pending))
-            | "CollectionWindows" >> beam.WindowInto(
-                FixedWindows(
-                    size=Duration(micros=settings.window),
-                    offset=Timestamp(micros=settings.collection_delay % settings.window),
-                ),
-                allowed_lateness=Duration(micros=settings.allowed_lateness + BEAM_EXTRA_LATENESS),
-            )
-        )  # fmt: skip
+    def expand(self, accepted: beam.PCollection[list[Read]]) -> beam.PCollection[tuple[ShardWindow, ReadBlock]]:
+        return accepted | "ByShardAndWindow" >> beam.ParDo(_PackDoFn(self._settings, self._max_pending))
 
 
 class _PackDoFn(beam.DoFn):
@@ -101,10 +90,8 @@ class _PackDoFn(beam.DoFn):
         for value, timestamp in self._flush():
             yield WindowedValue(value, timestamp, (GlobalWindow(),))
 
-    def _flush(self) -> Iterator[tuple[tuple[int, ReadBlock], Timestamp]]:
+    def _flush(self) -> Iterator[tuple[tuple[ShardWindow, ReadBlock], Timestamp]]:
         pending, self._pending, self._count = self._pending, {}, 0
-        for (shard, window_end), reads in pending.items():
-            # A millisecond inside the window, because portable runners cut timestamps to milliseconds. The window
-            # itself was decided in microseconds when the read was decoded.
-            inside = window_end + self._settings.collection_delay - MICROS_PER_MILLI
-            yield (shard, pack(window_end, reads)), Timestamp(micros=inside)
+        for place, reads in pending.items():
+            block = pack(place[1], reads)
+            yield (place, block), Timestamp(micros=block.first_record_time)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from ami_beam.coders import MsgspecCoder
 from ami_beam.records import CountedStatistics, MeterCount, ReceiptDue, ReceiptInput, ReceiptRow, TransformerStatistics
 from ami_beam.settings import Settings
-from transforms.join_meter_counts import ShardWindow
+from ami_beam.shards import ShardWindow
 from transforms.window_expiry import expiry
 
 

@@ -8,6 +8,7 @@ import apache_beam as beam
 
 from ami_beam.records import StatisticsBatch, SummaryRow
 from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
 
 
 @beam.typehints.with_output_types(SummaryRow)
@@ -18,11 +19,11 @@ class SummaryRows(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, statistics: beam.PCollection[tuple[int, StatisticsBatch]]) -> beam.PCollection[SummaryRow]:
+    def expand(self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]) -> beam.PCollection[SummaryRow]:
         return statistics | "Rows" >> beam.FlatMap(_rows, self._settings.window).with_output_types(SummaryRow)
 
 
-def _rows(element: tuple[int, StatisticsBatch], window: int) -> Iterator[SummaryRow]:
+def _rows(element: tuple[ShardWindow, StatisticsBatch], window: int) -> Iterator[SummaryRow]:
     batch = element[1]
     for transformer in batch.transformers:
         for feeder in transformer.feeders:

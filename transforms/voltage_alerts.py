@@ -15,9 +15,9 @@ from ami_beam.alert_ids import alert_id
 from ami_beam.coders import MsgspecCoder
 from ami_beam.records import Alert, CountedStatistics, FeederStatistics, MeterCount
 from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
 from transforms.alert_lifecycle import AlertState, advance
 from transforms.count_alerts import count_alert
-from transforms.join_meter_counts import ShardWindow
 from transforms.window_expiry import expiry
 
 LOW_VOLTAGE = "LOW_VOLTAGE"

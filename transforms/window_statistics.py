@@ -12,16 +12,17 @@ from apache_beam.coders import BytesCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.utils.timestamp import Duration, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
 from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack, unpack
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
 from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
 from transforms.statistics import Measured, emptied, measure
+from transforms.window_expiry import expiry
 from transforms.winners import Winners
 
 BUCKETS = 8
@@ -43,19 +44,19 @@ class Bucket(Struct, array_like=True, gc=False):
     published: dict[str, PublishedTransformer]
 
 
-@beam.typehints.with_input_types(tuple[int, ReadBlock])
-@beam.typehints.with_output_types(tuple[int, StatisticsBatch])
+@beam.typehints.with_input_types(tuple[tuple[int, int], ReadBlock])
+@beam.typehints.with_output_types(tuple[tuple[int, int], StatisticsBatch])
 class WindowStatistics(beam.PTransform):
     """Publishes each transformer's statistics once when its window is due, and again only when their content changed.
 
-    Takes blocks keyed by shard, in the windows of `PackReads`. The first publication of a window comes when the
-    watermark passes its end, which is window_end + collection delay in record time. Reads that come later are gathered
-    for `late_gather` of record time, then their transformers are revised. The content does not depend on the order,
+    Takes blocks keyed by (shard, window_end), see `PackReads`. The first publication of a window comes when the
+    watermark of record times passes window_end + collection delay. Reads that come later are gathered for
+    `late_gather` of record time, then their transformers are revised. The content does not depend on the order,
     batching or repetition of the reads.
 
-    State: about 35 bytes a read from its arrival until window_end + allowed lateness, per shard and window, in
-    `BUCKETS` parts so that a late read recomputes an eighth of a shard's window. Keyed by shard, which is a stable hash
-    of transformer_id: all reads of a transformer meet in one place.
+    State per (shard, window): about 30 bytes a read from its arrival until no read of the window can come any more
+    (`window_expiry`), in `BUCKETS` parts so that a late read recomputes an eighth of a shard's window. The shard is a
+    stable hash of transformer_id: all reads of a transformer meet in one place.
 
     Counter: topology_changes, publications in which a transformer's window has reads of more than one feeder.
     """
@@ -64,7 +65,7 @@ class WindowStatistics(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[int, StatisticsBatch]]:
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[ShardWindow, StatisticsBatch]]:
         label = f"Statistics {self._settings.state_label()}"
         return blocks | label >> beam.ParDo(_WindowStatisticsDoFn(self._settings))
 
@@ -74,6 +75,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
     BUCKET = tuple(ReadModifyWriteStateSpec(f"bucket{number}", BytesCoder()) for number in range(BUCKETS))
     DUE = TimerSpec("statistics_due", TimeDomain.WATERMARK)
     LATE = TimerSpec("statistics_late", TimeDomain.WATERMARK)
+    EXPIRE = TimerSpec("statistics_expire", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -82,30 +84,28 @@ class _WindowStatisticsDoFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[int, ReadBlock],
-        window: Any = beam.DoFn.WindowParam,
+        element: tuple[ShardWindow, ReadBlock],
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         due: Any = beam.DoFn.TimerParam(DUE),
         late: Any = beam.DoFn.TimerParam(LATE),
+        expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> None:
         block = element[1]
         arrived.add(block)
         due_at = block.window_end + self._settings.collection_delay
         if block.first_record_time < due_at:
-            due.set(window.max_timestamp())
+            due.set(Timestamp(micros=due_at))
         if block.last_record_time >= due_at:
             # In record time, like the watermark: a replay gathers the same reads as the live run did, whatever its
             # speed, and the end of a bounded source releases what is still waiting.
             gather = self._settings.late_gather
-            release = Timestamp(micros=(block.last_record_time // gather + 1) * gather)
-            # Half an hour before Beam drops the window's state.
-            latest = window.end + Duration(micros=self._settings.allowed_lateness + 30 * MICROS_PER_MINUTE)
-            late.set(min(release, latest))
+            late.set(Timestamp(micros=(block.last_record_time // gather + 1) * gather))
+        expire.set(Timestamp(micros=expiry(self._settings, block.window_end)))
 
     @on_timer(DUE)
     def on_due(
         self,
-        shard: Any = beam.DoFn.KeyParam,
+        key: Any = beam.DoFn.KeyParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
         bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
@@ -115,14 +115,14 @@ class _WindowStatisticsDoFn(beam.DoFn):
         bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
         bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
         bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
-    ) -> Iterator[tuple[int, StatisticsBatch]]:
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
-        yield from self._publish(shard, arrived, buckets)
+        yield from self._publish(key, arrived, buckets)
 
     @on_timer(LATE)
     def on_late(
         self,
-        shard: Any = beam.DoFn.KeyParam,
+        key: Any = beam.DoFn.KeyParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
         bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
@@ -132,15 +132,36 @@ class _WindowStatisticsDoFn(beam.DoFn):
         bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
         bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
         bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
-    ) -> Iterator[tuple[int, StatisticsBatch]]:
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
-        yield from self._publish(shard, arrived, buckets)
+        yield from self._publish(key, arrived, buckets)
 
-    def _publish(self, shard: int, arrived: Any, buckets: tuple[Any, ...]) -> Iterator[tuple[int, StatisticsBatch]]:
+    @on_timer(EXPIRE)
+    def on_expire(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        arrived: Any = beam.DoFn.StateParam(ARRIVED),
+        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
+        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
+        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
+        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
+        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
+        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
+        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
+        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
+        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
+        # At the end of a bounded source all timers are due at once, and a runner may fire this one first.
+        yield from self._publish(key, arrived, buckets)
+        for bucket in buckets:
+            bucket.clear()
+
+    def _publish(
+        self, key: ShardWindow, arrived: Any, buckets: tuple[Any, ...]
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         by_bucket: dict[int, list[PackedRead]] = {}
-        window_end = 0
+        window_end = key[1]
         for block in arrived.read():
-            window_end = block.window_end
             for read in unpack(block):
                 by_bucket.setdefault(bucket_of(read.transformer_id, self._settings.shards), []).append(read)
         if not by_bucket:
@@ -156,7 +177,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
         if changed:
             self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in changed))
             self._revisions.inc(sum(transformer.revision > 0 for transformer in changed))
-            yield shard, StatisticsBatch(window_end, changed)
+            yield key, StatisticsBatch(window_end, changed)
 
 
 _encode_bucket = msgspec.msgpack.Encoder().encode

@@ -1,4 +1,4 @@
-"""Looks at the broker before a graph is built, so that a wrong address or topic is one sentence and not a stack trace."""
+"""Looks at the broker before a graph is built, so that a wrong address or topic is a sentence and no stack trace."""
 
 from __future__ import annotations
 
@@ -79,6 +79,8 @@ def report(topics: Iterable[Topic]) -> None:
 
 
 def _timestamp_types(admin: AdminClient, names: list[str]) -> dict[str, str]:
+    if not names:
+        return {}
     resources = {ConfigResource(ResourceType.TOPIC, name): name for name in names}
     types = {}
     for resource, answer in admin.describe_configs(list(resources), request_timeout=TIMEOUT_SECONDS).items():
@@ -106,7 +108,9 @@ def _empty(config: dict[str, ClientValue], topic: str, partitions: list[int]) ->
 
 def _librdkafka(bootstrap_servers: str, config: Mapping[str, str]) -> dict[str, ClientValue]:
     """Java client settings as the look needs them."""
-    own: dict[str, ClientValue] = {name: value for name, value in config.items() if name.startswith(("security.", "sasl.mechanism"))}
+    own: dict[str, ClientValue] = {
+        name: value for name, value in config.items() if name.startswith(("security.", "sasl.mechanism"))
+    }
     credentials = dict(_JAAS_CREDENTIAL.findall(config.get("sasl.jaas.config", "")))
     for name, value in credentials.items():
         own[f"sasl.{name}"] = re.sub(r"\\(.)", r"\1", value)

@@ -1,0 +1,177 @@
+"""The whole product with nothing replaced: a real broker, `python -m ami_beam.run`, embedded Flink, real topics."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from ami_beam.codecs.json_events import EventDecoder
+from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND, format_instant, parse_instant
+from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.records import RecordBatch
+from ami_beam.settings import Settings
+from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics, exported, publish, shift_to_now
+
+SIMBENCH = Path(__file__).parents[2] / "shared" / "data" / "simbench-small"
+JOB_SECONDS = 180
+
+
+def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: float = JOB_SECONDS) -> None:
+    """Collect until `done`; fail with the run's log when it ends first or time is up."""
+    until = time.monotonic() + seconds
+    while not done():
+        run.check()
+        if time.monotonic() > until:
+            raise AssertionError(f"not done after {seconds} s:\n{run.log.read_text()[-4000:]}")
+        outputs.collect(2)
+
+
+@pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
+def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path) -> None:
+    counts = SIMBENCH / "transformer_meter_count.csv"
+    paths = {READS: SIMBENCH / "reads.jsonl.gz", EVENTS: SIMBENCH / "events.jsonl.gz"}
+    with KafkaBroker() as broker:
+        create_topics(broker)
+        shift = shift_to_now(paths.values())
+        published = {topic: publish(broker, topic, path, shift) for topic, path in paths.items()}
+        outputs = Outputs(broker, tmp_path / "out")
+        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
+        run = Run([f"--bootstrap_servers={broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
+        compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
+        report = ""
+
+        def equal() -> bool:
+            nonlocal report
+            done = subprocess.run(compare, capture_output=True, text=True, check=False)
+            report = done.stdout
+            return done.returncode == 0
+
+        try:
+            wait_for(run, outputs, equal)
+            # Equal for good: nothing that is still under way may change it.
+            outputs.collect(8)
+            assert equal(), report
+        finally:
+            code = run.stop()
+            outputs.close()
+        assert code == 0
+    # Accepted + set aside = records read: what the decoders accept of the same records is all that is not set aside.
+    for topic, path in paths.items():
+        assert accepted(topic, path) + outputs.set_aside()[topic] == published[topic]
+
+
+def accepted(topic: str, path: Path) -> int:
+    """How many records of an export the decoders accept, by definition (the careful path)."""
+    rows = list(exported(path))
+    batch = RecordBatch(
+        topic,
+        [0] * len(rows),
+        list(range(len(rows))),
+        [ts * MICROS_PER_MILLI for ts, _, _ in rows],
+        [v for *_, v in rows],
+    )
+    decoder = ReadDecoder(Settings()) if topic == READS else EventDecoder(Settings())
+    return len(decoder.decode_carefully(batch, None)[0])
+
+
+class Live:
+    """A head-end that sends reads now, window by window of five seconds."""
+
+    WINDOW = 5 * MICROS_PER_SECOND
+
+    def __init__(self, broker: KafkaBroker):
+        self._producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "message.max.bytes": 12_000_000})
+        self._sent: set[int] = set()
+
+    def send(self, value: bytes | None, partition: int = 0) -> None:
+        self._producer.produce(READS, value=value, key=b"M", partition=partition)
+        self._producer.flush(10)
+
+    def read(self, meter: str, transformer: str, end: int, partition: int = 0, **fields: Any) -> None:
+        self.send(
+            json.dumps(
+                {
+                    "meter_id": meter, "service_point_id": "S", "customer_id": "C", "transformer_id": transformer,
+                    "feeder_id": "F", "read_type": "INTERVAL", "interval_start": format_instant(end - self.WINDOW),
+                    "interval_end": format_instant(end), "consumption_kwh": 0.1, "delivered_kwh": 0.1,
+                    "received_kwh": 0.0, "voltage_v": 230.0, "power_quality_code": 0, "estimated_flag": False,
+                    "read_ts": format_instant(end), **fields,
+                }
+            ).encode(),
+            partition,
+        )  # fmt: skip
+
+    def tick(self) -> None:
+        """The reads of the window that has just ended, once, all to partition 0."""
+        end = time.time_ns() // 1_000 // self.WINDOW * self.WINDOW
+        if end not in self._sent:
+            self._sent.add(end)
+            self.read("M1", "T1", end)
+
+
+def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp_path: Path) -> None:
+    counts = tmp_path / "counts.csv"
+    counts.write_text("transformer_id,total_meters\nT1,1\nSILENT,3\n")
+    with KafkaBroker() as broker:
+        # Partition 1 gets one read and falls idle, partition 2 never holds a record.
+        create_topics(broker, partitions=3, timestamp_type="LogAppendTime")
+        live = Live(broker)
+        outputs = Outputs(broker, tmp_path / "out")
+        run = Run(
+            [
+                f"--bootstrap_servers={broker.bootstrap_servers}",
+                *("--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", "--meter_counts_refresh=1s"),
+                *("--window=5s", "--collection_delay=2s", "--late_gather=1s"),
+            ],
+            tmp_path / "run.log",
+        )
+        live.read("M9", "T9", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW, partition=1)
+        nested = b"[" * 10_000_000
+        for poison in (None, b"", b"not json", nested):
+            live.send(poison)
+
+        def receipts(transformer: str, total: int) -> list[dict]:
+            rows = outputs.rows["ami.transformer.receipt"]
+            return [row for row in rows if (row["transformer_id"], row["total_meters"]) == (transformer, total)]
+
+        def ticking(done: Callable[[], bool]) -> Callable[[], bool]:
+            def check() -> bool:
+                live.tick()
+                return done()
+
+            return check
+
+        try:
+            wait_for(run, outputs, ticking(lambda: len(receipts("T1", 1)) > 1 and len(receipts("SILENT", 3)) > 1))
+            counts.write_text("transformer_id,total_meters\nT1,4\nSILENT,3\n")
+            wait_for(run, outputs, ticking(lambda: len(receipts("T1", 4)) > 1))
+        finally:
+            code = run.stop()
+            outputs.close()
+        assert code == 0
+    reasons = sorted(row["reason"] for row in outputs.rows["ami.deadletter"])
+    assert reasons == ["EMPTY_VALUE", "INVALID_JSON", "INVALID_JSON", "NULL_VALUE"]
+    big = next(row for row in outputs.rows["ami.deadletter"] if row.get("value_size", 0) > 1_000_000)
+    assert big["value_size"] == len(nested)
+    # Each window keeps the count it was judged by, and the versions follow each other.
+    totals = {parse_instant(row["window_end"]): row["total_meters"] for row in outputs.rows["ami.transformer.receipt"]
+              if row["transformer_id"] == "T1"}  # fmt: skip
+    in_order = [totals[end] for end in sorted(totals)]
+    assert in_order == sorted(in_order)
+    silent = receipts("SILENT", 3)
+    assert {row["receipt_rate_pct"] for row in silent} == {0.0}
+    alerts = outputs.rows["ami.alerts.grid"]
+    assert {alert["entity_id"] for alert in alerts if alert["status"] == "RAISED"} == {"SILENT", "T1"}
+    # T1 was complete until its count grew.
+    first_short = min(end for end, total in totals.items() if total == 4)
+    raised = [parse_instant(alert["window_end"]) for alert in alerts if alert["entity_id"] == "T1"]
+    assert min(raised) >= first_short
