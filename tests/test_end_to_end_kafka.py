@@ -143,6 +143,9 @@ def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp
             rows = outputs.rows["ami.transformer.receipt"]
             return [row for row in rows if (row["transformer_id"], row["total_meters"]) == (transformer, total)]
 
+        def raised(transformer: str) -> bool:
+            return any(alert["entity_id"] == transformer for alert in outputs.rows["ami.alerts.grid"])
+
         def ticking(done: Callable[[], bool]) -> Callable[[], bool]:
             def check() -> bool:
                 live.tick()
@@ -154,6 +157,7 @@ def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp
             wait_for(run, outputs, ticking(lambda: len(receipts("T1", 1)) > 1 and len(receipts("SILENT", 3)) > 1))
             counts.write_text("transformer_id,total_meters\nT1,4\nSILENT,3\n")
             wait_for(run, outputs, ticking(lambda: len(receipts("T1", 4)) > 1))
+            wait_for(run, outputs, ticking(lambda: raised("SILENT") and raised("T1")))
         finally:
             code = run.stop()
             outputs.close()
@@ -173,5 +177,5 @@ def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp
     assert {alert["entity_id"] for alert in alerts if alert["status"] == "RAISED"} == {"SILENT", "T1"}
     # T1 was complete until its count grew.
     first_short = min(end for end, total in totals.items() if total == 4)
-    raised = [parse_instant(alert["window_end"]) for alert in alerts if alert["entity_id"] == "T1"]
-    assert min(raised) >= first_short
+    short = [parse_instant(alert["window_end"]) for alert in alerts if alert["entity_id"] == "T1"]
+    assert min(short) >= first_short

@@ -282,10 +282,8 @@ def test_results_do_not_depend_on_the_number_of_shards(shards):
     counts = [MeterCount(f"T{number}", 2) for number in range(30)]
     head_end = HeadEnd(counts, shards=shards)
     for clock in ("10:16", "10:31", "10:46"):
-        head_end.reads(
-            clock, *(read_json(transformer_id=f"T{number}", end=f"{clock[:3]}{int(clock[3:]) - 1}", voltage_v=200.0 + number)
-                     for number in range(25))
-        )  # fmt: skip
+        end = f"{clock[:3]}{int(clock[3:]) - 1}"
+        head_end.reads(clock, *(read_json(transformer_id=f"T{n}", end=end, voltage_v=200.0 + n) for n in range(25)))
     published = head_end.until("12:00").run()
     assert len(published.summaries) == 75
     assert len(published.receipts) == 60
