@@ -26,9 +26,10 @@ class DecodeEvents(beam.PTransform):
         self._settings = settings
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
-        return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings)).with_outputs(
-            DEAD_LETTERS, main=ACCEPTED
-        ).with_output_types(Event, dead_letters=DeadLetter)
+        # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
+        return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings)).with_output_types(
+            Event, dead_letters=DeadLetter
+        ).with_outputs(DEAD_LETTERS, main=ACCEPTED)
 
 
 class _DecodeEventsDoFn(beam.DoFn):

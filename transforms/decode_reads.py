@@ -40,9 +40,10 @@ class DecodeReads(beam.PTransform):
         self._settings = settings
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
-        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_outputs(
-            DEAD_LETTERS, PROGRESS, main=ACCEPTED
-        ).with_output_types(list[Read], dead_letters=DeadLetter, progress=ReadProgress)
+        # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
+        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_output_types(
+            list[Read], dead_letters=DeadLetter, progress=ReadProgress
+        ).with_outputs(DEAD_LETTERS, PROGRESS, main=ACCEPTED)
 
 
 class _DecodeReadsDoFn(beam.DoFn):
