@@ -146,12 +146,12 @@ def runner_of(text: str | None, source: str, sink: str) -> str:
             "--sink=kafka, or --source=files",
             "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
         )
-    if source == "kafka" and beam_options.runs_in_process(runner):
+    if "kafka" in (source, sink) and beam_options.runs_in_process(runner):
         raise OptionError(
             "--runner",
             runner,
-            "Beam's DirectRunner cannot run KafkaIO here, so it cannot read topics",
-            "FlinkRunner or DataflowRunner for --source=kafka; DirectRunner for --source=files",
+            "Beam's DirectRunner cannot run KafkaIO here, so it can neither read nor write topics",
+            "FlinkRunner or DataflowRunner with kafka; DirectRunner for --source=files --sink=files",
             "--runner=FlinkRunner",
         )
     return runner
