@@ -14,6 +14,7 @@ from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
 from ami_beam.instants import (
     MICROS_PER_DAY,
+    MICROS_PER_HOUR,
     MICROS_PER_MILLI,
     MICROS_PER_MINUTE,
     format_duration,
@@ -38,6 +39,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
     receipt_delay = collection_delay
     if values["receipt_delay"] is not None:
         receipt_delay = duration_of(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
+    max_disorder = duration_of(values, "max_disorder", "2h", least=MICROS_PER_HOUR)
     late_gather = duration_of(values, "late_gather", "10s")
     if late_gather >= 30 * MICROS_PER_MINUTE:
         raise OptionError(
@@ -61,6 +63,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         collection_delay=collection_delay,
         receipt_delay=receipt_delay,
         allowed_lateness=allowed_lateness,
+        max_disorder=max_disorder,
         late_gather=late_gather,
         shards=int(number_of(values, "shards", 1, 65_536, "1024", whole=True)),
         min_receipt_rate_pct=number_of(values, "min_receipt_rate_pct", 0, 100, "80"),

@@ -145,6 +145,13 @@ def _add_time(group: Any) -> None:
         help="how long after its end a window takes reads; later ones go to the dead letters as TOO_LATE (24h)",
     )
     add(
+        "--max_disorder",
+        default="24h",
+        metavar="DURATION",
+        help="how far a record's time may lie behind the watermark when it is read: state is kept so much longer than"
+        " the allowed lateness. 2h suits topics whose record times are in order, and halves the state (24h)",
+    )
+    add(
         "--late_gather",
         default="10s",
         metavar="DURATION",

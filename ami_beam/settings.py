@@ -22,6 +22,8 @@ class Settings:
     receipt_delay: int = 5 * MICROS_PER_MINUTE
     """How long after its end a window's missing reads are held against a transformer; per transformer in the counts."""
     allowed_lateness: int = 24 * MICROS_PER_HOUR
+    max_disorder: int = 24 * MICROS_PER_HOUR
+    """How far a record's time may lie behind the watermark when it is read; windows are kept so much longer."""
     late_gather: int = 10 * MICROS_PER_SECOND
     """How long late reads are gathered, in record time, before their window is revised."""
     shards: int = 1024

@@ -7,11 +7,10 @@ from ami_beam.settings import Settings
 
 
 def expiry(settings: Settings, window_end: int) -> int:
-    """The instant of the watermark after which nothing about the window can come: two hours after its last late read.
+    """The watermark at which a window is forgotten: the time of its last late read, and how far that may be behind.
 
-    These steps run in the global window and keep time themselves: Flink holds a stateful step's watermark at the end of
+    The steps run in the global window and keep time themselves: Flink holds a stateful step's watermark at the end of
     every Beam window that it keeps, and Beam would drop the windows of a gap that is filled after the head-end was
-    silent for longer than the allowed lateness. Two hours, because reads are gathered up to half an hour, and the
-    watermark of a source that is caught up may be ahead of the next record time.
+    silent for longer than the allowed lateness. The gathering of late reads, half an hour at most, is on top.
     """
-    return window_end + settings.collection_delay + settings.allowed_lateness + 2 * MICROS_PER_HOUR
+    return window_end + settings.collection_delay + settings.allowed_lateness + settings.max_disorder + MICROS_PER_HOUR
