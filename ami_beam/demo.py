@@ -24,8 +24,9 @@ from types import FrameType
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.demo_options import parser
 from ami_beam.demo_screen import Screen, Tally, missing
-from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_SECOND, format_duration, parse_duration
+from ami_beam.instants import MICROS_PER_SECOND, format_duration
 from ami_beam.local import jars, process
 from ami_beam.local.java import JavaNotFoundError, find_java
 from ami_beam.local.kafka_broker import KafkaBroker
@@ -37,30 +38,6 @@ _PATIENCE_SECONDS = 30.0
 _CHECK_SECONDS = 1.0
 _TOGETHER_SECONDS = 1.0
 
-_EXAMPLES = """
-what happens:
-  1. A Kafka broker starts on a free port of this machine, with the product's topics.
-  2. A simulated head-end publishes reads and events with real record times. The interval is 15 seconds instead of 15
-     minutes, so that 24 minutes are a day. Voltage sags, solar power lifts it, an outage comes and goes, a collector
-     dies and somebody tampers with a meter: python -m ami_beam.simulate --help has the timetable.
-  3. The pipeline, python -m ami_beam.run, computes windows and alerts on a Flink of its own and publishes them.
-  4. Every alert is printed as it comes out of ami.alerts.grid and ami.alerts.events: time (UTC), severity, type, status
-     (RAISED, UPDATED as the value changes, CLEARED), entity and value. The last line counts.
-
-  The first start downloads the jars of Kafka and Flink. Later the first alerts come within a minute, and each of the
-  nine types has been there after about two and a half.
-
-examples:
-  Until Ctrl-C, which stops everything (a second one does not wait for it):
-    make demo
-
-  Until each alert type was seen, for a check by a machine: exit code 0, or 1 and what is missing after 10 minutes:
-    make demo ARGS=--once
-
-  A bigger network, and the log of every part to look at afterwards:
-    make demo ARGS="--meters=5000 --keep"
-"""
-
 
 class Stopped(BaseException):
     """SIGTERM or Ctrl-C asked the demonstration to end."""
@@ -68,48 +45,6 @@ class Stopped(BaseException):
 
 class DemoError(Exception):
     """The demonstration cannot go on; the message says why."""
-
-
-def _duration(text: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _window(text: str) -> int:
-    window = _duration(text)
-    if not MICROS_PER_SECOND <= window <= 900 * MICROS_PER_SECOND or MICROS_PER_DAY % window:
-        raise argparse.ArgumentTypeError(f"{text} must divide a day and lie between 1s and 15m, for example 15s or 1m")
-    return window
-
-
-def _meters(text: str) -> int:
-    # Fewer have no feeder long enough for a voltage problem at its end.
-    if not text.isdecimal() or int(text) < 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 100")
-    return int(text)
-
-
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m ami_beam.demo",
-        description="Alerts of a smart-meter network from a real Kafka and a real Flink, on this machine alone:"
-        " starts a broker, a simulated head-end and the pipeline, prints alerts, and leaves nothing behind.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    p.add_argument("--once", action="store_true", help="end by itself once each of the nine alert types was seen")
-    p.add_argument(
-        "--timeout", type=_duration, default="10m", metavar="DURATION", help="--once gives up after this; default 10m"
-    )
-    p.add_argument("--meters", type=_meters, default=500, metavar="N", help="size of the network; default 500")
-    p.add_argument(
-        "--window", type=_window, default="15s", metavar="DURATION", help="length of an interval; default 15s"
-    )
-    p.add_argument("--keep", action="store_true", help="keep the logs, and say where they are")
-    return p
 
 
 class Signals:
@@ -296,7 +231,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     screen = Screen(sys.stdout)
     began = time.monotonic()
-    deadline = began + args.timeout / MICROS_PER_SECOND if args.once else None
     # Made first, so that it is not in the directory that is removed.
     logs = Path(tempfile.mkdtemp(prefix="ami-beam-logs-")) if args.keep else None
     with _scratch() as scratch:
@@ -307,7 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stack.callback(screen.say, "Everything has stopped.")
                 signals.install()
                 try:
-                    complete = demo.watch(demo.start(stack), deadline)
+                    broker = demo.start(stack)
+                    deadline = time.monotonic() + args.timeout / MICROS_PER_SECOND if args.once else None
+                    complete = demo.watch(broker, deadline)
                 finally:
                     # From here on a signal interrupts nothing; a late one forces the end.
                     signals.stopping = True

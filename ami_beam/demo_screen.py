@@ -59,7 +59,7 @@ def alert_line(alert: Alert, colours: bool = False) -> str:
     if alert.alert_source == "EVENT":
         value = f"code {value}" if alert.alert_type == name else f"code {value}, “{alert.alert_type}”"
     else:
-        value += _UNITS.get(alert.alert_type, "")
+        value = value + _UNITS.get(alert.alert_type, "") if value else "no value"
     entity = f"{'meter' if alert.alert_source == 'EVENT' else 'transformer'} {alert.entity_id}"
     where = f"  feeder {alert.feeder_id}" if alert.feeder_id else ""
     at = format_instant(alert.alert_time)[11:19]
