@@ -169,7 +169,8 @@ class _ReceiptRateDoFn(beam.DoFn):
             receipt_rate_pct=receipt_rate_pct(receipt.meters_reported, count.total_meters),
             actual_meters_reported=receipt.actual_meters_reported,
             actual_rate_pct=receipt_rate_pct(receipt.actual_meters_reported, count.total_meters),
-            as_of=window_end if receipt.as_of is None else receipt.as_of,
+            # It never goes back: a consumer keeps the row with the greatest as_of.
+            as_of=max(window_end if receipt.as_of is None else receipt.as_of, before.as_of if before else 0),
             revision=before.revision if before else 0,
         )
         if row == before:

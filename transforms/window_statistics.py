@@ -30,9 +30,10 @@ BUCKETS = 8
 
 
 class PublishedTransformer(Struct, array_like=True, gc=False):
-    """What was published of a transformer, where it is not just revision 0 of the pairs that have reads."""
+    """What was published of a transformer, where the reads that may still win do not say it: after a revision."""
 
     revision: int
+    as_of: int
     pairs: dict[str, tuple[int, int]]
     """feeder_id: (revision, as_of)."""
 
@@ -206,53 +207,57 @@ def revise(
     for transformer_id in sorted(touched):
         measured = measure(new_reads[transformer_id])
         was = measure(old_reads[transformer_id]) if transformer_id in old_reads else None
-        statistics = _statistics(transformer_id, measured, was, published.get(transformer_id))
-        if statistics is None:
-            continue
-        changed.append(statistics)
-        if statistics.revision:
-            pairs = {feeder.feeder_id: (feeder.revision, feeder.as_of) for feeder in statistics.feeders}
-            published[transformer_id] = PublishedTransformer(statistics.revision, pairs)
+        statistics, known = _statistics(transformer_id, measured, was, published.get(transformer_id))
+        if statistics is not None:
+            changed.append(statistics)
+        if known is not None:
+            published[transformer_id] = known
     return Bucket(pack(window_end, new.contenders()), published), changed
 
 
 def _statistics(
     transformer_id: str, measured: Measured, was: Measured | None, published: PublishedTransformer | None
-) -> TransformerStatistics | None:
-    """What is to be published of a transformer, or None when that is what was published before."""
+) -> tuple[TransformerStatistics | None, PublishedTransformer | None]:
+    """What is to be published of a transformer (None where its content is as before), and what to remember of it.
+
+    as_of never goes back, although a read with an older record time may replace the winner: a consumer keeps the row
+    with the greatest as_of, and would keep the replaced one for ever.
+    """
     if was is None:
-        return TransformerStatistics(
-            transformer_id,
-            measured.feeders,
-            measured.meters_reported,
-            measured.actual_meters_reported,
-            measured.as_of,
-            0,
-        )
-    if measured == was:
-        return None
+        return _publication(transformer_id, measured, measured.feeders, measured.as_of, 0), None
+    if published is None:
+        published = PublishedTransformer(0, was.as_of, {f.feeder_id: (0, f.as_of) for f in was.feeders})
     before = {feeder.feeder_id: feeder for feeder in was.feeders}
-    pairs = published.pairs if published else {feeder.feeder_id: (0, feeder.as_of) for feeder in was.feeders}
     feeders: list[FeederStatistics] = []
     for feeder in measured.feeders:
-        changed = feeder != before.get(feeder.feeder_id)
-        revision = pairs[feeder.feeder_id][0] + changed if feeder.feeder_id in pairs else 0
-        feeders.append(msgspec.structs.replace(feeder, changed=changed, revision=revision))
-    present = {feeder.feeder_id for feeder in measured.feeders}
-    for feeder_id, (revision, as_of) in pairs.items():
+        revision, as_of = published.pairs.get(feeder.feeder_id, (-1, 0))
+        feeder.as_of = max(feeder.as_of, as_of)
+        old = before.get(feeder.feeder_id)
+        feeder.changed = old is None or feeder != msgspec.structs.replace(old, as_of=as_of)
+        feeder.revision = revision + feeder.changed
+        feeders.append(feeder)
+    present = {feeder.feeder_id for feeder in feeders}
+    for feeder_id, (revision, as_of) in published.pairs.items():
         if feeder_id not in present:
-            # A sink lets no smaller as_of overwrite a greater one, so the emptied pair is at least as recent.
             lost_now = feeder_id in before
             empty = emptied(feeder_id, max(as_of, measured.as_of) if lost_now else as_of)
             empty.changed, empty.revision = lost_now, revision + lost_now
             feeders.append(empty)
+    changed = any(feeder.changed for feeder in feeders)
+    as_of = max(published.as_of, measured.as_of)
+    known = PublishedTransformer(
+        published.revision + changed, as_of, {f.feeder_id: (f.revision, f.as_of) for f in feeders}
+    )
+    if not changed:
+        return None, known
+    return _publication(transformer_id, measured, feeders, as_of, known.revision), known
+
+
+def _publication(
+    transformer_id: str, measured: Measured, feeders: list[FeederStatistics], as_of: int, revision: int
+) -> TransformerStatistics:
     return TransformerStatistics(
-        transformer_id,
-        feeders,
-        measured.meters_reported,
-        measured.actual_meters_reported,
-        measured.as_of,
-        published.revision + 1 if published else 1,
+        transformer_id, feeders, measured.meters_reported, measured.actual_meters_reported, as_of, revision
     )
 
 
