@@ -25,6 +25,8 @@ from transforms.statistics import Measured, emptied, measure
 from transforms.window_expiry import expiry
 from transforms.winners import Winners
 
+DUE, LATE, EXPIRE = "due", "late", "expire"
+"""Why a window's timer fires: its on-time result, late reads that were gathered, the end of its state."""
 BUCKETS = 8
 """Parts of a shard's window in state. A late read fetches, recomputes and writes back one of them."""
 
@@ -74,9 +76,7 @@ class WindowStatistics(beam.PTransform):
 class _WindowStatisticsDoFn(beam.DoFn):
     ARRIVED = BagStateSpec("arrived", MsgspecCoder(ReadBlock))
     BUCKET = tuple(ReadModifyWriteStateSpec(f"bucket{number}", BytesCoder()) for number in range(BUCKETS))
-    DUE = TimerSpec("statistics_due", TimeDomain.WATERMARK)
-    LATE = TimerSpec("statistics_late", TimeDomain.WATERMARK)
-    EXPIRE = TimerSpec("statistics_expire", TimeDomain.WATERMARK)
+    PUBLISH = TimerSpec("statistics_publish", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -87,26 +87,26 @@ class _WindowStatisticsDoFn(beam.DoFn):
         self,
         element: tuple[ShardWindow, ReadBlock],
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
-        due: Any = beam.DoFn.TimerParam(DUE),
-        late: Any = beam.DoFn.TimerParam(LATE),
-        expire: Any = beam.DoFn.TimerParam(EXPIRE),
+        publish: Any = beam.DoFn.TimerParam(PUBLISH),
     ) -> None:
         block = element[1]
         arrived.add(block)
         due_at = block.window_end + self._settings.collection_delay
         if block.first_record_time < due_at:
-            due.set(Timestamp(micros=due_at))
+            publish.set(Timestamp(micros=due_at), dynamic_timer_tag=DUE)
         if block.last_record_time >= due_at:
             # In record time, like the watermark: a replay gathers the same reads as the live run did, whatever its
             # speed, and the end of a bounded source releases what is still waiting.
             gather = self._settings.late_gather
-            late.set(Timestamp(micros=(block.last_record_time // gather + 1) * gather))
-        expire.set(Timestamp(micros=expiry(self._settings, block.window_end)))
+            release = (block.last_record_time // gather + 1) * gather
+            publish.set(Timestamp(micros=release), dynamic_timer_tag=LATE)
+        publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
 
-    @on_timer(DUE)
-    def on_due(
+    @on_timer(PUBLISH)
+    def on_publish(
         self,
         key: Any = beam.DoFn.KeyParam,
+        tag: Any = beam.DoFn.DynamicTimerTagParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
         bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
@@ -118,44 +118,11 @@ class _WindowStatisticsDoFn(beam.DoFn):
         bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
+        # Whatever the timer: at the end of a bounded source all are due at once, in an order that the runner chooses.
         yield from self._publish(key, arrived, buckets)
-
-    @on_timer(LATE)
-    def on_late(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        arrived: Any = beam.DoFn.StateParam(ARRIVED),
-        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
-        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
-        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
-        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
-        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
-        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
-        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
-        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
-        yield from self._publish(key, arrived, buckets)
-
-    @on_timer(EXPIRE)
-    def on_expire(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        arrived: Any = beam.DoFn.StateParam(ARRIVED),
-        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
-        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
-        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
-        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
-        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
-        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
-        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
-        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
-        # At the end of a bounded source all timers are due at once, and a runner may fire this one first.
-        yield from self._publish(key, arrived, buckets)
-        for bucket in buckets:
-            bucket.clear()
+        if tag == EXPIRE:
+            for bucket in buckets:
+                bucket.clear()
 
     def _publish(
         self, key: ShardWindow, arrived: Any, buckets: tuple[Any, ...]
