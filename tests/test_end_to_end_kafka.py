@@ -22,7 +22,7 @@ from ami_beam.settings import Settings
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics, exported, publish, shift_to_now
 
 SIMBENCH = Path(__file__).parents[2] / "shared" / "data" / "simbench-small"
-JOB_SECONDS = 180
+JOB_SECONDS = 280
 
 
 def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: float = JOB_SECONDS) -> None:
