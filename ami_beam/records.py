@@ -30,6 +30,16 @@ class RecordBatch(Struct, array_like=True, gc=False):
     values: list[bytes | None]
 
 
+class KeyedRecords(Struct, array_like=True, gc=False):
+    """Records for one output topic: `keys[i]` is the partition key of the JSON `values[i]`.
+
+    Many travel in one element, because an element costs more than a record.
+    """
+
+    keys: list[bytes]
+    values: list[bytes]
+
+
 class Read(Struct, array_like=True, gc=False):
     """One accepted read of the head-end. kWh and volts as they were sent."""
 
@@ -237,6 +247,7 @@ class Alert(Struct, gc=False):
 
 carries(
     RecordBatch,
+    KeyedRecords,
     Read,
     Event,
     DeadLetter,
