@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ami_beam.codecs.dead_letter_reasons import Reason
-from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.codecs.json_reads import CHUNK, ReadDecoder
 from ami_beam.instants import (
     MAX_INSTANT,
     MICROS_PER_DAY,
@@ -216,12 +216,14 @@ def batch_of(*values: bytes | None, record_time: int | None = RECORD_TIME) -> Re
 def decode(
     batch: RecordBatch, settings: Settings | None = None, now: int | None = None
 ) -> tuple[list[Read], list[DeadLetter]]:
-    """The result of both paths, which must be one, with the accounting checked."""
+    """The result of all three paths, which must be one, with the accounting checked."""
     decoder = ReadDecoder(settings or Settings())
     reads, letters = decoder.decode(batch, now)
     encode = msgspec.msgpack.encode  # tells -0.0 from 0.0 and 1 from 1.0
     assert encode((reads, letters)) == encode(decoder.decode_carefully(batch, now))
     assert encode((reads, letters)) == encode(decoder.decode(batch, now)), "a warm cache changes nothing"
+    columns, column_letters = decoder.decode_columns(batch, now)
+    assert encode((reads, letters)) == encode((columns.reads(), column_letters)), "columns hold the same reads"
     set_aside = [letter.offset for letter in letters if not letter.used]
     assert sorted(set_aside + [read.offset for read in reads]) == batch.offsets
     assert {letter.offset for letter in letters if letter.used} == {r.offset for r in reads if r.voltage_rejected}
@@ -470,3 +472,25 @@ def test_records_do_not_lean_on_their_neighbours(others: list[bytes], split: int
     reads, letters = decode(batch_of(*others, *bad, VALUE))
     assert [letter.value for letter in letters[-len(bad) :]] == bad
     assert reads[-1].offset == len(others) + len(bad)
+
+
+FRAMES = [VALUE, VALUE + b"\n", b"\n" + VALUE, VALUE + b"\n" + VALUE, VALUE[:-1], VALUE[1:], VALUE[:60], VALUE[60:],
+          b"", b"{}", b"}", b"{", b"[]", VALUE + b"{", b"}" + VALUE, VALUE.replace(b"{", b'{"x": "\n",'),
+          VALUE.replace(b"{", b'{"x": "a}b{c",'), VALUE.replace(b"{", b'{"x": {"y": 1},')]  # fmt: skip
+"""Values that, joined by line breaks, could be taken for other records than they are."""
+
+
+@given(st.lists(st.sampled_from(FRAMES), min_size=1, max_size=8))
+def test_a_record_stays_a_record_among_others(values: list[bytes]) -> None:
+    decode(batch_of(*values))
+
+
+def test_one_bad_record_costs_a_chunk_and_not_the_batch() -> None:
+    values = [VALUE] * (3 * CHUNK)
+    values[CHUNK + 1] = b"{"
+    decoder = ReadDecoder(Settings())
+    slow: list[int] = []
+    one_by_one = decoder.decode
+    decoder.decode = lambda batch, now: slow.append(len(batch.values)) or one_by_one(batch, now)  # type: ignore
+    columns, letters = decoder.decode_columns(batch_of(*values), None)
+    assert (slow, len(columns), len(letters)) == ([CHUNK], 3 * CHUNK - 1, 1)

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
 from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.garbage import collect_rarely
 from ami_beam.instants import MICROS_PER_MILLI
-from ami_beam.records import DeadLetter, Read, ReadProgress, RecordBatch
+from ami_beam.read_columns import Flags, ReadColumns, ints
+from ami_beam.records import DeadLetter, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
 
 ACCEPTED = "accepted"
@@ -28,11 +31,12 @@ _log = logging.getLogger(__name__)
 class DecodeReads(beam.PTransform):
     """Every record becomes exactly one of an accepted read or a dead letter with `used: false`.
 
-    Outputs (a tuple by tag): `accepted` lists of reads, one list a batch; `dead_letters`, also the copies of reads
+    Outputs (a tuple by tag): `accepted` columns of reads, one element a batch; `dead_letters`, also the copies of reads
     that are used without their implausible voltage; `progress`, one element a batch.
 
     Counters: accepted_reads, dead_letter_<REASON>, late_reads (on-time result already due by record time),
-    interval_length_mismatches. Distribution: collection_delay_ms, record time minus interval_end.
+    interval_length_mismatches. Distribution: collection_delay_ms, record time minus interval_end, of which every batch
+    gives its least, its mean and its greatest value.
     """
 
     def __init__(self, settings: Settings):
@@ -42,7 +46,7 @@ class DecodeReads(beam.PTransform):
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
         return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_output_types(
-            list[Read], dead_letters=DeadLetter, progress=ReadProgress
+            ReadColumns, dead_letters=DeadLetter, progress=ReadProgress
         ).with_outputs(DEAD_LETTERS, PROGRESS, main=ACCEPTED)
 
 
@@ -58,45 +62,45 @@ class _DecodeReadsDoFn(beam.DoFn):
         self._delay = Metrics.distribution(METRICS, "collection_delay_ms")
 
     def setup(self) -> None:
+        collect_rarely()
         self._decoder = ReadDecoder(self._settings)
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         assert self._decoder is not None
         settings = self._settings
         now = time.time_ns() // 1_000 if settings.live else None
-        reads, letters = self._decoder.decode(batch, now)
+        reads, letters = self._decoder.decode_columns(batch, now)
         yield from tagged_letters(letters)
         bad_times = {(letter.partition, letter.offset) for letter in letters if letter.reason == "BAD_RECORD_TIME"}
         times = [
             record_time
             for partition, offset, record_time in zip(batch.partitions, batch.offsets, batch.record_times, strict=True)
-            if record_time is not None and (partition, offset) not in bad_times
+            if record_time is not None and (not bad_times or (partition, offset) not in bad_times)
         ]
         if times:
-            ends = [read.window_end for read in reads if read.read_type == "INTERVAL"]
-            yield TaggedOutput(
-                PROGRESS,
-                ReadProgress(min(times), max(times), min(ends, default=None), max(ends, default=None)),
-            )
+            interval = _is_interval(reads)
+            ends = ints(reads.window_end)[interval]
+            first, last = (int(ends.min()), int(ends.max())) if len(ends) else (None, None)
+            yield TaggedOutput(PROGRESS, ReadProgress(min(times), max(times), first, last))
         if reads:
             self._accepted.inc(len(reads))
             self._measure(reads)
             yield reads
 
-    def _measure(self, reads: list[Read]) -> None:
+    def _measure(self, reads: ReadColumns) -> None:
         settings = self._settings
-        late = mismatches = 0
-        at_end = 0
-        for read in reads:
-            at_end += read.record_time == read.interval_end
-            self._delay.update((read.record_time - read.interval_end) // MICROS_PER_MILLI)
-            late += read.record_time >= read.window_end + settings.collection_delay
-            mismatches += read.read_type == "INTERVAL" and read.interval_end - read.interval_start != settings.window
+        record_time, window_end = ints(reads.record_time), ints(reads.window_end)
+        start, end = ints(reads.interval_start), ints(reads.interval_end)
+        delays = (record_time - end) // MICROS_PER_MILLI
+        for delay in (delays.min(), delays.mean(), delays.max()):
+            self._delay.update(int(delay))
+        late = int((record_time >= window_end + settings.collection_delay).sum())
         if late:
             self._late.inc(late)
+        mismatches = int((_is_interval(reads) & (end - start != settings.window)).sum())
         if mismatches:
             self._mismatches.inc(mismatches)
-        self._check_arrival_times(len(reads), at_end)
+        self._check_arrival_times(len(reads), int((record_time == end).sum()))
 
     def _check_arrival_times(self, reads: int, at_end: int) -> None:
         """Warn once a worker where most record times equal interval_end: they are then not arrival times."""
@@ -113,6 +117,12 @@ class _DecodeReadsDoFn(beam.DoFn):
                     self._seen,
                 )
             self._seen = self._seen_at_end = 0
+
+
+def _is_interval(reads: ReadColumns) -> Flags:
+    if reads.read_type.count("INTERVAL") == len(reads):
+        return np.ones(len(reads), np.bool_)
+    return np.array([read_type == "INTERVAL" for read_type in reads.read_type], np.bool_)
 
 
 def tagged_letters(letters: list[DeadLetter]) -> Iterator[TaggedOutput]:

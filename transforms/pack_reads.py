@@ -10,10 +10,11 @@ from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack
-from ami_beam.records import Read
+from ami_beam.codecs.pack_columns import pack_columns
+from ami_beam.codecs.read_block import ReadBlock
+from ami_beam.read_columns import ReadColumns, joined
 from ami_beam.settings import Settings
-from ami_beam.shards import ShardWindow, shard_of
+from ami_beam.shards import ShardWindow
 
 MAX_PENDING_READS = 100_000
 
@@ -39,7 +40,7 @@ class PackReads(beam.PTransform):
         self._settings = settings
         self._max_pending = max_pending
 
-    def expand(self, accepted: beam.PCollection[list[Read]]) -> beam.PCollection[tuple[ShardWindow, ReadBlock]]:
+    def expand(self, accepted: beam.PCollection[ReadColumns]) -> beam.PCollection[tuple[ShardWindow, ReadBlock]]:
         return accepted | "ByShardAndWindow" >> beam.ParDo(_PackDoFn(self._settings, self._max_pending))
 
 
@@ -47,40 +48,14 @@ class _PackDoFn(beam.DoFn):
     def __init__(self, settings: Settings, max_pending: int):
         self._settings = settings
         self._max_pending = max_pending
-        self._pending: dict[tuple[int, int], list[PackedRead]] = {}
+        self._pending: list[ReadColumns] = []
         self._count = 0
 
     def start_bundle(self) -> None:
-        self._pending, self._count = {}, 0
+        self._pending, self._count = [], 0
 
-    def process(self, reads: list[Read]) -> Iterator[Any]:
-        shards, pending = self._settings.shards, self._pending
-        for read in reads:
-            if read.read_type != "INTERVAL":
-                continue
-            packed = PackedRead(
-                read.transformer_id,
-                read.meter_id,
-                read.interval_end,
-                read.read_ts,
-                not read.estimated_flag,
-                read.record_time,
-                read.partition,
-                read.offset,
-                read.feeder_id,
-                read.consumption_kwh,
-                read.delivered_kwh,
-                read.received_kwh,
-                read.voltage_v,
-                read.voltage_rejected,
-                read.zero_voltage,
-            )
-            place = shard_of(read.transformer_id, shards), read.window_end
-            held = pending.get(place)
-            if held is None:
-                pending[place] = [packed]
-            else:
-                held.append(packed)
+    def process(self, reads: ReadColumns) -> Iterator[Any]:
+        self._pending.append(reads)
         self._count += len(reads)
         if self._count >= self._max_pending:
             for value, timestamp in self._flush():
@@ -91,7 +66,7 @@ class _PackDoFn(beam.DoFn):
             yield WindowedValue(value, timestamp, (GlobalWindow(),))
 
     def _flush(self) -> Iterator[tuple[tuple[ShardWindow, ReadBlock], Timestamp]]:
-        pending, self._pending, self._count = self._pending, {}, 0
-        for place, reads in pending.items():
-            block = pack(place[1], reads)
-            yield (place, block), Timestamp(micros=block.first_record_time)
+        pending, self._pending, self._count = self._pending, [], 0
+        if pending:
+            for shard, block in pack_columns(joined(pending), self._settings.shards):
+                yield ((shard, block.window_end), block), Timestamp(micros=block.first_record_time)

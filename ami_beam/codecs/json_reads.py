@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
 from ami_beam.codecs import checks
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 from ami_beam.codecs.strict_json import may_be_too_deep
 from ami_beam.instants import MICROS_PER_MINUTE, window_end_left_closed, window_end_right_closed
+from ami_beam.read_columns import ReadColumns, from_reads, joined
 from ami_beam.records import DeadLetter, Read, RecordBatch
 from ami_beam.settings import Settings
 
@@ -40,6 +42,12 @@ ZERO_BELOW_V = 10
 """From 0 V to below this a meter has no supply and still communicates, whether or not that is plausible."""
 _LIMIT_INTERVAL = 15 * MICROS_PER_MINUTE
 """The interval length that `max_interval_kwh` is for."""
+
+CHUNK = 250
+"""Records that are decoded one by one where one among them needs it, so that a bad record costs a chunk its speed and
+not its whole batch."""
+
+_LINE_FEED, _OPENING, _CLOSING = b"\n{}"
 
 _Id = Annotated[str, Meta(min_length=1)]
 _Int64 = Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)]
@@ -85,11 +93,121 @@ class ReadDecoder:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._window_end = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
-        self._decode_wire = msgspec.json.Decoder(_WireRead).decode
+        decoder = msgspec.json.Decoder(_WireRead)
+        self._decode_wire = decoder.decode
+        self._decode_lines = decoder.decode_lines
         self._instants = checks.InstantCache()
 
     def __reduce__(self) -> tuple[type[ReadDecoder], tuple[Settings]]:
         return ReadDecoder, (self._settings,)
+
+    def decode_columns(self, batch: RecordBatch, now: int | None) -> tuple[ReadColumns, list[DeadLetter]]:
+        """What `decode` gives, as columns; several times cheaper where records have nothing to complain about."""
+        columns = self._clean_columns(batch, now)
+        if columns is not None:
+            return columns, []
+        parts: list[ReadColumns] = []
+        letters: list[DeadLetter] = []
+        for start in range(0, len(batch.values), CHUNK):
+            cut = slice(start, start + CHUNK)
+            chunk = RecordBatch(
+                batch.topic, batch.partitions[cut], batch.offsets[cut], batch.record_times[cut], batch.values[cut]
+            )
+            columns = self._clean_columns(chunk, now)
+            if columns is None:
+                reads, more = self.decode(chunk, now)
+                letters += more
+                columns = from_reads(reads)
+            parts.append(columns)
+        return (joined(parts) if parts else from_reads([])), letters
+
+    def _clean_columns(self, batch: RecordBatch, now: int | None) -> ReadColumns | None:
+        """The reads of a batch of which every record is accepted as it is. None where that is not certain."""
+        values = batch.values
+        if not values or None in values or None in batch.record_times:
+            return None
+        # One document for many records, which is only the same thing if each stays a document of its own. With as
+        # many opening as closing braces as records, none nested, every line is one flat object; what is left that
+        # could reach over a line is a text, and a text with a line break in it is no JSON.
+        lines = b"\n".join(values)  # type: ignore[arg-type]
+        count = len(values)
+        octets = np.frombuffer(lines, np.uint8)
+        breaks = np.flatnonzero(octets == _LINE_FEED)
+        if not (
+            len(breaks) == count - 1
+            and lines.startswith(b"{")
+            and lines.endswith(b"}")
+            and (octets[breaks - 1] == _CLOSING).all()
+            and (octets[breaks + 1] == _OPENING).all()
+            and np.count_nonzero(octets == _OPENING) == np.count_nonzero(octets == _CLOSING) == count
+            and b"[" not in lines
+        ):
+            return None
+        try:
+            if not lines.isascii():
+                lines.decode("utf-8")
+            wires = self._decode_lines(lines)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        if len(wires) != count:
+            return None
+        settings = self._settings
+        (
+            meter_ids, service_point_ids, customer_ids, transformer_ids, feeder_ids, read_types, starts, ends,
+            consumed, deliveries, receipts, quality_codes, estimated, stamps, voltages,
+        ) = zip(*map(msgspec.structs.astuple, wires), strict=True)  # fmt: skip
+        instant = self._instants.__getitem__
+        try:
+            start = np.array(list(map(instant, starts)), np.int64)
+            end = np.array(list(map(instant, ends)), np.int64)
+            read_ts = np.array(list(map(instant, stamps)), np.int64)
+            record_time = np.array(batch.record_times, np.int64)
+        except (ValueError, OverflowError):
+            return None
+        window_end = np.asarray(self._window_end(end, settings.window))  # type: ignore[arg-type]
+        consumption = np.array(consumed, np.float64)
+        delivered = np.array(deliveries, np.float64)
+        received = np.array(receipts, np.float64)
+        voltage = np.array(voltages, np.float64)  # None becomes NaN
+        exact = checks.EXACT_FLOAT
+        lowest = max(settings.plausible_voltage[0], -exact)
+        highest = min(settings.plausible_voltage[1], exact)
+        magnitude = np.abs(consumption)
+        if not (
+            record_time.min() >= 0
+            and record_time.max() <= checks.greatest_record_time(settings, now)
+            and not ((voltage < lowest) | (voltage > highest)).any()
+            and max(magnitude.max(), np.abs(delivered).max(), np.abs(received).max()) < exact
+            and (start < end).all()
+            and (magnitude * _LIMIT_INTERVAL <= settings.max_interval_kwh * (end - start)).all()
+            and ((consumption >= 0) | (np.abs(consumption - (delivered - received)) <= BALANCE_TOLERANCE_KWH)).all()
+            and (end - record_time).max() <= settings.future_limit
+            and (record_time - window_end).max() <= settings.allowed_lateness
+        ):
+            return None
+        return ReadColumns(
+            list(meter_ids),
+            list(service_point_ids),
+            list(customer_ids),
+            list(transformer_ids),
+            list(feeder_ids),
+            list(read_types),
+            start.tobytes(),
+            end.tobytes(),
+            consumption.tobytes(),
+            delivered.tobytes(),
+            received.tobytes(),
+            voltage.tobytes(),
+            np.array(quality_codes, np.int64).tobytes(),
+            np.array(estimated, np.bool_).tobytes(),
+            read_ts.tobytes(),
+            window_end.tobytes(),
+            bytes(count),
+            ((voltage >= 0) & (voltage < ZERO_BELOW_V)).tobytes(),
+            record_time.tobytes(),
+            np.array(batch.partitions, np.int64).tobytes(),
+            np.array(batch.offsets, np.int64).tobytes(),
+        )
 
     def decode(self, batch: RecordBatch, now: int | None) -> tuple[list[Read], list[DeadLetter]]:
         """The accepted reads of `batch` and its dead letters. `now`: wall clock in microseconds, needed when live."""

@@ -17,7 +17,7 @@ from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
 MICRO_KWH = 1_000_000
 CENTIVOLT = 100
 # Beyond this a scaled integer would leave 64 bits; such a value travels as the float it is.
-_SCALABLE = 9e12
+SCALABLE = 9e12
 
 ESTIMATED = 1
 VOLTAGE_REJECTED = 2
@@ -167,7 +167,7 @@ def unpack(block: ReadBlock) -> Iterator[PackedRead]:
 
 def _scale(value: float, scale: int) -> int | float:
     """`value` as a whole number of 1/scale where that gives the same float back, else `value` itself."""
-    if -_SCALABLE < value < _SCALABLE:
+    if -SCALABLE < value < SCALABLE:
         scaled = round(value * scale)
         if scaled / scale == value:
             return scaled

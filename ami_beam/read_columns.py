@@ -1,0 +1,110 @@
+"""Accepted reads as columns: how a batch goes from the decoder to the packer without an object a read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from ami_beam.coders import carries
+from ami_beam.records import Read
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class ReadColumns(Struct, array_like=True, gc=False):
+    """Reads in their order of arrival: value i of every column belongs to read i. Names and units as in `Read`.
+
+    Numbers are little-endian 64-bit integers (`ints`) or floats (`floats`), conditions one byte each (`flags`); a
+    voltage that is not there is NaN, which no JSON can send.
+    """
+
+    meter_id: list[str]
+    service_point_id: list[str]
+    customer_id: list[str]
+    transformer_id: list[str]
+    feeder_id: list[str]
+    read_type: list[str]
+    interval_start: bytes
+    interval_end: bytes
+    consumption_kwh: bytes
+    delivered_kwh: bytes
+    received_kwh: bytes
+    voltage_v: bytes
+    power_quality_code: bytes
+    estimated_flag: bytes
+    read_ts: bytes
+    window_end: bytes
+    voltage_rejected: bytes
+    zero_voltage: bytes
+    record_time: bytes
+    partition: bytes
+    offset: bytes
+
+    def __len__(self) -> int:
+        return len(self.meter_id)
+
+    def reads(self) -> list[Read]:
+        """The same reads one by one."""
+        voltages = [None if voltage != voltage else voltage for voltage in floats(self.voltage_v).tolist()]
+        columns: list[list[Any]] = []
+        for name in self.__struct_fields__:
+            column = getattr(self, name)
+            if name == "voltage_v":
+                columns.append(voltages)
+            elif name in _FLOATS:
+                columns.append(floats(column).tolist())
+            elif name in _FLAGS:
+                columns.append(flags(column).tolist())
+            else:
+                columns.append(column if isinstance(column, list) else ints(column).tolist())
+        return [Read(*values) for values in zip(*columns, strict=True)]
+
+
+_FLOATS = {"consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v"}
+_FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage"}
+_TEXTS = {"meter_id", "service_point_id", "customer_id", "transformer_id", "feeder_id", "read_type"}
+carries(ReadColumns)
+
+
+def ints(column: bytes) -> Ints:
+    return np.frombuffer(column, "<i8")
+
+
+def floats(column: bytes) -> Floats:
+    return np.frombuffer(column, "<f8")
+
+
+def flags(column: bytes) -> Flags:
+    return np.frombuffer(column, "?")
+
+
+def from_reads(reads: Sequence[Read]) -> ReadColumns:
+    """The columns of `reads`."""
+    rows = map(msgspec.structs.astuple, reads)
+    columns = list(zip(*rows, strict=True)) or [()] * len(ReadColumns.__struct_fields__)
+    made: list[Any] = []
+    for name, column in zip(ReadColumns.__struct_fields__, columns, strict=True):
+        if name in _TEXTS:
+            made.append(list(column))
+        else:
+            kind = "<f8" if name in _FLOATS else "?" if name in _FLAGS else "<i8"
+            made.append(np.array(column, kind).tobytes())
+    return ReadColumns(*made)
+
+
+def joined(parts: Sequence[ReadColumns]) -> ReadColumns:
+    """All reads of `parts`, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    made: list[Any] = []
+    for name in ReadColumns.__struct_fields__:
+        columns = [getattr(part, name) for part in parts]
+        made.append(list(chain.from_iterable(columns)) if name in _TEXTS else b"".join(columns))
+    return ReadColumns(*made)

@@ -1,0 +1,57 @@
+"""Packing columns gives the blocks that packing one read after the other gives."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ami_beam.codecs.pack_columns import pack_columns
+from ami_beam.codecs.read_block import PackedRead, pack, unpack
+from ami_beam.instants import MICROS_PER_MINUTE
+from ami_beam.read_columns import from_reads, joined
+from ami_beam.records import Read
+from ami_beam.shards import shard_of
+
+WINDOW = 15 * MICROS_PER_MINUTE
+NOON = 1_795_521_600_000_000
+kwh = st.one_of(
+    st.integers(-2_000_000, 2_000_000).map(lambda micro: micro / 1_000_000),
+    st.floats(-1e15, 1e15),
+    st.sampled_from([0.0, -0.0, 0.1 + 0.2, 1e-9, 9e12, -9e12]),
+)
+voltages = st.one_of(st.none(), st.integers(0, 40_000).map(lambda centi: centi / 100), st.floats(-1e9, 1e9))
+
+
+@st.composite
+def reads(draw: st.DrawFn) -> Read:
+    window_end = NOON + draw(st.integers(0, 3)) * WINDOW
+    end = window_end - draw(st.sampled_from([0, 0, 1, 420_000_000]))
+    return Read(
+        draw(st.sampled_from(["M1", "M2", "Zähler"])), "S", "C", draw(st.sampled_from(["T1", "T2", "T3", "F1"])),
+        draw(st.sampled_from(["F1", "F2", "T1"])), draw(st.sampled_from(["INTERVAL", "INTERVAL", "DAILY"])),
+        end - WINDOW, end, draw(kwh), draw(kwh), draw(kwh), draw(voltages), draw(st.integers(-(2**63), 2**63 - 1)),
+        draw(st.booleans()), end + draw(st.sampled_from([0, 1, 90_000_000])), window_end, draw(st.booleans()),
+        draw(st.booleans()), window_end + draw(st.sampled_from([1_000, 1_001, 5_000_000])), draw(st.integers(0, 2)),
+        draw(st.integers(0, 2**40)),
+    )  # fmt: skip
+
+
+@given(st.lists(reads(), max_size=30), st.integers(1, 4), st.integers(0, 30))
+def test_equals_packing_one_by_one(given: list[Read], shards: int, cut: int) -> None:
+    columns = joined([from_reads(given[:cut]), from_reads(given[cut:])])
+    assert columns.reads() == given
+    expected: dict[tuple[int, int], list[PackedRead]] = {}
+    for r in given:
+        if r.read_type == "INTERVAL":
+            expected.setdefault((shard_of(r.transformer_id, shards), r.window_end), []).append(
+                PackedRead(
+                    r.transformer_id, r.meter_id, r.interval_end, r.read_ts, not r.estimated_flag, r.record_time,
+                    r.partition, r.offset, r.feeder_id, r.consumption_kwh, r.delivered_kwh, r.received_kwh, r.voltage_v,
+                    r.voltage_rejected, r.zero_voltage,
+                )
+            )  # fmt: skip
+    packed = {(shard, block.window_end): block for shard, block in pack_columns(columns, shards)}
+    assert packed.keys() == expected.keys()
+    for place, block in packed.items():
+        assert list(unpack(block)) == expected[place]
+        assert block == pack(place[1], expected[place])
