@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 from math import fsum
-from operator import attrgetter
 
 from ami_beam.codecs.read_block import PackedRead
 from ami_beam.records import FeederStatistics
@@ -30,13 +28,16 @@ class Measured:
 
 def measure(reads: Iterable[PackedRead]) -> Measured:
     """The statistics of one transformer's winning reads; `revision` and `changed` are left at their first values."""
-    by_feeder = sorted(reads, key=attrgetter("feeder_id"))
-    feeders = [_of_feeder(feeder_id, list(group)) for feeder_id, group in groupby(by_feeder, attrgetter("feeder_id"))]
+    reads = list(reads)
+    by_feeder: dict[str, list[PackedRead]] = {}
+    for read in reads:
+        by_feeder.setdefault(read.feeder_id, []).append(read)
+    feeders = [_of_feeder(feeder_id, by_feeder[feeder_id]) for feeder_id in sorted(by_feeder)]
     return Measured(
         feeders=feeders,
-        meters_reported=len({read.meter_id for read in by_feeder}),
-        actual_meters_reported=len({read.meter_id for read in by_feeder if read.actual}),
-        as_of=max(feeder.as_of for feeder in feeders),
+        meters_reported=len({read.meter_id for read in reads}) if len(feeders) > 1 else feeders[0].meters_reported,
+        actual_meters_reported=len({read.meter_id for read in reads if read.actual}),
+        as_of=max([feeder.as_of for feeder in feeders]),
     )
 
 
@@ -46,20 +47,24 @@ def emptied(feeder_id: str, as_of: int) -> FeederStatistics:
 
 
 def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
-    voltages = [read.voltage_v for read in reads if read.voltage_v is not None]
+    # As columns, in PackedRead's order: a call over a column instead of a loop over reads for every figure.
+    (
+        _, meter_ids, _, _, actual, record_times, _, _, _, consumption, delivered, received, voltages, rejected, zero,
+    ) = zip(*reads, strict=True)  # fmt: skip
+    measured = [voltage for voltage in voltages if voltage is not None]
     return FeederStatistics(
         feeder_id=feeder_id,
-        total_consumption_kwh=_total(read.consumption_kwh for read in reads),
-        total_delivered_kwh=_total(read.delivered_kwh for read in reads),
-        total_received_kwh=_total(read.received_kwh for read in reads),
-        meters_reported=len({read.meter_id for read in reads}),
-        avg_voltage_v=round(fsum(voltages) / len(voltages), DECIMALS) if voltages else None,
-        min_voltage_v=min(voltages, default=None),
-        max_voltage_v=max(voltages, default=None),
-        estimated_count=sum(not read.actual for read in reads),
-        voltage_rejected_count=sum(read.voltage_rejected for read in reads),
-        zero_voltage_count=sum(read.zero_voltage for read in reads),
-        as_of=max(read.record_time for read in reads),
+        total_consumption_kwh=_total(consumption),
+        total_delivered_kwh=_total(delivered),
+        total_received_kwh=_total(received),
+        meters_reported=len(set(meter_ids)),
+        avg_voltage_v=round(fsum(measured) / len(measured), DECIMALS) if measured else None,
+        min_voltage_v=min(measured, default=None),
+        max_voltage_v=max(measured, default=None),
+        estimated_count=actual.count(False),
+        voltage_rejected_count=rejected.count(True),
+        zero_voltage_count=zero.count(True),
+        as_of=max(record_times),
         revision=0,
         changed=True,
     )
