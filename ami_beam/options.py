@@ -94,6 +94,13 @@ def _add_where(group: Any) -> None:
     )
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
+        "--kafka_io",
+        default="beam",
+        choices=("beam", "native"),
+        help="Beam's own Kafka connector, which needs a JVM that knows it, or ami-beam's in Python, which needs none"
+        " and costs a fraction (beam)",
+    )
+    add(
         "--start",
         default="latest",
         metavar="latest|earliest|TIME",
@@ -219,6 +226,7 @@ class RunPlan:
     output: str
     start: Literal["latest", "earliest"] | int
     """Where a live run starts; a number is a record time in microseconds."""
+    kafka_io: Literal["beam", "native"]
     bootstrap_servers: str | None
     kafka_config: Mapping[str, str] = field(repr=False)
     """Client settings without bootstrap.servers. Holds secrets: log `redacted()` only."""
@@ -308,6 +316,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         output=output_of(values["output"]) if sink == "files" else values["output"],
         start=start_of(values["start"], source, "--start" in explicit),
+        kafka_io=values["kafka_io"],
         bootstrap_servers=servers,
         kafka_config=config,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),

@@ -25,8 +25,10 @@ from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
-from ami_beam.io.kafka_preflight import PreflightError, inspect, report
+from ami_beam.io.kafka_preflight import PreflightError, inspect, librdkafka, report
 from ami_beam.io.meter_counts_source import PolledMeterCounts, ReadMeterCounts
+from ami_beam.io.native_kafka_sink import WriteTopicNatively
+from ami_beam.io.native_kafka_source import ReadTopicNatively
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError
@@ -97,6 +99,8 @@ def build(
     def records(topic: str) -> beam.PTransform:
         if plan.source == "files":
             return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
+        if plan.kafka_io == "native":
+            return ReadTopicNatively(topic, librdkafka(plan.bootstrap_servers or "", plan.kafka_config), plan.start)
         config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
         policy = (timestamp_types or {}).get(topic, "CreateTime")
         return ReadTopic(topic, config, plan.start, policy, expansion_service)
@@ -109,7 +113,12 @@ def build(
         return
     producer_config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
     for topic, rows in outputs.items():
-        _ = rows | f"Kafka {topic}" >> WriteTopic(topic, producer_config, expansion_service)
+        write: beam.PTransform
+        if plan.kafka_io == "native":
+            write = WriteTopicNatively(topic, librdkafka(plan.bootstrap_servers or "", plan.kafka_config))
+        else:
+            write = WriteTopic(topic, producer_config, expansion_service)
+        _ = rows | f"Kafka {topic}" >> write
 
 
 def _look_at_kafka(plan: RunPlan) -> dict[str, str]:
@@ -140,7 +149,7 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         given = {word.partition("=")[0] for word in arguments}
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]
-        needs_kafka = "kafka" in (plan.source, plan.sink)
+        needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
         yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
 
 

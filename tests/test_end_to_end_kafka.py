@@ -36,7 +36,8 @@ def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: floa
 
 
 @pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
-def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kafka_io", ["beam", "native"])
+def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path, kafka_io: str) -> None:
     counts = SIMBENCH / "transformer_meter_count.csv"
     paths = {READS: SIMBENCH / "reads.jsonl.gz", EVENTS: SIMBENCH / "events.jsonl.gz"}
     with KafkaBroker() as broker:
@@ -44,7 +45,7 @@ def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path
         shift = shift_to_now(paths.values())
         published = {topic: publish(broker, topic, path, shift) for topic, path in paths.items()}
         outputs = Outputs(broker, tmp_path / "out")
-        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
+        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", f"--kafka_io={kafka_io}"]
         run = Run([f"--bootstrap_servers={broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
         compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
         report = ""

@@ -36,7 +36,7 @@ def inspect(
     bootstrap_servers: str, config: Mapping[str, str], inputs: Iterable[str], outputs: Iterable[str]
 ) -> list[Topic]:
     """The input topics. Raises PreflightError when the broker does not answer or a topic is missing."""
-    client_config = _librdkafka(bootstrap_servers, config)
+    client_config = librdkafka(bootstrap_servers, config)
     try:
         admin = AdminClient(client_config)
         known = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
@@ -106,7 +106,7 @@ def _empty(config: dict[str, ClientValue], topic: str, partitions: list[int]) ->
     return tuple(partition for partition, end in ends.items() if end == 0)
 
 
-def _librdkafka(bootstrap_servers: str, config: Mapping[str, str]) -> dict[str, ClientValue]:
+def librdkafka(bootstrap_servers: str, config: Mapping[str, str]) -> dict[str, ClientValue]:
     """Java client settings as the look needs them."""
     own: dict[str, ClientValue] = {
         name: value for name, value in config.items() if name.startswith(("security.", "sasl.mechanism"))

@@ -1,0 +1,350 @@
+"""Kafka as a source without a JVM: confluent-kafka under Beam's unbounded source, a batch of records an element."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+import msgspec
+from apache_beam.coders import Coder, registry
+from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.pvalue import PBegin
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
+from ami_beam.records import RecordBatch
+
+BATCH_RECORDS = 5_000
+GATHER_SECONDS = 0.05
+"""How long a batch that is not full waits for more records."""
+BUNDLE_SECONDS = 0.3
+"""A busy reader ends its bundle after this: every stage behind it waits as long for the watermark."""
+IDLE_SECONDS = 0.1
+START_SECONDS = 5.0
+"""How long the first poll after an assignment may take before the partition counts as silent."""
+METADATA_SECONDS = 15.0
+CLOCK_SKEW = 5 * MICROS_PER_MINUTE
+EMPTY_CHECK_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+@beam.typehints.with_output_types(RecordBatch)
+class ReadTopicNatively(beam.PTransform):
+    """Every record of a topic from the start on, in batches, with record time and provenance.
+
+    The watermark of a partition is the greatest record time read from it; once it is caught up it advances from there
+    by the wall time that passes, and never jumps to now, so that back-dated records are not late for being old. A
+    partition that has never held a record does not hold the others back once one of them has held one. Record times
+    more than five minutes ahead of the wall clock move nothing. Batches carry their smallest record time.
+
+    Offsets are part of Beam's checkpoints; none is committed to Kafka. Partitions that are added to the topic later
+    are not noticed: restart the job. Records that retention deleted before they were read are passed over with a
+    warning that counts them.
+
+    Args:
+      topic: its name.
+      config: librdkafka's properties, broker included.
+      start: "latest", "earliest", or an instant in microseconds from which record times count.
+    """
+
+    def __init__(self, topic: str, config: Mapping[str, Any], start: str | int):
+        super().__init__()
+        self._source = TopicSource(topic, tuple(sorted(config.items())), start, ())
+
+    def expand(self, pipeline: PBegin) -> beam.PCollection[RecordBatch]:
+        return pipeline | "Read" >> ReadFromUnboundedSource(
+            self._source,
+            poll_interval=IDLE_SECONDS,
+            # Batches. Never reached in practice: a bundle ends by time.
+            max_records_per_bundle=1_000,
+            max_read_time_seconds=BUNDLE_SECONDS,
+        )
+
+
+class Position(msgspec.Struct, array_like=True, frozen=True):
+    """How far one partition has been read."""
+
+    partition: int
+    next_offset: int
+    record_time: int | None
+    """Greatest record time read, microseconds; None before the first."""
+    read_at: int
+    """Wall clock when that record was read."""
+
+
+class Positions(CheckpointMark):
+    """Where a reader goes on: the position of each of its partitions."""
+
+    def __init__(self, positions: tuple[Position, ...]):
+        self.positions = positions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Positions) and self.positions == other.positions
+
+    def __hash__(self) -> int:
+        return hash(self.positions)
+
+
+class PositionsCoder(Coder):
+    """Equal positions have equal bytes: Beam finds the waiting reader, and its consumer, by them."""
+
+    def encode(self, value: Positions) -> bytes:
+        return msgspec.msgpack.encode(value.positions)
+
+    def decode(self, encoded: bytes) -> Positions:
+        return Positions(msgspec.msgpack.decode(encoded, type=tuple[Position, ...]))
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class TopicSource(UnboundedSource):
+    """A topic, or after `split` some of its partitions with the offsets at which they start.
+
+    Its pickle is plain fields, the same bytes for the same source: it is a part of the key under which Beam keeps a
+    reader between bundles.
+    """
+
+    def __init__(
+        self, topic: str, config: tuple[tuple[str, Any], ...], start: str | int, starts: tuple[tuple[int, int], ...]
+    ):
+        self.topic = topic
+        self.config = config
+        self.start = start
+        self.starts = starts
+        """(partition, offset), empty before `split`."""
+
+    def __reduce__(self) -> tuple[type[TopicSource], tuple[Any, ...]]:
+        return TopicSource, (self.topic, self.config, self.start, self.starts)
+
+    def consumer(self) -> Consumer:
+        """A new consumer that commits nothing and stops at nothing."""
+        return Consumer(
+            {
+                # Records are read ahead into memory: 16 MB a consumer keep a reader busy without filling it.
+                "queued.max.messages.kbytes": 16_384,
+                "group.id": f"ami-beam-{uuid.uuid4()}",
+                **dict(self.config),
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+            }
+        )
+
+    def split(self, desired_num_splits: int, options: Any = None) -> list[TopicSource]:
+        """One source a partition, or a few partitions each where there are more than is wanted."""
+        starts = self._starts()
+        count = max(1, min(desired_num_splits, len(starts)))
+        return [TopicSource(self.topic, self.config, self.start, tuple(starts[i::count])) for i in range(count)]
+
+    def _starts(self) -> list[tuple[int, int]]:
+        consumer = self.consumer()
+        try:
+            metadata = consumer.list_topics(self.topic, timeout=METADATA_SECONDS).topics[self.topic]
+            if metadata.error is not None:
+                raise KafkaException(metadata.error)
+            wanted = [TopicPartition(self.topic, partition) for partition in sorted(metadata.partitions)]
+            if isinstance(self.start, int):
+                millis = self.start // MICROS_PER_MILLI
+                asked = [TopicPartition(self.topic, each.partition, millis) for each in wanted]
+                found = consumer.offsets_for_times(asked, timeout=METADATA_SECONDS)
+                known = {each.partition: each.offset for each in found if each.offset >= 0}
+            else:
+                known = {}
+            starts = []
+            for each in wanted:
+                low, high = consumer.get_watermark_offsets(each, timeout=METADATA_SECONDS)
+                # No record with that time or later: what comes from now on.
+                fallback = low if self.start == "earliest" else high
+                starts.append((each.partition, known.get(each.partition, fallback)))
+            return starts
+        finally:
+            consumer.close()
+
+    def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> TopicReader:
+        if checkpoint_mark is None:
+            now = _now()
+            positions = tuple(Position(partition, offset, None, now) for partition, offset in self.starts)
+        else:
+            assert isinstance(checkpoint_mark, Positions)
+            positions = checkpoint_mark.positions
+        return TopicReader(self, positions)
+
+    def get_checkpoint_mark_coder(self) -> Coder:
+        return PositionsCoder()
+
+    def default_output_coder(self) -> Coder:
+        return registry.get_coder(RecordBatch)
+
+
+class TopicReader(UnboundedReader):
+    """Reads batches of some partitions with one consumer that lives until the reader is closed."""
+
+    def __init__(self, source: TopicSource, positions: tuple[Position, ...]):
+        self._source = source
+        self._topic = source.topic
+        self._positions = {each.partition: each for each in positions}
+        self._consumer: Consumer | None = None
+        self._batch: RecordBatch | None = None
+        self._timestamp = MIN_TIMESTAMP
+        self._topic_in_use = False
+        self._asked_at = 0.0
+
+    def start(self) -> bool:
+        self._consumer = self._source.consumer()
+        self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
+        # The first poll after an assignment comes back with nothing while the consumer connects.
+        deadline = time.monotonic() + START_SECONDS
+        while not self._read(GATHER_SECONDS):
+            if self._caught_up_everywhere() or time.monotonic() > deadline:
+                return False
+        return True
+
+    def advance(self) -> bool:
+        return self._read(GATHER_SECONDS)
+
+    def get_current(self) -> RecordBatch:
+        assert self._batch is not None
+        return self._batch
+
+    def get_current_timestamp(self) -> Timestamp:
+        return self._timestamp
+
+    def get_watermark(self) -> Timestamp:
+        now = _now()
+        marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
+        if marks:
+            return Timestamp(micros=min(marks))
+        return Timestamp(micros=now) if self._others_in_use() else MIN_TIMESTAMP
+
+    def get_checkpoint_mark(self) -> Positions:
+        return Positions(tuple(self._all()))
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _all(self) -> list[Position]:
+        return [self._positions[partition] for partition in sorted(self._positions)]
+
+    def _mark(self, position: Position, now: int) -> int | None:
+        """The partition's watermark; None where it has none to give because it never held a record."""
+        if position.record_time is None:
+            if self._caught_up(position):
+                # Held records before the start: what comes now has a record time of now, and nothing older is owed.
+                return None if position.next_offset == 0 else now
+            return int(MIN_TIMESTAMP.micros)
+        if self._caught_up(position):
+            return min(position.record_time + max(now - position.read_at, 0), max(now, position.record_time))
+        return position.record_time
+
+    def _caught_up(self, position: Position) -> bool:
+        assert self._consumer is not None
+        partition = TopicPartition(self._topic, position.partition)
+        # As of the last fetch: costs no request. Negative before the first one.
+        _, high = self._consumer.get_watermark_offsets(partition, cached=True)
+        return 0 <= high <= position.next_offset
+
+    def _caught_up_everywhere(self) -> bool:
+        return all(self._caught_up(each) for each in self._positions.values())
+
+    def _others_in_use(self) -> bool:
+        """Whether any partition of the topic has held a record; asked now and then until one has."""
+        if not self._topic_in_use and time.monotonic() - self._asked_at >= EMPTY_CHECK_SECONDS:
+            self._asked_at = time.monotonic()
+            assert self._consumer is not None
+            try:
+                metadata = self._consumer.list_topics(self._topic, timeout=METADATA_SECONDS).topics[self._topic]
+                self._topic_in_use = any(
+                    self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), METADATA_SECONDS)[1]
+                    for partition in metadata.partitions
+                )
+            except KafkaException as error:
+                _log.warning("Topic %s: %s", self._topic, error)
+        return self._topic_in_use
+
+    def _read(self, timeout: float) -> bool:
+        """Take the next batch; False when there is none now."""
+        assert self._consumer is not None
+        messages: list[Any] = self._consumer.consume(BATCH_RECORDS, timeout)
+        errors = [message for message in messages if message.error() is not None]
+        if errors:
+            for message in errors:
+                self._handle(message)
+            messages = [message for message in messages if message.error() is None]
+        if not messages:
+            return False
+        partitions = [message.partition() for message in messages]
+        offsets = [message.offset() for message in messages]
+        # (type, milliseconds); type 0 says that the record has none
+        record_times = [
+            stamp[1] * MICROS_PER_MILLI if stamp[0] and stamp[1] >= 0 else None
+            for stamp in [message.timestamp() for message in messages]
+        ]
+        self._batch = RecordBatch(
+            self._topic, partitions, offsets, record_times, [message.value() for message in messages]
+        )
+        now = _now()
+        greatest: dict[int, int] = {}
+        believed = now + CLOCK_SKEW
+        for partition, record_time in zip(partitions, record_times, strict=True):
+            if record_time is not None and greatest.get(partition, -1) < record_time <= believed:
+                greatest[partition] = record_time
+        for partition, offset in dict(zip(partitions, offsets, strict=True)).items():
+            before = self._positions[partition]
+            time_read = greatest.get(partition, before.record_time)
+            if before.record_time is not None and time_read is not None and time_read < before.record_time:
+                time_read = before.record_time
+            self._positions[partition] = Position(partition, offset + 1, time_read, now)
+        known = [record_time for record_time in record_times if record_time is not None]
+        self._timestamp = Timestamp(micros=min(min(known), MAX_INSTANT)) if known else MIN_TIMESTAMP
+        return True
+
+    def _handle(self, message: Any) -> None:
+        """Go on after what passes by itself, tell of lost records, fail where an operator must act."""
+        error: KafkaError = message.error()
+        code = error.code()
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            assert self._consumer is not None
+            partition = message.partition()
+            position = self._positions[partition]
+            place = TopicPartition(self._topic, partition)
+            low, _ = self._consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)
+            if not position.next_offset < low:
+                raise KafkaException(error)
+            _log.error(
+                "Topic %s partition %d: %d records were deleted by retention before they were read (offsets %d to %d).",
+                self._topic, partition, low - position.next_offset, position.next_offset, low - 1,
+            )  # fmt: skip
+            self._positions[partition] = msgspec.structs.replace(position, next_offset=low)
+            self._consumer.seek(TopicPartition(self._topic, partition, low))
+        elif error.fatal() or code in _HOPELESS:
+            raise KafkaException(error)
+        else:
+            _log.warning("Topic %s: %s; the consumer goes on by itself.", self._topic, error.str())
+
+
+_HOPELESS = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._AUTHENTICATION,
+)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
