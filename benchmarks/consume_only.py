@@ -1,12 +1,13 @@
 """The least that any Python consumer pays: confluent-kafka `consume()` of whole batches, and nothing else.
 
-`python consume_only.py BOOTSTRAP TOPIC POINT...` prints a JSON line (reads, cpu_s, wall_s) each time as many reads as
+`python consume_only.py BOOTSTRAP TOPIC POINT...` prints a JSON line (reads, cpu_s, wall_s, rss_mb) each time as many reads as
 a POINT says have been consumed, and ends after the last one.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 
@@ -27,7 +28,9 @@ def main(bootstrap_servers: str, topic: str, points: list[int]) -> None:
             if batch and (error := batch[-1].error()) is not None:
                 raise KafkaException(error)
             count += len(batch)
-        print(json.dumps({"reads": count, "cpu_s": time.process_time(), "wall_s": time.monotonic()}), flush=True)
+        rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kB on Linux
+        now = {"reads": count, "cpu_s": time.process_time(), "wall_s": time.monotonic(), "rss_mb": rss_mb}
+        print(json.dumps(now), flush=True)
     consumer.close()
 
 

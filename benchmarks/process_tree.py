@@ -43,6 +43,18 @@ def cpu_seconds(root: int) -> float:
     return sum(_tree(root).values()) / _TICKS
 
 
+def cpu_by_program(root: int) -> dict[str, float]:
+    """As `cpu_seconds`, by the name of the program: "java", "python"."""
+    totals: dict[str, float] = {}
+    for pid, ticks in _tree(root).items():
+        try:
+            program = Path(os.readlink(f"/proc/{pid}/exe")).name.rstrip("0123456789.")
+        except OSError:
+            continue
+        totals[program] = totals.get(program, 0.0) + ticks / _TICKS
+    return totals
+
+
 def rss_bytes(root: int) -> int:
     """Resident memory, summed over the tree; pages that processes share count once for each."""
     total = 0

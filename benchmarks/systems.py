@@ -1,0 +1,92 @@
+"""The systems that `make bench` compares: how each is started on the topics of a run, and where its rows come out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+READS = "ami.headend.reads"
+EVENTS = "ami.headend.events"
+SUMMARIES = "ami.transformer.summary"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a system needs to know of a run: the broker, the meter counts' file, and a topic for rows of its own."""
+
+    bootstrap_servers: str
+    meter_counts: Path
+    own_summaries: str
+
+
+@dataclass(frozen=True)
+class System:
+    """One contestant. `command` starts the process whose tree is measured; it reads until SIGTERM."""
+
+    name: str
+    command: Callable[[Place], list[str]]
+    takes_late_reads: bool
+    """Whether it revises a published window. Flink SQL's windows drop late reads."""
+    own_topic: bool
+    """Its rows go to `Place.own_summaries` and not to ami-beam's topic."""
+
+    def summaries(self, place: Place) -> str:
+        return place.own_summaries if self.own_topic else SUMMARIES
+
+
+def ami_beam(name: str, *arguments: str) -> System:
+    """Our pipeline as a user starts it, on the local Flink with its checkpoints."""
+
+    def command(place: Place) -> list[str]:
+        return [
+            *(sys.executable, "-m", "ami_beam.run", "--runner=FlinkRunner", "--start=earliest"),
+            *(f"--bootstrap_servers={place.bootstrap_servers}", f"--meter_counts={place.meter_counts}", *arguments),
+        ]
+
+    return System(name, command, takes_late_reads=True, own_topic=False)
+
+
+def _python_loop(place: Place) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.python_loop", place.bootstrap_servers, READS, place.own_summaries]
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        ami_beam("ami-beam native", "--kafka_io=native"),
+        ami_beam("ami-beam beam-io", "--kafka_io=beam"),
+        System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
+    )
+}
+
+
+class Running:
+    """`with Running(system, place, log) as process:` runs a system as a process of its own and ends it with SIGTERM."""
+
+    def __init__(self, system: System, place: Place, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(system.command(place), stdout=output, stderr=subprocess.STDOUT)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise RuntimeError with the log's end when the process has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"ended with code {self._process.returncode}:\n{self._log.read_text()[-3000:]}")
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
