@@ -92,8 +92,8 @@ def _compare(
                 log = logs / f"{name.replace(' ', '-')}-{late:g}-{number}.log"
                 result = throughput.run(system, place, arrivals, log, _progress)
                 _say(
-                    f"{name}: {result.cpu_s_per_million:.2f} CPU-s per million ({_programs(result)}), {result.reads_per_s:,.0f} reads/s,"
-                    f" {result.peak_rss_mb:,.0f} MB, {len(result.rows):,} rows"
+                    f"{name}: {result.cpu_s_per_million:.2f} CPU-s per million ({_programs(result)}),"
+                    f" {result.reads_per_s:,.0f} reads/s, {result.peak_rss_mb:,.0f} MB, {len(result.rows):,} rows"
                 )
                 measured.setdefault(name, []).append(result)
     same = _same_rows(measured)
@@ -160,8 +160,8 @@ def _print_table(results: list[dict]) -> None:
     for each in results:
         ratio = each["cpu_ratio_to_flink_sql"]
         print(
-            f"{each['system']:<20} {each['late_pct']:>4g}% {each['cpu_s_per_million']:>14.2f} {each['reads_per_s']:>10,}"
-            f" {each['peak_rss_mb']:>8,} {f'{ratio:.2f}' if ratio else '':>13}"
+            f"{each['system']:<20} {each['late_pct']:>4g}% {each['cpu_s_per_million']:>14.2f}"
+            f" {each['reads_per_s']:>10,} {each['peak_rss_mb']:>8,} {f'{ratio:.2f}' if ratio else '':>13}"
         )
 
 

@@ -1,7 +1,7 @@
 """The least that any Python consumer pays: confluent-kafka `consume()` of whole batches, and nothing else.
 
-`python consume_only.py BOOTSTRAP TOPIC POINT...` prints a JSON line (reads, cpu_s, wall_s, rss_mb) each time as many reads as
-a POINT says have been consumed, and ends after the last one.
+`python consume_only.py BOOTSTRAP TOPIC POINT...` prints a JSON line (reads, cpu_s, wall_s, rss_mb) each time as many
+reads as a POINT says have been consumed, and ends after the last one.
 """
 
 from __future__ import annotations
