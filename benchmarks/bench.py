@@ -24,6 +24,7 @@ from benchmarks.workload import PARTITIONS, Arrivals, Workload
 
 CONSUME_ONLY = "consume-only"
 REFERENCE = "flink-sql"
+PROGRESS_SECONDS = 10.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,7 +91,7 @@ def _compare(
                     broker.create_topic(own, partitions=PARTITIONS)
                 place = Place(broker.bootstrap_servers, counts, own)
                 log = logs / f"{name.replace(' ', '-')}-{late:g}-{number}.log"
-                result = throughput.run(system, place, arrivals, log, _progress)
+                result = throughput.run(system, place, arrivals, log, _Progress())
                 _say(
                     f"{name}: {result.cpu_s_per_million:.2f} CPU-s per million ({_programs(result)}),"
                     f" {result.reads_per_s:,.0f} reads/s, {result.peak_rss_mb:,.0f} MB, {len(result.rows):,} rows"
@@ -173,9 +174,18 @@ def _say(text: str) -> None:
     print(f"\r{time.strftime('%H:%M:%S')} {text}{' ' * 20}", file=sys.stderr, flush=True)
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r  {text}   ", end="", file=sys.stderr, flush=True)
+class _Progress:
+    """A line that is rewritten on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def __call__(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r  {text}   ", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._said >= PROGRESS_SECONDS:
+            self._said = time.monotonic()
+            _say(f"  {text}")
 
 
 if __name__ == "__main__":
