@@ -1,27 +1,37 @@
 """Interval reads of one shard and one window as columns: the form in which reads cross a shuffle and wait in state.
 
-A read costs about 35 bytes here against 423 as JSON, because names stand once, numbers are small differences, and a
-column whose values are all equal keeps one. Nothing is lost: `unpack(pack(reads))` gives the same numbers back.
+A read costs about 35 bytes here against 423 as JSON, because names stand once, numbers are small differences in as few
+bytes as they need, and a column whose values are all equal keeps one. Nothing is lost: `unpack(pack(reads))` gives the
+same numbers back, and `columns_of` the same numbers as numpy arrays, without an object a read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 from msgspec import Struct
 
 from ami_beam.coders import carries
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
+from ami_beam.read_columns import Flags, Floats, Ints
 
 MICRO_KWH = 1_000_000
 CENTIVOLT = 100
-# Beyond this a scaled integer would leave 64 bits; such a value travels as the float it is.
-SCALABLE = 9e12
+# Beyond this a scaled integer would leave 64 bits, also as a difference; such a value travels as the float it is.
+SCALABLE = 1e12
 
 ESTIMATED = 1
 VOLTAGE_REJECTED = 2
 ZERO_VOLTAGE = 4
+
+_KINDS = ("<i1", "<i2", "<i4", "<i8")
+_NO_VOLTAGE = -1
+_FLOAT = 8
+"""The kind byte of a column of floats; the others are places in _KINDS."""
 
 
 class PackedRead(NamedTuple):
@@ -45,7 +55,10 @@ class PackedRead(NamedTuple):
 
 
 class ReadBlock(Struct, array_like=True, gc=False):
-    """Columns of reads that share a window. A column of one value stands for as many as there are meters."""
+    """Columns of reads that share a window.
+
+    A column of bytes is a byte that names its kind and then little-endian values, one a read, or one for all.
+    """
 
     window_end: int
     first_record_time: int
@@ -56,131 +69,273 @@ class ReadBlock(Struct, array_like=True, gc=False):
     first_offset: int
     names: list[str]
     """Transformers and feeders, each once."""
-    transformers: list[int]
-    feeders: list[int]
     meters: list[str]
-    interval_ends: list[int]
+    transformers: bytes
+    feeders: bytes
+    interval_ends: bytes
     """Before window_end, microseconds."""
-    read_ts: list[int]
+    read_ts: bytes
     """After window_end, in read_ts_unit."""
-    record_times: list[int]
-    partitions: list[int]
-    offsets: list[int]
-    consumption: list[int | float]
-    """An integer is micro-kWh, a float kWh that no whole number of micro-kWh equals."""
-    delivered: list[int | float]
-    """An integer is the difference to consumption in micro-kWh."""
-    received: list[int | float]
-    voltages: list[int | float | None]
-    """An integer is hundredths of a volt."""
-    flags: list[int]
+    record_times: bytes
+    """After first_record_time, in time_unit."""
+    partitions: bytes
+    offsets: bytes
+    """After first_offset."""
+    consumption: bytes
+    """Integers are micro-kWh, floats kWh; a column with a value that no whole number of micro-kWh equals is floats."""
+    received: bytes
+    delivered: bytes
+    """Integers are the difference to consumption + received in micro-kWh."""
+    voltages: bytes
+    """Integers are hundredths of a volt, -1 where there is none; floats, NaN where there is none."""
+    flags: bytes
+
+    def __len__(self) -> int:
+        return len(self.meters)
 
 
 carries(ReadBlock)
 
 
+@dataclass(slots=True)
+class BlockColumns:
+    """Reads of blocks as arrays, value i of each belongs to read i. Names and units as in `PackedRead`."""
+
+    names: list[str]
+    """What the numbers in `transformer` and `feeder` stand for."""
+    meter_id: list[str]
+    transformer: Ints
+    feeder: Ints
+    interval_end: Ints
+    read_ts: Ints
+    record_time: Ints
+    partition: Ints
+    offset: Ints
+    consumption_kwh: Floats
+    delivered_kwh: Floats
+    received_kwh: Floats
+    voltage_v: Floats
+    """NaN where there is none."""
+    flags: Ints
+
+    def __len__(self) -> int:
+        return len(self.meter_id)
+
+    def reads(self, positions: Ints | None = None) -> list[PackedRead]:
+        """The reads one by one; all of them, or those at `positions`."""
+        every = positions is None
+        meters = self.meter_id if every else [self.meter_id[i] for i in positions.tolist()]  # type: ignore[union-attr]
+
+        def taken(column: np.ndarray) -> list:
+            return (column if every else column[positions]).tolist()
+
+        names, flags = self.names, taken(self.flags)
+        return list(
+            map(
+                PackedRead,
+                [names[number] for number in taken(self.transformer)],
+                meters,
+                taken(self.interval_end),
+                taken(self.read_ts),
+                [not flag & ESTIMATED for flag in flags],
+                taken(self.record_time),
+                taken(self.partition),
+                taken(self.offset),
+                [names[number] for number in taken(self.feeder)],
+                taken(self.consumption_kwh),
+                taken(self.delivered_kwh),
+                taken(self.received_kwh),
+                [None if voltage != voltage else voltage for voltage in taken(self.voltage_v)],
+                [bool(flag & VOLTAGE_REJECTED) for flag in flags],
+                [bool(flag & ZERO_VOLTAGE) for flag in flags],
+            )
+        )
+
+    def of(self, transformers: set[str]) -> list[PackedRead]:
+        """The reads of these transformers."""
+        wanted = np.array([name in transformers for name in self.names], np.bool_)
+        return self.reads(np.flatnonzero(wanted[self.transformer]))
+
+
+class Scaled:
+    """Floats as whole numbers of 1/scale, and which of them that says exactly."""
+
+    __slots__ = ("column", "exact", "whole")
+
+    def __init__(self, column: Floats, scale: int):
+        self.column = column
+        scalable: Flags = np.abs(column) < SCALABLE  # False for NaN, which stands for None
+        self.whole: Ints = np.rint(np.where(scalable, column, 0) * scale).astype(np.int64)
+        # Divided and compared: the integer must give the same float back, the sign of a zero included.
+        self.exact: Flags = scalable & (self.whole / scale == column) & ~((column == 0) & np.signbit(column))
+
+    def encoded(self, cut: slice) -> bytes:
+        return _encoded(self.whole[cut]) if self.exact[cut].all() else _encoded_floats(self.column[cut])
+
+
+def encode_block(
+    window_end: int,
+    transformers: Sequence[str],
+    feeders: Sequence[str],
+    meters: list[str],
+    interval_ends: Ints,
+    read_ts: Ints,
+    record_times: Ints,
+    partitions: Ints,
+    offsets: Ints,
+    consumption: Scaled,
+    delivered: Scaled,
+    received: Scaled,
+    voltages: Scaled,
+    flags: Ints,
+    cut: slice,
+) -> ReadBlock:
+    """The block of the reads that `cut` takes of every column; at least one. Instants are as in `PackedRead`."""
+    times, places = record_times[cut], offsets[cut]
+    first_time, first_offset = int(times.min()), int(places.min())
+    ages, stamps = times - first_time, read_ts[cut] - window_end
+    time_unit = 1 if (ages % MICROS_PER_MILLI).any() else MICROS_PER_MILLI
+    stamp_unit = 1 if (stamps % MICROS_PER_SECOND).any() else MICROS_PER_SECOND
+    names: dict[str, int] = {}
+    transformer = [names.setdefault(name, len(names)) for name in transformers[cut]]
+    feeder = [names.setdefault(name, len(names)) for name in feeders[cut]]
+    if delivered.exact[cut].all() and consumption.exact[cut].all() and received.exact[cut].all():
+        coded = _encoded(delivered.whole[cut] - consumption.whole[cut] - received.whole[cut])
+    else:
+        coded = _encoded_floats(delivered.column[cut])
+    return ReadBlock(
+        window_end=window_end,
+        first_record_time=first_time,
+        last_record_time=int(times.max()),
+        time_unit=time_unit,
+        read_ts_unit=stamp_unit,
+        first_offset=first_offset,
+        names=list(names),
+        meters=meters[cut],
+        transformers=_encoded(np.array(transformer, np.int64)),
+        feeders=_encoded(np.array(feeder, np.int64)),
+        interval_ends=_encoded(window_end - interval_ends[cut]),
+        read_ts=_encoded(stamps // stamp_unit),
+        record_times=_encoded(ages // time_unit),
+        partitions=_encoded(partitions[cut]),
+        offsets=_encoded(places - first_offset),
+        consumption=consumption.encoded(cut),
+        received=received.encoded(cut),
+        delivered=coded,
+        voltages=_encoded_voltages(voltages, cut),
+        flags=_encoded(flags[cut]),
+    )
+
+
 def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
     """The block that holds exactly `reads`, in their order. There must be at least one."""
     (
-        transformer_ids, meters, interval_ends, read_ts, actual, record_times, partitions, offsets,
-        feeder_ids, consumption, delivered, received, voltages, rejected, zero,
+        transformers, meters, interval_ends, read_ts, actual, record_times, partitions, offsets,
+        feeders, consumption, delivered, received, voltages, rejected, zero,
     ) = zip(*reads, strict=True)  # fmt: skip
-    names: dict[str, int] = {}
-    transformers = [names.setdefault(name, len(names)) for name in transformer_ids]
-    feeders = [names.setdefault(name, len(names)) for name in feeder_ids]
-    first_record_time, last_record_time = min(record_times), max(record_times)
-    time_unit = MICROS_PER_MILLI
-    ages = [time - first_record_time for time in record_times]
-    if any(age % time_unit for age in ages):
-        time_unit = 1
-    stamps = [stamp - window_end for stamp in read_ts]
-    read_ts_unit = MICROS_PER_SECOND
-    if any(stamp % read_ts_unit for stamp in stamps):
-        read_ts_unit = 1
-    first_offset = min(offsets)
-    scaled_consumption = [_scale(value, MICRO_KWH) for value in consumption]
-    return ReadBlock(
-        window_end=window_end,
-        first_record_time=first_record_time,
-        last_record_time=last_record_time,
-        time_unit=time_unit,
-        read_ts_unit=read_ts_unit,
-        first_offset=first_offset,
-        names=list(names),
-        transformers=_squeeze(transformers),
-        feeders=_squeeze(feeders),
-        meters=list(meters),
-        interval_ends=_squeeze([window_end - end for end in interval_ends]),
-        read_ts=_squeeze([stamp // read_ts_unit for stamp in stamps]),
-        record_times=_squeeze([age // time_unit for age in ages]),
-        partitions=_squeeze(list(partitions)),
-        offsets=_squeeze([offset - first_offset for offset in offsets]),
-        consumption=_squeeze(scaled_consumption),
-        delivered=_squeeze(
-            [
-                micro - base if isinstance(micro := _scale(value, MICRO_KWH), int) and isinstance(base, int) else value
-                for value, base in zip(delivered, scaled_consumption, strict=True)
-            ]
-        ),
-        received=_squeeze([_scale(value, MICRO_KWH) for value in received]),
-        voltages=_squeeze([None if value is None else _scale(value, CENTIVOLT) for value in voltages]),
-        flags=_squeeze(
-            [
-                (0 if is_actual else ESTIMATED)
-                | (VOLTAGE_REJECTED if is_rejected else 0)
-                | (ZERO_VOLTAGE if is_zero else 0)
-                for is_actual, is_rejected, is_zero in zip(actual, rejected, zero, strict=True)
-            ]
-        ),
+    flags = (
+        ~np.array(actual, np.bool_) * np.int64(ESTIMATED)
+        + np.array(rejected, np.bool_) * np.int64(VOLTAGE_REJECTED)
+        + np.array(zero, np.bool_) * np.int64(ZERO_VOLTAGE)
     )
+    return encode_block(
+        window_end, transformers, feeders, list(meters), *(
+            np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
+        ),
+        Scaled(np.array(consumption, np.float64), MICRO_KWH), Scaled(np.array(delivered, np.float64), MICRO_KWH),
+        Scaled(np.array(received, np.float64), MICRO_KWH),
+        Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
+    )  # fmt: skip
 
 
 def unpack(block: ReadBlock) -> Iterator[PackedRead]:
     """The reads of `block`, with the numbers that were packed."""
-    count = len(block.meters)
-    window_end, unit, stamp_unit = block.window_end, block.time_unit, block.read_ts_unit
-    first_time, first_offset, names = block.first_record_time, block.first_offset, block.names
-    consumption = _spread(block.consumption, count)
-    flags = _spread(block.flags, count)
-    return map(
-        PackedRead,
-        [names[index] for index in _spread(block.transformers, count)],
-        block.meters,
-        [window_end - before for before in _spread(block.interval_ends, count)],
-        [window_end + stamp * stamp_unit for stamp in _spread(block.read_ts, count)],
-        [not flag & ESTIMATED for flag in flags],
-        [first_time + age * unit for age in _spread(block.record_times, count)],
-        _spread(block.partitions, count),
-        [first_offset + offset for offset in _spread(block.offsets, count)],
-        [names[index] for index in _spread(block.feeders, count)],
-        [_unscale(value, MICRO_KWH) for value in consumption],
-        [
-            (value + base) / MICRO_KWH if isinstance(value, int) else value
-            for value, base in zip(_spread(block.delivered, count), consumption, strict=True)
-        ],
-        [_unscale(value, MICRO_KWH) for value in _spread(block.received, count)],
-        [None if value is None else _unscale(value, CENTIVOLT) for value in _spread(block.voltages, count)],
-        [bool(flag & VOLTAGE_REJECTED) for flag in flags],
-        [bool(flag & ZERO_VOLTAGE) for flag in flags],
+    return iter(columns_of([block]).reads())
+
+
+def columns_of(blocks: Sequence[ReadBlock]) -> BlockColumns:
+    """All reads of the blocks, in order, with the numbers that were packed. There must be at least one block."""
+    names: dict[str, int] = {}
+    transformers, feeders, columns = [], [], []
+    for block in blocks:
+        count = len(block.meters)
+        numbers = np.array([names.setdefault(name, len(names)) for name in block.names], np.int64)
+        transformers.append(numbers[_decoded(block.transformers, count)])
+        feeders.append(numbers[_decoded(block.feeders, count)])
+        consumption, received = _decoded(block.consumption, count), _decoded(block.received, count)
+        delivered = _decoded(block.delivered, count)
+        if block.delivered[0] != _FLOAT:
+            delivered = (delivered + consumption + received) / MICRO_KWH
+        columns.append(
+            (
+                block.window_end - _decoded(block.interval_ends, count),
+                block.window_end + _decoded(block.read_ts, count) * block.read_ts_unit,
+                block.first_record_time + _decoded(block.record_times, count) * block.time_unit,
+                _decoded(block.partitions, count),
+                block.first_offset + _decoded(block.offsets, count),
+                consumption if block.consumption[0] == _FLOAT else consumption / MICRO_KWH,
+                delivered,
+                received if block.received[0] == _FLOAT else received / MICRO_KWH,
+                _voltages(block.voltages, count),
+                _decoded(block.flags, count),
+            )
+        )
+    if len(blocks) == 1:
+        return BlockColumns(list(names), blocks[0].meters, transformers[0], feeders[0], *columns[0])
+    return BlockColumns(
+        list(names),
+        list(chain.from_iterable(block.meters for block in blocks)),
+        np.concatenate(transformers),
+        np.concatenate(feeders),
+        *(np.concatenate(parts) for parts in zip(*columns, strict=True)),
     )
 
 
-def _scale(value: float, scale: int) -> int | float:
-    """`value` as a whole number of 1/scale where that gives the same float back, else `value` itself."""
-    if -SCALABLE < value < SCALABLE:
-        scaled = round(value * scale)
-        if scaled / scale == value:
-            return scaled
-    return float(value)
+def merged(blocks: Sequence[ReadBlock]) -> ReadBlock:
+    """One block with all reads of the blocks, in order."""
+    if len(blocks) == 1:
+        return blocks[0]
+    columns = columns_of(blocks)
+    names = columns.names
+    return encode_block(
+        blocks[0].window_end, [names[i] for i in columns.transformer.tolist()],
+        [names[i] for i in columns.feeder.tolist()], columns.meter_id, columns.interval_end, columns.read_ts,
+        columns.record_time, columns.partition, columns.offset, Scaled(columns.consumption_kwh, MICRO_KWH),
+        Scaled(columns.delivered_kwh, MICRO_KWH), Scaled(columns.received_kwh, MICRO_KWH),
+        Scaled(columns.voltage_v, CENTIVOLT), columns.flags, slice(None),
+    )  # fmt: skip
 
 
-def _unscale(value: int | float, scale: int) -> float:
-    return value / scale if isinstance(value, int) else value
+def _encoded(column: Ints) -> bytes:
+    least, greatest = int(column.min()), int(column.max())
+    kind = 0
+    while kind < 3 and not (-(1 << (8 << kind) - 1) <= least and greatest < 1 << (8 << kind) - 1):
+        kind += 1
+    if least == greatest:
+        column = column[:1]
+    return bytes((kind,)) + column.astype(_KINDS[kind]).tobytes()
 
 
-def _squeeze(column: list) -> list:
-    return column[:1] if column.count(column[0]) == len(column) else column
+def _encoded_floats(column: Floats) -> bytes:
+    return bytes((_FLOAT,)) + column.astype("<f8").tobytes()
 
 
-def _spread(column: list, count: int) -> list:
-    return column if len(column) == count else column * count
+def _encoded_voltages(voltages: Scaled, cut: slice) -> bytes:
+    missing = np.isnan(voltages.column[cut])
+    whole = np.where(missing, _NO_VOLTAGE, voltages.whole[cut])
+    if (voltages.exact[cut] == missing).any() or ((whole == _NO_VOLTAGE) != missing).any():
+        return _encoded_floats(voltages.column[cut])
+    return _encoded(whole)
+
+
+def _decoded(column: bytes, count: int) -> np.ndarray:
+    kind = column[0]
+    values = np.frombuffer(column, "<f8" if kind == _FLOAT else _KINDS[kind], offset=1)
+    if kind != _FLOAT:
+        values = values.astype(np.int64)
+    return values if len(values) == count else np.repeat(values, count)
+
+
+def _voltages(column: bytes, count: int) -> Floats:
+    values = _decoded(column, count)
+    return values if column[0] == _FLOAT else np.where(values == _NO_VOLTAGE, np.nan, values / CENTIVOLT)
