@@ -9,12 +9,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ami_beam.codecs.read_block import PackedRead, unpack
+from ami_beam.codecs.read_block import PackedRead, columns_of, pack
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import FeederStatistics, ReadProgress, TransformerStatistics
 from ami_beam.settings import Settings
 from transforms.due_windows import Covered, arm, extend
-from transforms.window_statistics import Bucket, revise
+from transforms.window_statistics import Bucket, first_publication, revise
 
 WINDOW = 15 * MICROS_PER_MINUTE
 WINDOW_END = 1_772_496_900_000_000
@@ -74,6 +74,17 @@ def but_as_of(feeder: FeederStatistics) -> FeederStatistics:
     return msgspec.structs.replace(measured(feeder), as_of=0)
 
 
+def published(bucket: Bucket | None, reads: list[PackedRead]) -> tuple[Bucket, list[TransformerStatistics]]:
+    """A publication of one bucket with these fresh reads, through the bytes of its state."""
+    block = pack(WINDOW_END, reads)
+    if bucket is None:
+        (base,), changed = first_publication(WINDOW_END, [block], 1)
+        bucket = Bucket(base, None)
+    else:
+        bucket.revised, changed = revise(WINDOW_END, bucket, columns_of([block]))
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(bucket), type=Bucket), changed
+
+
 class Live:
     """A shard's window as the stateful step runs it; its state is written and read back between publications."""
 
@@ -82,8 +93,7 @@ class Live:
         self.publications: list[TransformerStatistics] = []
 
     def receive(self, reads: list[PackedRead]) -> None:
-        bucket, changed = revise(WINDOW_END, self._bucket, reads)
-        self._bucket = msgspec.msgpack.decode(msgspec.msgpack.encode(bucket), type=Bucket)
+        self._bucket, changed = published(self._bucket, reads)
         self.publications += changed
 
     def final(self) -> dict[str, TransformerStatistics]:
@@ -99,7 +109,7 @@ class Live:
         }
 
     def held(self) -> set[PackedRead]:
-        return set(unpack(self._bucket.block)) if self._bucket else set()
+        return set(self._bucket.contenders()) if self._bucket else set()
 
 
 def run(batches: list[list[PackedRead]]) -> Live:

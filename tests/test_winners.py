@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack, unpack
-from transforms.statistics import measure
-from transforms.window_statistics import BUCKETS, Bucket, bucket_of, revise
+from ami_beam.codecs.read_block import PackedRead, ReadBlock, columns_of, pack, unpack
+from tests.test_arrival_order import published
+from transforms.statistics import measure, measure_columns
+from transforms.window_statistics import BUCKETS, Bucket, bucket_of
 from transforms.winners import Winners
 
 WINDOW_END = 1_772_496_900_000_000
@@ -140,8 +141,7 @@ def test_revisions_end_where_one_publication_does(rows, parts):
         piece = rows[part::parts]
         if not piece:
             continue
-        bucket, changed = revise(WINDOW_END, bucket, piece)
-        bucket = msgspec.msgpack.decode(msgspec.msgpack.encode(bucket), type=Bucket)
+        bucket, changed = published(bucket, piece)
         for transformer in changed:
             for feeder in transformer.feeders:
                 pair = transformer.transformer_id, feeder.feeder_id
@@ -151,7 +151,7 @@ def test_revisions_end_where_one_publication_does(rows, parts):
                     assert before is None or (content(before), before.as_of) != (content(feeder), feeder.as_of)
                     assert before is None or feeder.as_of >= before.as_of
                     final[pair] = feeder
-    _, once = revise(WINDOW_END, None, rows)
+    _, once = published(None, rows)
     expected = {(t.transformer_id, f.feeder_id): content(f) for t in once for f in t.feeders}
     assert {pair: content(feeder) for pair, feeder in final.items() if feeder.meters_reported} == expected
     for pair, feeder in final.items():
@@ -167,8 +167,8 @@ def content(feeder):
 
 
 def test_a_meter_that_moves_between_feeders_empties_the_old_pair():
-    bucket, _ = revise(WINDOW_END, None, [packed(feeder="F1", arrival=(5_000, 0, 0))])
-    _, changed = revise(WINDOW_END, bucket, [packed(feeder="F2", read_ts=1, arrival=(1_000, 0, 1))])
+    bucket, _ = published(None, [packed(feeder="F1", arrival=(5_000, 0, 0))])
+    _, changed = published(bucket, [packed(feeder="F2", read_ts=1, arrival=(1_000, 0, 1))])
     pairs = {feeder.feeder_id: feeder for feeder in changed[0].feeders}
     assert pairs["F2"].meters_reported == 1
     assert pairs["F1"].meters_reported == 0
@@ -176,6 +176,17 @@ def test_a_meter_that_moves_between_feeders_empties_the_old_pair():
     assert pairs["F1"].changed
     # A sink that lets no smaller as_of overwrite must still take the emptied row.
     assert pairs["F1"].as_of >= WINDOW_END + 5_000
+
+
+@given(st.lists(reads, min_size=1, max_size=25).map(distinct))
+def test_columns_measure_as_reads_do(rows):
+    keys = {(row.transformer_id, row.meter_id, row.interval_end) for row in rows}
+    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]))
+    if len(keys) < len(rows):
+        assert by_columns is None
+        return
+    transformers = {row.transformer_id for row in rows}
+    assert by_columns == {name: measure([row for row in rows if row.transformer_id == name]) for name in transformers}
 
 
 class TestMeasure:
@@ -200,5 +211,5 @@ class TestMeasure:
 def test_buckets_fill_evenly(shards):
     counts = [0] * BUCKETS
     for number in range(8000):
-        counts[bucket_of(f"TR-{number}", shards)] += 1
-    assert min(counts) > 800
+        counts[bucket_of(f"TR-{number}", shards, BUCKETS)] += 1
+    assert min(counts) > 400

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import fsum
 
-from ami_beam.codecs.read_block import PackedRead
+import numpy as np
+
+from ami_beam.codecs.read_block import ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE, BlockColumns, PackedRead
 from ami_beam.records import FeederStatistics
 
 DECIMALS = 6
@@ -39,6 +42,79 @@ def measure(reads: Iterable[PackedRead]) -> Measured:
         actual_meters_reported=len({read.meter_id for read in reads if read.actual}),
         as_of=max([feeder.as_of for feeder in feeders]),
     )
+
+
+def measure_columns(columns: BlockColumns) -> dict[str, Measured] | None:
+    """By transformer what `measure` gives of its reads, at a fraction of the cost. None where two reads share a key.
+
+    A key is (transformer, meter, interval_end): where each has one read, every read is a winner.
+    """
+    count, meters = len(columns), columns.meter_id
+    one_read_a_meter = len(set(meters)) == count
+    if not one_read_a_meter:
+        keys = set(zip(columns.transformer.tolist(), meters, columns.interval_end.tolist(), strict=True))
+        if len(keys) != count:
+            return None
+    order = np.lexsort((columns.feeder, columns.transformer))
+    transformer, feeder = columns.transformer[order], columns.feeder[order]
+    begins = (transformer[1:] != transformer[:-1]) | (feeder[1:] != feeder[:-1])
+    starts = np.flatnonzero(np.concatenate(([True], begins)))
+    flags = columns.flags[order]
+    estimated, rejected, zero = (
+        np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist()
+        for flag in (ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE)
+    )
+    as_of = np.maximum.reduceat(columns.record_time[order], starts).tolist()
+    volts = columns.voltage_v[order]
+    every_voltage = not np.isnan(volts).any()
+    consumption, delivered, received, voltage = (
+        column.tolist()
+        for column in (columns.consumption_kwh[order], columns.delivered_kwh[order], columns.received_kwh[order], volts)
+    )
+    if not one_read_a_meter:
+        meters = [meters[i] for i in order.tolist()]
+    names = columns.names
+    measured: dict[str, Measured] = {}
+    shared: set[str] = set()
+    numbers = zip(transformer[starts].tolist(), feeder[starts].tolist(), strict=True)
+    for group, ((first, last), (number, of)) in enumerate(
+        zip(pairwise([*starts.tolist(), count]), numbers, strict=True)
+    ):
+        voltages = voltage[first:last]
+        if not every_voltage:
+            voltages = [each for each in voltages if each == each]
+        heard = last - first if one_read_a_meter else len(set(meters[first:last]))
+        statistics = FeederStatistics(
+            names[of],
+            _total(consumption[first:last]),
+            _total(delivered[first:last]),
+            _total(received[first:last]),
+            heard,
+            round(fsum(voltages) / len(voltages), DECIMALS) if voltages else None,
+            min(voltages, default=None),
+            max(voltages, default=None),
+            estimated[group],
+            rejected[group],
+            zero[group],
+            as_of[group],
+            0,
+            True,
+        )
+        name = names[number]
+        if name in measured:
+            shared.add(name)
+        elif one_read_a_meter:
+            measured[name] = Measured([statistics], heard, heard - estimated[group], as_of[group])
+        else:
+            actual = (flags[first:last] & ESTIMATED == 0).tolist()
+            heard_actually = {meter for meter, known in zip(meters[first:last], actual, strict=True) if known}
+            measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group])
+    if shared:  # rare: reads of more than one feeder, whose meters may be the same
+        of_transformer: dict[str, list[PackedRead]] = {name: [] for name in shared}
+        for read in columns.of(shared):
+            of_transformer[read.transformer_id].append(read)
+        measured |= {name: measure(reads) for name, reads in of_transformer.items()}
+    return measured
 
 
 def emptied(feeder_id: str, as_of: int) -> FeederStatistics:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
 import apache_beam as beam
 import msgspec
-from apache_beam.coders import BytesCoder
+import numpy as np
+from apache_beam.coders import VarIntCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.codecs.read_block import PackedRead, ReadBlock, pack, unpack
+from ami_beam.codecs.read_block import BlockColumns, PackedRead, ReadBlock, columns_of, pack, unpack
 from ami_beam.coders import MsgspecCoder
 from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
-from transforms.statistics import Measured, emptied, measure
+from transforms.statistics import Measured, emptied, measure, measure_columns
 from transforms.window_expiry import expiry
 from transforms.winners import Winners
 
 DUE, LATE, EXPIRE = "due", "late", "expire"
 """Why a window's timer fires: its on-time result, late reads that were gathered, the end of its state."""
 BUCKETS = 8
-"""Parts of a shard's window in state. A late read fetches, recomputes and writes back one of them."""
+"""Into how many parts a shard's window may be divided in state, so that a late read fetches one of them."""
+BUCKET_READS = 4_000
+"""A window is divided no finer than this: an access to state costs as much as a thousand reads."""
+BLOCK_READS = 256
+"""Blocks that are smaller on average are merged before they rest in state."""
 
 
 class PublishedTransformer(Struct, array_like=True, gc=False):
@@ -40,11 +45,27 @@ class PublishedTransformer(Struct, array_like=True, gc=False):
     """feeder_id: (revision, as_of)."""
 
 
-class Bucket(Struct, array_like=True, gc=False):
-    """The state of one bucket: reads that may still win, and the publications that cannot be derived from them."""
+class Revised(Struct, array_like=True, gc=False):
+    """What came after the first publication of a bucket: late reads that may still win, and what was published."""
 
-    block: ReadBlock
+    block: ReadBlock | None
     published: dict[str, PublishedTransformer]
+
+
+class Bucket(Struct, array_like=True, gc=False):
+    """The state of one bucket. `base` is written once, with the first publication; later reads go to `revised`."""
+
+    base: list[ReadBlock]
+    revised: Revised | None
+
+    def contenders(self) -> Iterator[PackedRead]:
+        """Every read that may still win."""
+        reads = Winners()
+        for block in self.base:
+            reads.add(unpack(block))
+        if self.revised is not None and self.revised.block is not None:
+            reads.add(unpack(self.revised.block))
+        return reads.contenders()
 
 
 @beam.typehints.with_input_types(tuple[tuple[int, int], ReadBlock])
@@ -57,9 +78,10 @@ class WindowStatistics(beam.PTransform):
     `late_gather` of record time, then their transformers are revised. The content does not depend on the order,
     batching or repetition of the reads.
 
-    State per (shard, window): about 30 bytes a read from its arrival until no read of the window can come any more
-    (`window_expiry`), in `BUCKETS` parts so that a late read recomputes an eighth of a shard's window. The shard is a
-    stable hash of transformer_id: all reads of a transformer meet in one place.
+    State per (shard, window): about 35 bytes a read from its arrival until no read of the window can come any more
+    (`window_expiry`). It is divided into up to `BUCKETS` parts of about `BUCKET_READS`; a late read fetches one of them
+    and writes the late reads of it back. The shard is a stable hash of transformer_id: all reads of a transformer meet
+    in one place.
 
     Counter: topology_changes, publications in which a transformer's window has reads of more than one feeder.
     """
@@ -75,7 +97,9 @@ class WindowStatistics(beam.PTransform):
 
 class _WindowStatisticsDoFn(beam.DoFn):
     ARRIVED = BagStateSpec("arrived", MsgspecCoder(ReadBlock))
-    BUCKET = tuple(ReadModifyWriteStateSpec(f"bucket{number}", BytesCoder()) for number in range(BUCKETS))
+    BUCKET_COUNT = ReadModifyWriteStateSpec("bucket_count", VarIntCoder())
+    BASE = tuple(BagStateSpec(f"base{number}", MsgspecCoder(ReadBlock)) for number in range(BUCKETS))
+    REVISED = tuple(ReadModifyWriteStateSpec(f"revised{number}", MsgspecCoder(Revised)) for number in range(BUCKETS))
     PUBLISH = TimerSpec("statistics_publish", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
@@ -108,68 +132,126 @@ class _WindowStatisticsDoFn(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
-        bucket0: Any = beam.DoFn.StateParam(BUCKET[0]),
-        bucket1: Any = beam.DoFn.StateParam(BUCKET[1]),
-        bucket2: Any = beam.DoFn.StateParam(BUCKET[2]),
-        bucket3: Any = beam.DoFn.StateParam(BUCKET[3]),
-        bucket4: Any = beam.DoFn.StateParam(BUCKET[4]),
-        bucket5: Any = beam.DoFn.StateParam(BUCKET[5]),
-        bucket6: Any = beam.DoFn.StateParam(BUCKET[6]),
-        bucket7: Any = beam.DoFn.StateParam(BUCKET[7]),
+        bucket_count: Any = beam.DoFn.StateParam(BUCKET_COUNT),
+        base0: Any = beam.DoFn.StateParam(BASE[0]),
+        base1: Any = beam.DoFn.StateParam(BASE[1]),
+        base2: Any = beam.DoFn.StateParam(BASE[2]),
+        base3: Any = beam.DoFn.StateParam(BASE[3]),
+        base4: Any = beam.DoFn.StateParam(BASE[4]),
+        base5: Any = beam.DoFn.StateParam(BASE[5]),
+        base6: Any = beam.DoFn.StateParam(BASE[6]),
+        base7: Any = beam.DoFn.StateParam(BASE[7]),
+        revised0: Any = beam.DoFn.StateParam(REVISED[0]),
+        revised1: Any = beam.DoFn.StateParam(REVISED[1]),
+        revised2: Any = beam.DoFn.StateParam(REVISED[2]),
+        revised3: Any = beam.DoFn.StateParam(REVISED[3]),
+        revised4: Any = beam.DoFn.StateParam(REVISED[4]),
+        revised5: Any = beam.DoFn.StateParam(REVISED[5]),
+        revised6: Any = beam.DoFn.StateParam(REVISED[6]),
+        revised7: Any = beam.DoFn.StateParam(REVISED[7]),
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        buckets = (bucket0, bucket1, bucket2, bucket3, bucket4, bucket5, bucket6, bucket7)
+        bases = (base0, base1, base2, base3, base4, base5, base6, base7)
+        reviseds = (revised0, revised1, revised2, revised3, revised4, revised5, revised6, revised7)
         # Whatever the timer: at the end of a bounded source all are due at once, in an order that the runner chooses.
-        yield from self._publish(key, arrived, buckets)
+        yield from self._publish(key, arrived, bucket_count, bases, reviseds)
         if tag == EXPIRE:
-            for bucket in buckets:
-                bucket.clear()
+            for number in range(bucket_count.read() or 0):
+                bases[number].clear()
+                reviseds[number].clear()
+            bucket_count.clear()
 
     def _publish(
-        self, key: ShardWindow, arrived: Any, buckets: tuple[Any, ...]
+        self, key: ShardWindow, arrived: Any, bucket_count: Any, bases: tuple[Any, ...], reviseds: tuple[Any, ...]
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        by_bucket: dict[int, list[PackedRead]] = {}
-        window_end = key[1]
-        for block in arrived.read():
-            for read in unpack(block):
-                by_bucket.setdefault(bucket_of(read.transformer_id, self._settings.shards), []).append(read)
-        if not by_bucket:
+        fresh = list(arrived.read())
+        if not fresh:
             return
         arrived.clear()
+        window_end = key[1]
         changed: list[TransformerStatistics] = []
-        for number, reads in by_bucket.items():
-            held = buckets[number].read()
-            before = _decode_bucket(held) if held else None
-            after, revised = revise(window_end, before, reads)
-            buckets[number].write(_encode_bucket(after))
-            changed += revised
+        buckets = bucket_count.read()
+        if not buckets:
+            held, changed = first_publication(window_end, fresh, self._settings.shards)
+            bucket_count.write(len(held))
+            for number, blocks in enumerate(held):
+                for block in blocks:
+                    bases[number].add(block)
+        else:
+            for number, columns in divided(columns_of(fresh), self._settings.shards, buckets):
+                before = Bucket(list(bases[number].read()), reviseds[number].read())
+                revised, statistics = revise(window_end, before, columns)
+                reviseds[number].write(revised)
+                changed += statistics
         if changed:
             self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in changed))
             self._revisions.inc(sum(transformer.revision > 0 for transformer in changed))
             yield key, StatisticsBatch(window_end, changed)
 
 
-_encode_bucket = msgspec.msgpack.Encoder().encode
-_decode_bucket = msgspec.msgpack.Decoder(Bucket).decode
-
-
-def bucket_of(transformer_id: str, shards: int) -> int:
+def bucket_of(transformer_id: str, shards: int, buckets: int) -> int:
     """The bucket of a transformer: other bits of the hash that chose its shard, so that buckets fill evenly."""
-    return crc32(transformer_id.encode()) // shards % BUCKETS
+    return crc32(transformer_id.encode()) // shards % buckets
 
 
-def revise(
-    window_end: int, before: Bucket | None, reads: list[PackedRead]
-) -> tuple[Bucket, list[TransformerStatistics]]:
-    """Merge `reads` into a bucket: the new bucket, and those transformers whose statistics are new or changed."""
-    touched = {read.transformer_id for read in reads}
-    contenders = list(unpack(before.block)) if before else []
-    published = dict(before.published) if before else {}
+def divided(columns: BlockColumns, shards: int, buckets: int) -> Iterator[tuple[int, BlockColumns]]:
+    """The reads by bucket; only buckets that have some."""
+    if buckets == 1:
+        yield 0, columns
+        return
+    of_name = np.array([bucket_of(name, shards, buckets) for name in columns.names], np.int64)
+    of_read = of_name[columns.transformer]
+    for bucket in np.unique(of_read).tolist():
+        yield bucket, columns.take(np.flatnonzero(of_read == bucket))
+
+
+def first_publication(
+    window_end: int, fresh: Sequence[ReadBlock], shards: int
+) -> tuple[list[list[ReadBlock]], list[TransformerStatistics]]:
+    """The base of every bucket, and the statistics of every transformer."""
+    columns = columns_of(fresh)
+    measured = measure_columns(columns)
+    blocks = list(fresh)
+    if measured is None:
+        # A read was sent twice or replaced: only what may still win is kept.
+        winners = Winners()
+        winners.add(columns.reads())
+        blocks = [pack(window_end, winners.contenders())]
+        columns = columns_of(blocks)
+        measured = {name: measure(reads) for name, reads in _by_transformer(winners.winners()).items()}
+    changed = [
+        _publication(name, of_transformer, of_transformer.feeders, of_transformer.as_of, 0)
+        for name, of_transformer in measured.items()
+    ]
+    buckets = min(BUCKETS, -(-len(columns) // BUCKET_READS))
+    if buckets == 1:
+        small = len(columns) < BLOCK_READS * len(blocks) and len(blocks) > 1
+        return [[columns.block(window_end)] if small else blocks], changed
+    held: list[list[ReadBlock]] = [[] for _ in range(buckets)]
+    for number, part in divided(columns, shards, buckets):
+        held[number] = [part.block(window_end)]
+    return held, changed
+
+
+def revise(window_end: int, before: Bucket, fresh: BlockColumns) -> tuple[Revised, list[TransformerStatistics]]:
+    """Merge reads that came after the first publication: what to remember, and the statistics that have changed."""
+    touched = {fresh.names[number] for number in np.unique(fresh.transformer).tolist()}
     old = Winners()
-    old.add(read for read in contenders if read.transformer_id in touched)
+    if before.base:
+        old.add(columns_of(before.base).of(touched))
+    later = Winners()
+    published: dict[str, PublishedTransformer] = {}
+    if before.revised is not None:
+        published = dict(before.revised.published)
+        if before.revised.block is not None:
+            earlier = columns_of([before.revised.block]).reads()
+            later.add(earlier)
+            old.add(read for read in earlier if read.transformer_id in touched)
+    fresh_reads = fresh.reads()
+    later.add(fresh_reads)
     new = Winners()
-    new.add(contenders)
-    new.add(reads)
-    old_reads, new_reads = _by_transformer(old.winners()), _by_transformer(new.winners(), touched)
+    new.merge(old)
+    new.add(fresh_reads)
+    old_reads, new_reads = _by_transformer(old.winners()), _by_transformer(new.winners())
     changed = []
     for transformer_id in sorted(touched):
         measured = measure(new_reads[transformer_id])
@@ -179,7 +261,8 @@ def revise(
             changed.append(statistics)
         if known is not None:
             published[transformer_id] = known
-    return Bucket(pack(window_end, new.contenders()), published), changed
+    # Contenders against later reads, not against the base: a read of the base that loses to them does no harm.
+    return Revised(pack(window_end, later.contenders()), published), changed
 
 
 def _statistics(
@@ -228,9 +311,8 @@ def _publication(
     )
 
 
-def _by_transformer(reads: Iterable[PackedRead], wanted: set[str] | None = None) -> dict[str, list[PackedRead]]:
+def _by_transformer(reads: Iterable[PackedRead]) -> dict[str, list[PackedRead]]:
     grouped: dict[str, list[PackedRead]] = {}
     for read in reads:
-        if wanted is None or read.transformer_id in wanted:
-            grouped.setdefault(read.transformer_id, []).append(read)
+        grouped.setdefault(read.transformer_id, []).append(read)
     return grouped

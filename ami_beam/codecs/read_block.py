@@ -7,7 +7,7 @@ same numbers back, and `columns_of` the same numbers as numpy arrays, without an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -121,40 +121,54 @@ class BlockColumns:
     def __len__(self) -> int:
         return len(self.meter_id)
 
-    def reads(self, positions: Ints | None = None) -> list[PackedRead]:
-        """The reads one by one; all of them, or those at `positions`."""
-        every = positions is None
-        meters = self.meter_id if every else [self.meter_id[i] for i in positions.tolist()]  # type: ignore[union-attr]
-
-        def taken(column: np.ndarray) -> list:
-            return (column if every else column[positions]).tolist()
-
-        names, flags = self.names, taken(self.flags)
+    def reads(self) -> list[PackedRead]:
+        """The reads one by one."""
+        names, flags = self.names, self.flags.tolist()
         return list(
             map(
                 PackedRead,
-                [names[number] for number in taken(self.transformer)],
-                meters,
-                taken(self.interval_end),
-                taken(self.read_ts),
+                [names[number] for number in self.transformer.tolist()],
+                self.meter_id,
+                self.interval_end.tolist(),
+                self.read_ts.tolist(),
                 [not flag & ESTIMATED for flag in flags],
-                taken(self.record_time),
-                taken(self.partition),
-                taken(self.offset),
-                [names[number] for number in taken(self.feeder)],
-                taken(self.consumption_kwh),
-                taken(self.delivered_kwh),
-                taken(self.received_kwh),
-                [None if voltage != voltage else voltage for voltage in taken(self.voltage_v)],
+                self.record_time.tolist(),
+                self.partition.tolist(),
+                self.offset.tolist(),
+                [names[number] for number in self.feeder.tolist()],
+                self.consumption_kwh.tolist(),
+                self.delivered_kwh.tolist(),
+                self.received_kwh.tolist(),
+                [None if voltage != voltage else voltage for voltage in self.voltage_v.tolist()],
                 [bool(flag & VOLTAGE_REJECTED) for flag in flags],
                 [bool(flag & ZERO_VOLTAGE) for flag in flags],
             )
         )
 
-    def of(self, transformers: set[str]) -> list[PackedRead]:
+    def take(self, positions: Ints) -> BlockColumns:
+        """The reads at `positions`."""
+        return BlockColumns(
+            self.names, [self.meter_id[i] for i in positions.tolist()], self.transformer[positions],
+            self.feeder[positions], self.interval_end[positions], self.read_ts[positions], self.record_time[positions],
+            self.partition[positions], self.offset[positions], self.consumption_kwh[positions],
+            self.delivered_kwh[positions], self.received_kwh[positions], self.voltage_v[positions],
+            self.flags[positions],
+        )  # fmt: skip
+
+    def of(self, transformers: Collection[str]) -> list[PackedRead]:
         """The reads of these transformers."""
         wanted = np.array([name in transformers for name in self.names], np.bool_)
-        return self.reads(np.flatnonzero(wanted[self.transformer]))
+        return self.take(np.flatnonzero(wanted[self.transformer])).reads()
+
+    def block(self, window_end: int) -> ReadBlock:
+        """The block of these reads. There must be at least one."""
+        names = self.names
+        return encode_block(
+            window_end, [names[i] for i in self.transformer.tolist()], [names[i] for i in self.feeder.tolist()],
+            self.meter_id, self.interval_end, self.read_ts, self.record_time, self.partition, self.offset,
+            Scaled(self.consumption_kwh, MICRO_KWH), Scaled(self.delivered_kwh, MICRO_KWH),
+            Scaled(self.received_kwh, MICRO_KWH), Scaled(self.voltage_v, CENTIVOLT), self.flags, slice(None),
+        )  # fmt: skip
 
 
 class Scaled:
@@ -238,13 +252,13 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
         + np.array(rejected, np.bool_) * np.int64(VOLTAGE_REJECTED)
         + np.array(zero, np.bool_) * np.int64(ZERO_VOLTAGE)
     )
+    interval_end, stamp, record_time, partition, offset = (
+        np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
+    )
+    kwh = [Scaled(np.array(column, np.float64), MICRO_KWH) for column in (consumption, delivered, received)]
     return encode_block(
-        window_end, transformers, feeders, list(meters), *(
-            np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
-        ),
-        Scaled(np.array(consumption, np.float64), MICRO_KWH), Scaled(np.array(delivered, np.float64), MICRO_KWH),
-        Scaled(np.array(received, np.float64), MICRO_KWH),
-        Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
+        window_end, transformers, feeders, list(meters), interval_end, stamp, record_time, partition, offset,
+        kwh[0], kwh[1], kwh[2], Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
     )  # fmt: skip
 
 
@@ -289,21 +303,6 @@ def columns_of(blocks: Sequence[ReadBlock]) -> BlockColumns:
         np.concatenate(feeders),
         *(np.concatenate(parts) for parts in zip(*columns, strict=True)),
     )
-
-
-def merged(blocks: Sequence[ReadBlock]) -> ReadBlock:
-    """One block with all reads of the blocks, in order."""
-    if len(blocks) == 1:
-        return blocks[0]
-    columns = columns_of(blocks)
-    names = columns.names
-    return encode_block(
-        blocks[0].window_end, [names[i] for i in columns.transformer.tolist()],
-        [names[i] for i in columns.feeder.tolist()], columns.meter_id, columns.interval_end, columns.read_ts,
-        columns.record_time, columns.partition, columns.offset, Scaled(columns.consumption_kwh, MICRO_KWH),
-        Scaled(columns.delivered_kwh, MICRO_KWH), Scaled(columns.received_kwh, MICRO_KWH),
-        Scaled(columns.voltage_v, CENTIVOLT), columns.flags, slice(None),
-    )  # fmt: skip
 
 
 def _encoded(column: Ints) -> bytes:
