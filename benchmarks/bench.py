@@ -73,6 +73,7 @@ def _compare(
     with KafkaBroker(heap="1g") as broker:
         broker.create_topic(systems.READS, partitions=PARTITIONS)
         broker.create_topic(systems.EVENTS)
+        broker.create_topic(systems.ALERTS, partitions=PARTITIONS)
         for topic in OUTPUT_TOPICS:
             broker.create_topic(topic, partitions=PARTITIONS)
         _say(f"publishing {workload.reads:,} reads of {workload.meters:,} meters, {late:g} % late")

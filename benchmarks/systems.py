@@ -11,6 +11,7 @@ from pathlib import Path
 READS = "ami.headend.reads"
 EVENTS = "ami.headend.events"
 SUMMARIES = "ami.transformer.summary"
+ALERTS = "bench.flink-sql.alerts"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,23 @@ def _python_loop(place: Place) -> list[str]:
     return [sys.executable, "-m", "benchmarks.python_loop", place.bootstrap_servers, READS, place.own_summaries]
 
 
+def _flink_sql(*arguments: str) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        return [
+            *(sys.executable, "-m", "benchmarks.flink_sql", place.bootstrap_servers, READS, EVENTS),
+            *(str(place.meter_counts), place.own_summaries, ALERTS, "--warm_up=2", *arguments),
+        ]
+
+    return command
+
+
 SYSTEMS = {
     system.name: system
     for system in (
         ami_beam("ami-beam native", "--kafka_io=native"),
         ami_beam("ami-beam beam-io", "--kafka_io=beam"),
+        System("flink-sql", _flink_sql("--checkpoint_seconds=10"), takes_late_reads=False, own_topic=True),
+        System("flink-sql without checkpoints", _flink_sql(), takes_late_reads=False, own_topic=True),
         System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
     )
 }

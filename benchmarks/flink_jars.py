@@ -1,0 +1,72 @@
+"""The jars of a whole Flink with SQL and its Kafka connector, as `benchmarks.flink_sql` runs it.
+
+Flink's own come out of the source distribution that `flink_sql.txt` pins and pip downloads and verifies; the connector
+is locked like the jars of `ami_beam.local`. Both stay in the cache outside the tree (`ami_beam.local.jars`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from ami_beam.local import jars
+
+_PINNED = Path(__file__).with_name("flink_sql.txt")
+_PROJECT = "apache-flink-libraries"
+_WANTED = ("deps/lib/", "deps/opt/flink-python-")
+
+
+def class_path() -> str:
+    """Flink's runtime, planner, formats and Python gateway, and the Kafka connector; downloaded on the first call.
+
+    Raises CalledProcessError when pip fails, JarError when the connector cannot be had.
+    """
+    return ":".join(map(str, [*sorted(_flink().glob("*.jar")), *jars.fetch("flink_sql")]))
+
+
+def _flink() -> Path:
+    """The folder of Flink's own jars. It has its name only once it is complete."""
+    pinned = next(line for line in _PINNED.read_text().splitlines() if line.startswith(_PROJECT)).split()[0]
+    cache = jars.cache_directory().parent
+    folder = cache / pinned.replace("==", "-")
+    if folder.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".downloading").open("w") as lock:
+        # One at a time; the kernel frees it after a crash.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".flink-") as name:
+                unpacked = Path(name) / "jars"
+                unpacked.mkdir()
+                _unpack(_download(Path(name)), unpacked)
+                unpacked.rename(folder)
+    return folder
+
+
+def _download(into: Path) -> Path:
+    print(f"Downloading {_PROJECT} (230 MB)", file=sys.stderr, flush=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    # pip prints to standard output, which belongs to whoever called.
+    subprocess.run(
+        [*pip, "--no-binary", _PROJECT, "--require-hashes", "-r", str(_PINNED), "-d", str(into)],
+        check=True,
+        stdout=sys.stderr,
+    )
+    return next(into.glob("*.tar.gz"))
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            _, _, path = member.name.partition("/")
+            if member.isfile() and path.startswith(_WANTED) and path.endswith(".jar"):
+                source = tar.extractfile(member)
+                assert source is not None
+                with source, (folder / Path(path).name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
