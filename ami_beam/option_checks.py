@@ -65,7 +65,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         allowed_lateness=allowed_lateness,
         max_disorder=max_disorder,
         late_gather=late_gather,
-        shards=int(number_of(values, "shards", 1, 65_536, "1024", whole=True)),
+        shards=shards_of(values),
         min_receipt_rate_pct=number_of(values, "min_receipt_rate_pct", 0, 100, "80"),
         nominal_voltage=number_of(values, "nominal_voltage", 1, 1_000_000, "230"),
         low_voltage_pct=low,
@@ -74,6 +74,13 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         max_interval_kwh=number_of(values, "max_interval_kwh", 0.001, 1e9, "1000"),
         live=live,
     )
+
+
+def shards_of(values: Mapping[str, Any]) -> int:
+    """The number of shards; for `auto` the default, until the meter counts are read."""
+    if values["shards"] == "auto":
+        return Settings.shards
+    return int(number_of(values, "shards", 1, 65_536, "1024", whole=True))
 
 
 def choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:

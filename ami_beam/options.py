@@ -197,10 +197,10 @@ def _add_running(group: Any) -> None:
     add = group.add_argument
     add(
         "--shards",
-        default="1024",
+        default="auto",
         metavar="N",
-        help="into how many parts transformers are spread; 1 to 65536. Results do not depend on it; a savepoint does"
-        " (1024)",
+        help="into how many parts transformers are spread; 1 to 65536. Results do not depend on it; a savepoint does:"
+        " name the logged number where the network may grow (auto: from the meter counts, 8,000 meters each at most)",
     )
     add(
         "--pass_to_runner",
@@ -227,6 +227,8 @@ class RunPlan:
     start: Literal["latest", "earliest"] | int
     """Where a live run starts; a number is a record time in microseconds."""
     kafka_io: Literal["beam", "native"]
+    choose_shards: bool
+    """Whether `Settings.shards` is still to be chosen from the meter counts."""
     bootstrap_servers: str | None
     kafka_config: Mapping[str, str] = field(repr=False)
     """Client settings without bootstrap.servers. Holds secrets: log `redacted()` only."""
@@ -317,6 +319,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         output=output_of(values["output"]) if sink == "files" else values["output"],
         start=start_of(values["start"], source, "--start" in explicit),
         kafka_io=values["kafka_io"],
+        choose_shards=values["shards"] == "auto",
         bootstrap_servers=servers,
         kafka_config=config,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),

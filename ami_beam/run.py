@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -31,10 +31,11 @@ from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
-from ami_beam.meter_counts import MeterCountsError
+from ami_beam.meter_counts import MeterCountsError, load
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
 from ami_beam.settings import Settings
+from ami_beam.shard_count import shards_for
 from pipelines.operational import Inputs, operational
 from pipelines.published import published
 
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings, plan = validate(sys.argv[1:] if argv is None else argv)
             for warning in plan.warnings:
                 _log.warning("%s", warning)
+            settings = _with_shards(settings, plan)
             timestamp_types = _look_at_kafka(plan)
             with _runner(plan) as runner:
                 return _run(settings, plan, runner, timestamp_types)
@@ -119,6 +121,15 @@ def build(
         else:
             write = WriteTopic(topic, producer_config, expansion_service)
         _ = rows | f"Kafka {topic}" >> write
+
+
+def _with_shards(settings: Settings, plan: RunPlan) -> Settings:
+    """The settings with a number of shards that fits the network, where the command line names none."""
+    if not plan.choose_shards:
+        return settings
+    shards = shards_for(load(plan.meter_counts))
+    _log.info("Shards: %d, chosen from the meter counts; keep savepoints usable with --shards=%d.", shards, shards)
+    return replace(settings, shards=shards)
 
 
 def _look_at_kafka(plan: RunPlan) -> dict[str, str]:

@@ -122,6 +122,7 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--plausible_voltage=100:inf", "not a range"),
         ("--max_interval_kwh=0", "not a number in range"),
         ("--shards=0", "not a whole number"),
+        ("--shards=automatic", "not a whole number"),
         ("--shards=1.5", "not a whole number"),
         ("--shards=٧", "not a whole number"),
         ("--source=pubsub", "neither"),

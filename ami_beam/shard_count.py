@@ -1,0 +1,22 @@
+"""How many shards a run gets that names none: enough to spread the work, and none so small that its price shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ami_beam.records import MeterCount
+
+METERS_PER_SHARD = 8_000
+"""At most, on average. An access to state costs about 1 ms, as much as 200 reads: measured, see docs/performance.md."""
+_COUNTS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536)
+"""Far apart, so that a network can grow a long time before a savepoint no longer fits."""
+
+
+def shards_for(rows: Iterable[MeterCount]) -> int:
+    """The least of 16, 64, 256 … 65536 with at most 8,000 meters a shard, by the newest counts."""
+    newest: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        entry = (row.effective_from or 0, row.total_meters)
+        newest[row.transformer_id] = max(newest.get(row.transformer_id, entry), entry)
+    meters = sum(count for _, count in newest.values())
+    return next((count for count in _COUNTS if meters <= count * METERS_PER_SHARD), _COUNTS[-1])

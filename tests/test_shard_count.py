@@ -1,0 +1,44 @@
+"""How many shards a run gets that names none."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ami_beam.meter_counts import load
+from ami_beam.options import validate
+from ami_beam.run import _with_shards
+from ami_beam.shard_count import METERS_PER_SHARD, shards_for
+
+
+def counts(tmp_path: Path, *rows: str) -> Path:
+    path = tmp_path / "counts.csv"
+    path.write_text("transformer_id,total_meters,effective_from\n" + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("meters", "shards"),
+    [(1, 16), (100_000, 16), (128_000, 16), (128_001, 64), (1_000_000, 256), (5_000_000, 1_024), (150_000_000, 65_536)],
+)
+def test_shards_grow_with_the_meters(tmp_path: Path, meters: int, shards: int) -> None:
+    half = meters // 2
+    path = counts(tmp_path, f"TR-1,{meters - half},", *([f"TR-2,{half},"] if half else []))
+    assert shards_for(load(str(path))) == shards
+    assert meters / shards <= METERS_PER_SHARD
+
+
+def test_the_newest_count_of_a_transformer_decides(tmp_path: Path) -> None:
+    path = counts(tmp_path, "TR-1,900000,", "TR-1,10,2026-03-03T00:00:00Z")
+    assert shards_for(load(str(path))) == 16
+
+
+def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    live = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", f"--meter_counts={counts(tmp_path, 'TR-1,900000,')}"]
+    named = validate([*live, "--shards=7"])
+    assert _with_shards(*named).shards == 7
+    with caplog.at_level(logging.INFO):
+        assert _with_shards(*validate(live)).shards == 256
+    assert "--shards=256" in caplog.text
