@@ -119,7 +119,8 @@ class Live:
             self.read("M1", "T1", end)
 
 
-def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kafka_io", ["beam", "native"])
+def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp_path: Path, kafka_io: str) -> None:
     counts = tmp_path / "counts.csv"
     counts.write_text("transformer_id,total_meters\nT1,1\nSILENT,3\n")
     with KafkaBroker() as broker:
@@ -131,7 +132,7 @@ def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp
             [
                 f"--bootstrap_servers={broker.bootstrap_servers}",
                 *("--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", "--meter_counts_refresh=1s"),
-                *("--window=5s", "--collection_delay=2s", "--late_gather=1s"),
+                *("--window=5s", "--collection_delay=2s", "--late_gather=1s", f"--kafka_io={kafka_io}"),
             ],
             tmp_path / "run.log",
         )

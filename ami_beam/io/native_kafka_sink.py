@@ -61,7 +61,7 @@ class _ProduceDoFn(beam.DoFn):
                 self._producer.poll(0.1)
             except KafkaException as error:
                 # Refused without being sent, for example for its size.
-                raise RuntimeError(f"Kafka refused a record of {self._topic}: {error.args[0].str()}") from error
+                raise self._failed(f"refused a record: {error.args[0].str()}") from error
         self._open += 1
         if not self._open % 1_000:
             self._producer.poll(0)
@@ -72,9 +72,17 @@ class _ProduceDoFn(beam.DoFn):
         assert self._producer is not None
         left = self._producer.flush(FLUSH_SECONDS)
         if self._failure is not None:
-            raise RuntimeError(f"Kafka refused a record of {self._topic}: {self._failure}")
+            raise self._failed(f"refused a record: {self._failure}")
         if left:
-            raise RuntimeError(f"Kafka did not acknowledge the records of {self._topic} within {FLUSH_SECONDS:g} s.")
+            raise self._failed(f"did not acknowledge the records within {FLUSH_SECONDS:g} s")
+
+    def _failed(self, reason: str) -> RuntimeError:
+        # After a fatal error an idempotent producer sends nothing any more: the next attempt gets another one.
+        with _lock:
+            if _producers.get(self._config) is self._producer:
+                del _producers[self._config]
+        self._producer = None
+        return RuntimeError(f"Kafka, topic {self._topic}: {reason}")
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:

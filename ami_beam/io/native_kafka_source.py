@@ -281,11 +281,16 @@ class TopicReader(UnboundedReader):
         messages: list[Any] = self._consumer.consume(BATCH_RECORDS, timeout)
         errors = [message for message in messages if message.error() is not None]
         if errors:
-            for message in errors:
-                self._handle(message)
             messages = [message for message in messages if message.error() is None]
-        if not messages:
-            return False
+        if messages:
+            self._keep(messages)
+        # Afterwards: to go on behind deleted records is to go on from the positions.
+        for message in errors:
+            self._handle(message)
+        return bool(messages)
+
+    def _keep(self, messages: list[Any]) -> None:
+        """Make them the current batch, and move the positions."""
         partitions = [message.partition() for message in messages]
         offsets = [message.offset() for message in messages]
         # (type, milliseconds); type 0 says that the record has none
@@ -310,7 +315,6 @@ class TopicReader(UnboundedReader):
             self._positions[partition] = Position(partition, offset + 1, time_read, now)
         known = [record_time for record_time in record_times if record_time is not None]
         self._timestamp = Timestamp(micros=min(min(known), MAX_INSTANT)) if known else MIN_TIMESTAMP
-        return True
 
     def _handle(self, message: Any) -> None:
         """Go on after what passes by itself, tell of lost records, fail where an operator must act."""
@@ -329,7 +333,8 @@ class TopicReader(UnboundedReader):
                 self._topic, partition, low - position.next_offset, position.next_offset, low - 1,
             )  # fmt: skip
             self._positions[partition] = msgspec.structs.replace(position, next_offset=low)
-            self._consumer.seek(TopicPartition(self._topic, partition, low))
+            # All of them: a partition whose fetching has failed cannot be moved by seek.
+            self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
         elif error.fatal() or code in _HOPELESS:
             raise KafkaException(error)
         else:

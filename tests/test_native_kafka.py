@@ -1,0 +1,244 @@
+"""The Kafka source and sink without a JVM, against a real broker."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import uuid
+from collections.abc import Iterator
+
+import apache_beam as beam
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from ami_beam.io import native_kafka_sink
+from ami_beam.io.native_kafka_sink import WriteTopicNatively
+from ami_beam.io.native_kafka_source import PositionsCoder, TopicReader, TopicSource
+from ami_beam.local.kafka_broker import KafkaBroker
+
+SECONDS = 20.0
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def topic(kafka_broker: KafkaBroker) -> str:
+    """A topic of three partitions; the last one stays empty."""
+    name = f"native-{uuid.uuid4()}"
+    kafka_broker.create_topic(name, partitions=3)
+    return name
+
+
+def source(broker: KafkaBroker, topic: str, start: str | int = "earliest") -> TopicSource:
+    return TopicSource(topic, (("bootstrap.servers", broker.bootstrap_servers),), start, ())
+
+
+def publish(broker: KafkaBroker, topic: str, partition: int, stamps: list[int], prefix: str = "") -> None:
+    """One record a stamp (milliseconds); values are prefix and number."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+    for number, stamp in enumerate(stamps):
+        producer.produce(topic, f"{prefix}{number}".encode(), b"k", partition, timestamp=stamp)
+    assert producer.flush(SECONDS) == 0
+
+
+def whole(given: TopicSource) -> TopicSource:
+    (one,) = given.split(1)
+    return one
+
+
+class Reading:
+    """A reader, driven as Beam drives it."""
+
+    def __init__(self, reader: TopicReader) -> None:
+        self.reader = reader
+        self.started = False
+
+    def take(self, count: int) -> list[tuple[int, int, bytes | None]]:
+        """(partition, offset, value) of the next records, at least `count`; fewer when no more come."""
+        until = time.monotonic() + SECONDS
+        taken: list[tuple[int, int, bytes | None]] = []
+        while len(taken) < count and time.monotonic() < until:
+            more = self.reader.advance() if self.started else self.reader.start()
+            self.started = True
+            if more:
+                batch = self.reader.get_current()
+                taken += zip(batch.partitions, batch.offsets, batch.values, strict=True)
+        return taken
+
+    def nothing(self) -> None:
+        """Hold that no more records are there."""
+        for _ in range(5):
+            assert not (self.reader.advance() if self.started else self.reader.start())
+            self.started = True
+
+
+@pytest.fixture
+def readers() -> Iterator[list[TopicReader]]:
+    opened: list[TopicReader] = []
+    yield opened
+    for reader in opened:
+        reader.close()
+
+
+def reading(readers: list[TopicReader], of: TopicSource, mark: object = None) -> Reading:
+    reader = of.create_reader(None, mark)  # type: ignore[arg-type]
+    readers.append(reader)
+    return Reading(reader)
+
+
+def test_every_record_once_and_on_from_the_checkpoint(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    now = int(time.time() * 1000)
+    publish(kafka_broker, topic, 0, [now] * 700)
+    publish(kafka_broker, topic, 1, [now] * 300)
+    one = whole(source(kafka_broker, topic))
+    first = reading(readers, one)
+    seen = first.take(1_000)
+    assert sorted((partition, offset) for partition, offset, _ in seen) == [
+        *((0, n) for n in range(700)),
+        *((1, n) for n in range(300)),
+    ]
+    first.nothing()
+    mark = first.reader.get_checkpoint_mark()
+    coder = PositionsCoder()
+    assert coder.decode(coder.encode(mark)) == mark
+    publish(kafka_broker, topic, 1, [now] * 5, "more")
+    again = reading(readers, pickle.loads(pickle.dumps(one)), coder.decode(coder.encode(mark)))
+    assert again.take(5) == [(1, 300 + n, b"more%d" % n) for n in range(5)]
+    again.nothing()
+
+
+def test_a_source_and_its_positions_are_the_same_bytes_when_they_are_the_same(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    publish(kafka_broker, topic, 0, [int(time.time() * 1000)] * 3)
+    one = whole(source(kafka_broker, topic))
+    assert pickle.dumps(one) == pickle.dumps(pickle.loads(pickle.dumps(one)))
+    coder = PositionsCoder()
+    assert coder.is_deterministic()
+    two = reading(readers, one)
+    two.take(3)
+    mark = two.reader.get_checkpoint_mark()
+    assert coder.encode(mark) == coder.encode(coder.decode(coder.encode(mark)))
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 8])
+def test_splits_hold_every_partition_once(kafka_broker: KafkaBroker, topic: str, wanted: int) -> None:
+    parts = source(kafka_broker, topic).split(wanted)
+    assert len(parts) == min(wanted, 3)
+    assert sorted(partition for part in parts for partition, _ in part.starts) == [0, 1, 2]
+
+
+def test_latest_and_a_record_time_as_the_start(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    now = int(time.time() * 1000)
+    publish(kafka_broker, topic, 0, [now - 3 * HOUR, now - 2 * HOUR, now - HOUR])
+    publish(kafka_broker, topic, 1, [now - 3 * HOUR])
+    latest = whole(source(kafka_broker, topic, "latest"))
+    from_time = whole(source(kafka_broker, topic, (now - 2 * HOUR) * 1_000))
+    publish(kafka_broker, topic, 1, [now], "new")
+    assert reading(readers, latest).take(1) == [(1, 1, b"new0")]
+    # In partition 1 nothing was that young when the job started: it gets what came since.
+    assert sorted(reading(readers, from_time).take(3)) == [(0, 1, b"1"), (0, 2, b"2"), (1, 1, b"new0")]
+
+
+def test_the_watermark_is_the_least_of_the_partitions_and_never_jumps_to_now(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    now = int(time.time() * 1000)
+    publish(kafka_broker, topic, 0, [now - 2 * HOUR, now - HOUR])
+    publish(kafka_broker, topic, 1, [now - 3 * HOUR])
+    one = reading(readers, whole(source(kafka_broker, topic)))
+    assert len(one.take(3)) == 3
+    began = time.monotonic()
+    one.nothing()
+    mark = one.reader.get_watermark().micros
+    # Caught up: from the record of partition 1 on, by the time that has passed. Partition 2 holds nothing back.
+    assert 0 <= mark - (now - 3 * HOUR) * 1_000 <= (time.monotonic() - began + 2) * 1e6
+    time.sleep(0.3)
+    assert one.reader.get_watermark().micros - mark >= 300_000
+
+
+def test_a_partition_that_is_not_yet_read_holds_the_watermark(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    publish(kafka_broker, topic, 0, [int(time.time() * 1000)])
+    one = whole(source(kafka_broker, topic))
+    reader = one.create_reader(None, None)
+    readers.append(reader)
+    reader._consumer = one.consumer()
+    assert reader.get_watermark() == MIN_TIMESTAMP
+
+
+def test_a_record_time_in_the_future_moves_nothing(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    now = int(time.time() * 1000)
+    publish(kafka_broker, topic, 0, [now - HOUR, now + 2 * HOUR])
+    one = reading(readers, whole(source(kafka_broker, topic)))
+    assert len(one.take(2)) == 2
+    assert one.reader.get_watermark().micros < (now - HOUR // 2) * 1_000
+
+
+def test_records_that_retention_deleted_are_passed_over_and_counted(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], caplog: pytest.LogCaptureFixture
+) -> None:
+    from confluent_kafka.admin import AdminClient
+
+    publish(kafka_broker, topic, 0, [int(time.time() * 1000)] * 10)
+    one = whole(source(kafka_broker, topic))
+    admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(topic, 0, 4)]).values():
+        future.result(SECONDS)
+    assert [offset for _, offset, _ in reading(readers, one).take(6)] == [4, 5, 6, 7, 8, 9]
+    assert "4 records were deleted by retention" in caplog.text
+
+
+def test_an_unknown_topic_fails(kafka_broker: KafkaBroker) -> None:
+    with pytest.raises(Exception, match=r"(?i)unknown topic"):
+        source(kafka_broker, f"missing-{uuid.uuid4()}").split(1)
+
+
+def written(broker: KafkaBroker, topic: str) -> list[tuple[bytes, bytes]]:
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "native-sink-test"})
+    try:
+        partitions = [TopicPartition(topic, number, 0) for number in range(3)]
+        count = sum(consumer.get_watermark_offsets(each, timeout=SECONDS)[1] for each in partitions)
+        consumer.assign(partitions)
+        records: list[tuple[bytes, bytes]] = []
+        until = time.monotonic() + SECONDS
+        while len(records) < count and time.monotonic() < until:
+            records += [(message.key(), message.value()) for message in consumer.consume(1_000, 0.5)]
+        return records
+    finally:
+        consumer.close()
+
+
+def test_the_sink_writes_every_record(kafka_broker: KafkaBroker, topic: str) -> None:
+    records = [(b"k%d" % n, b"v%d" % n) for n in range(5_000)]
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(records)
+            | WriteTopicNatively(topic, {"bootstrap.servers": kafka_broker.bootstrap_servers})
+        )
+    assert sorted(written(kafka_broker, topic)) == sorted(records)
+
+
+@pytest.mark.parametrize("refused_by", ["client", "broker"])
+def test_a_refused_record_fails_the_bundle_and_the_next_attempt_has_a_new_producer(
+    kafka_broker: KafkaBroker, topic: str, refused_by: str
+) -> None:
+    config = {"bootstrap.servers": kafka_broker.bootstrap_servers, "message.timeout.ms": 3_000}
+    name, value = (topic, b"x" * 2_000_000) if refused_by == "client" else (f"missing-{uuid.uuid4()}", b"x")
+    write = WriteTopicNatively(name, config)
+    refused = pytest.raises(Exception, match=f"topic {name}: refused a record")
+    with refused, beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = pipeline | beam.Create([(b"k", value)]) | write
+    assert tuple(sorted(config.items())) not in native_kafka_sink._producers
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        _ = pipeline | beam.Create([(b"k", b"again")]) | WriteTopicNatively(topic, config)
+    assert written(kafka_broker, topic) == [(b"k", b"again")]
