@@ -69,7 +69,7 @@ class MeterCounts:
             versions[row.transformer_id] = (*versions.get(row.transformer_id, ()), row)
         for transformer_id, several in versions.items():
             if len(several) > 1:
-                versions[transformer_id] = tuple(sorted(several, key=_effective))
+                versions[transformer_id] = tuple(sorted(several, key=effective))
         return cls(versions)
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class MeterCounts:
         several = self._versions.get(transformer_id)
         if several is None:
             return None
-        place = bisect_right(several, window_end, key=_effective)
+        place = bisect_right(several, window_end, key=effective)
         return several[place - 1] if place else None
 
     def in_shard(self, shard: int, shards: int, window_end: int) -> list[MeterCount]:
@@ -100,13 +100,14 @@ class MeterCounts:
         return tuple(sorted({default if row.receipt_delay is None else row.receipt_delay for row in rows}))
 
 
-def _effective(row: MeterCount) -> int:
+def effective(row: MeterCount) -> int:
+    """From when on a row holds, as a sort key: before every instant where it does not say."""
     return -1 if row.effective_from is None else row.effective_from
 
 
 def pack(rows: Iterable[MeterCount], loaded_at: int) -> MeterCountsVersion:
     """The rows as one version."""
-    content = msgspec.msgpack.encode(sorted(rows, key=lambda row: (row.transformer_id, _effective(row))))
+    content = msgspec.msgpack.encode(sorted(rows, key=lambda row: (row.transformer_id, effective(row))))
     return MeterCountsVersion(sha256(content).hexdigest(), loaded_at, zlib.compress(content, 6))
 
 

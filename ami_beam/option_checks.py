@@ -80,7 +80,7 @@ def shards_of(values: Mapping[str, Any]) -> int:
     """The number of shards; for `auto` the default, until the meter counts are read."""
     if values["shards"] == "auto":
         return Settings.shards
-    return int(number_of(values, "shards", 1, 65_536, "1024", whole=True))
+    return int(number_of(values, "shards", 1, 65_536, "1024", whole=True, also=", or auto"))
 
 
 def choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
@@ -118,15 +118,17 @@ def duration_of(
 
 
 def number_of(
-    values: Mapping[str, Any], name: str, least: float, most: float, example: str, whole: bool = False
+    values: Mapping[str, Any], name: str, least: float, most: float, example: str, whole: bool = False, also: str = ""
 ) -> float:
-    """A plain decimal number within range; never NaN, infinite or in another script."""
+    """A plain decimal number within range; never NaN, infinite or in another script. `also`: what else is allowed."""
     text = values[name]
     kind = "a whole number" if whole else "a number"
     pattern = r"[0-9]{1,9}" if whole else r"[0-9]{1,12}(\.[0-9]{1,12})?"
     if not re.fullmatch(pattern, text) or not least <= float(text) <= most:
         problem = f"is not {kind} in range"
-        raise OptionError(f"--{name}", text, problem, f"{kind} from {least:g} to {most:.12g}", f"--{name}={example}")
+        raise OptionError(
+            f"--{name}", text, problem, f"{kind} from {least:g} to {most:.12g}{also}", f"--{name}={example}"
+        )
     return float(text)
 
 

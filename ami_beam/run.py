@@ -26,12 +26,12 @@ from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
 from ami_beam.io.kafka_preflight import PreflightError, inspect, librdkafka, report
-from ami_beam.io.meter_counts_source import PolledMeterCounts, ReadMeterCounts
+from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
-from ami_beam.meter_counts import MeterCountsError, load
+from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
 from ami_beam.settings import Settings
@@ -67,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings, plan = validate(sys.argv[1:] if argv is None else argv)
             for warning in plan.warnings:
                 _log.warning("%s", warning)
-            settings = _with_shards(settings, plan)
+            counts = load_version(plan.meter_counts, settings.allowed_lateness)
+            settings = _with_shards(settings, plan, counts)
             timestamp_types = _look_at_kafka(plan)
             with _runner(plan) as runner:
-                return _run(settings, plan, runner, timestamp_types)
+                return _run(settings, plan, counts, runner, timestamp_types)
         except (OptionError, PreflightError, MeterCountsError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 2
@@ -86,17 +87,17 @@ def build(
     pipeline: beam.Pipeline,
     settings: Settings,
     plan: RunPlan,
+    meter_counts: MeterCountsVersion,
     expansion_service: str | None = None,
     timestamp_types: Mapping[str, str] | None = None,
 ) -> None:
-    """Build the whole graph: source, operational pipeline, sink."""
+    """Build the whole graph: source, operational pipeline, sink. `meter_counts` is the plan's file as it is now."""
+    follow = FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
     counts: MeterCountsSource
     if plan.runner == "FlinkRunner" and not plan.bounded:
-        counts = PolledMeterCounts(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
+        counts = PolledMeterCounts(meter_counts, follow)
     else:
-        counts = pipeline | "MeterCounts" >> ReadMeterCounts(
-            plan.meter_counts, plan.meter_counts_refresh, plan.bounded, settings.allowed_lateness
-        )
+        counts = pipeline | "MeterCounts" >> ReadMeterCounts(meter_counts, None if plan.bounded else follow)
 
     def records(topic: str) -> beam.PTransform:
         if plan.source == "files":
@@ -123,11 +124,11 @@ def build(
         _ = rows | f"Kafka {topic}" >> write
 
 
-def _with_shards(settings: Settings, plan: RunPlan) -> Settings:
+def _with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -> Settings:
     """The settings with a number of shards that fits the network, where the command line names none."""
     if not plan.choose_shards:
         return settings
-    shards = shards_for(load(plan.meter_counts))
+    shards = shards_for(unpack(counts))
     _log.info("Shards: %d, chosen from the meter counts; keep savepoints usable with --shards=%d.", shards, shards)
     return replace(settings, shards=shards)
 
@@ -164,13 +165,19 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
 
 
-def _run(settings: Settings, plan: RunPlan, runner: Runner, timestamp_types: Mapping[str, str]) -> int:
+def _run(
+    settings: Settings,
+    plan: RunPlan,
+    counts: MeterCountsVersion,
+    runner: Runner,
+    timestamp_types: Mapping[str, str],
+) -> int:
     options = PipelineOptions(list(runner.pipeline_args))
     options.view_as(StandardOptions).streaming = not plan.bounded
     # DirectRunner would pick one of three engines silently, and may download one.
     engine = FnApiRunner() if plan.runner == "DirectRunner" else None
     pipeline = beam.Pipeline(runner=engine, options=options)
-    build(pipeline, settings, plan, runner.expansion_service, timestamp_types)
+    build(pipeline, settings, plan, counts, runner.expansion_service, timestamp_types)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     result = pipeline.run()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ami_beam.meter_counts import effective
 from ami_beam.records import MeterCount
 
 METERS_PER_SHARD = 8_000
@@ -14,9 +15,6 @@ _COUNTS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 
 def shards_for(rows: Iterable[MeterCount]) -> int:
     """The least of 16, 64, 256 … 65536 with at most 8,000 meters a shard, by the newest counts."""
-    newest: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        entry = (row.effective_from or 0, row.total_meters)
-        newest[row.transformer_id] = max(newest.get(row.transformer_id, entry), entry)
-    meters = sum(count for _, count in newest.values())
+    newest = {row.transformer_id: row.total_meters for row in sorted(rows, key=effective)}
+    meters = sum(newest.values())
     return next((count for count in _COUNTS if meters <= count * METERS_PER_SHARD), _COUNTS[-1])

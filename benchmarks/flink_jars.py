@@ -6,7 +6,6 @@ is locked like the jars of `ami_beam.local`. Both stay in the cache outside the 
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -36,16 +35,13 @@ def _flink() -> Path:
     folder = cache / pinned.replace("==", "-")
     if folder.exists():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".downloading").open("w") as lock:
-        # One at a time; the kernel frees it after a crash.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with jars.exclusive(cache), tempfile.TemporaryDirectory(dir=cache, prefix=".flink-") as name:
+        # Another process may have fetched them while this one waited for the cache.
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".flink-") as name:
-                unpacked = Path(name) / "jars"
-                unpacked.mkdir()
-                _unpack(_download(Path(name)), unpacked)
-                unpacked.rename(folder)
+            unpacked = Path(name) / "jars"
+            unpacked.mkdir()
+            _unpack(_download(Path(name)), unpacked)
+            unpacked.rename(folder)
     return folder
 
 

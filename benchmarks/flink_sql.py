@@ -65,9 +65,8 @@ class JobError(RuntimeError):
 class Cluster:
     """`with Cluster() as cluster:` is a JobManager and a TaskManager, which the end of the block or of Python ends."""
 
-    def __init__(self, checkpoint_seconds: float | None = None, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, checkpoint_seconds: float | None = None) -> None:
         self._checkpoint_seconds = checkpoint_seconds
-        self._settings = dict(settings or {})
         self._processes: list[process.ChildProcess] = []
         self._directory: process.TemporaryDirectory | None = None
         self._class_path = ""
@@ -119,7 +118,7 @@ class Cluster:
         command = [*self._jvm("512m", "-XX:TieredStopAtLevel=1"), _PYTHON_GATEWAY]
         with (
             log.open("wb") as output,
-            # It ends by itself when its standard input is closed.
+            # Not a ChildProcess, whose standard input is empty: the gateway ends when its own is closed.
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
             ) as client,
@@ -148,15 +147,16 @@ class Cluster:
         for each in self._processes:
             if not each.is_alive():
                 raise JobError(f"{each.name} ended:\n{each.log_tail()}")
-        state = self._get(f"/jobs/{job}")["state"]
-        if state not in ("CREATED", "INITIALIZING", "RUNNING"):
+        state = self._get(f"/jobs/{job}").get("state")
+        # None: no answer this time, from a JobManager that is alive.
+        if state not in (None, "CREATED", "INITIALIZING", "RUNNING"):
             raise JobError(f"the job is {state}: {self._get(f'/jobs/{job}/exceptions').get('root-exception')}")
 
     def cancel(self, job: str) -> None:
         """Return when the job has ended and its slots are free. Raises JobError after 30 s."""
         deadline = time.monotonic() + 30
         self._request(f"/jobs/{job}?mode=cancel", "PATCH")
-        while self._get("/overview")["slots-available"] < SLOTS:
+        while self._get("/overview").get("slots-available", 0) < SLOTS:
             if time.monotonic() > deadline:
                 raise JobError(f"job {job} has not ended 30 s after its cancellation")
             time.sleep(0.2)
@@ -216,7 +216,6 @@ class Cluster:
             "restart-strategy.type": "none",
             "io.tmp.dirs": path / "tmp",
             "state.checkpoints.dir": (path / "checkpoints").as_uri(),
-            **self._settings,
         }
         if self._checkpoint_seconds is not None:
             settings["execution.checkpointing.interval"] = f"{round(self._checkpoint_seconds * 1000)}ms"
@@ -307,14 +306,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument(name)
     parser.add_argument("--checkpoint_seconds", type=float, help="take a checkpoint every so many seconds (none)")
     parser.add_argument("--warm_up", type=int, default=0, help="how many jobs run before the measured one (0)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of Flink's")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     names = {
         name: getattr(options, name) for name in ("bootstrap_servers", "reads", "events", "summaries", "alerts")
     } | {"meter_counts": Path(options.meter_counts).absolute().as_uri()}
-    settings = dict(each.split("=", 1) for each in options.set)
-    with Cluster(options.checkpoint_seconds, settings) as cluster:
+    with Cluster(options.checkpoint_seconds) as cluster:
         for number in range(1, options.warm_up + 1):
             print(f"warm-up job {number}", flush=True)
             _warm_up(cluster, number, names)

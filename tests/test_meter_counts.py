@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from ami_beam import meter_counts
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
-from ami_beam.io.meter_counts_source import LoadMeterCounts, ReadMeterCounts
+from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts, ReadMeterCounts, load_version
 from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, load, newest, pack, unpack
 from ami_beam.records import MeterCount
 from ami_beam.shards import shard_of
@@ -195,7 +195,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 ) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("transformer_id,total_meters\nT1,2\nT2,5\n")
-    loader = LoadMeterCounts(str(path))
+    loader = LoadMeterCounts(FollowedFile(str(path), 60_000_000))
 
     def reload() -> list[list[int]]:
         return [sorted(row.total_meters for row in unpack(version)) for version in loader.process(b"")]
@@ -218,7 +218,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 
 def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_path: Path) -> None:
     initial = pack([FULL], 7)
-    loader = LoadMeterCounts(str(tmp_path / "elsewhere.csv"), initial=initial)
+    loader = LoadMeterCounts(FollowedFile(str(tmp_path / "elsewhere.csv"), 60_000_000), initial)
     assert list(loader.process(b"")) == [initial]
     assert list(loader.process(b"")) == []
 
@@ -226,7 +226,7 @@ def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_pat
 def test_failed_loads_are_counted(tmp_path: Path) -> None:
     pipeline = TestPipeline(runner=RUNNER)
     missing = str(tmp_path / "missing.csv")
-    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(missing))
+    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(FollowedFile(missing, 60_000_000)))
     result = pipeline.run()
     result.wait_until_finish()
     counters = result.metrics().query(MetricsFilter().with_name("meter_counts_load_failed"))["counters"]
@@ -234,22 +234,22 @@ def test_failed_loads_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_stops_a_run_before_it_starts(tmp_path: Path) -> None:
-    for bounded in (True, False):
-        with pytest.raises(MeterCountsError):
-            ReadMeterCounts(str(tmp_path / "missing.csv"), 60_000_000, bounded)
+    with pytest.raises(MeterCountsError):
+        load_version(str(tmp_path / "missing.csv"))
 
 
 def test_bounded_meter_counts_are_one_version(tmp_path: Path) -> None:
     (tmp_path / "counts.jsonl").write_text(json.dumps({"transformer_id": "T1", "total_meters": 2}))
     with TestPipeline(runner=RUNNER) as pipeline:
-        versions = pipeline | ReadMeterCounts(str(tmp_path / "counts.jsonl"), 60_000_000, bounded=True)
+        versions = pipeline | ReadMeterCounts(load_version(str(tmp_path / "counts.jsonl")), follow=None)
         assert_that(versions | beam.Map(unpack), equal_to([[MeterCount("T1", 2)]]))
 
 
 def test_unbounded_meter_counts_are_a_graph_in_the_global_window(tmp_path: Path) -> None:
     (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,2\n")
     pipeline = beam.Pipeline(runner=RUNNER)
-    versions = pipeline | ReadMeterCounts(str(tmp_path / "counts.csv"), 60_000_000, bounded=False)
+    path = str(tmp_path / "counts.csv")
+    versions = pipeline | ReadMeterCounts(load_version(path), FollowedFile(path, 60_000_000))
     assert versions.element_type is meter_counts.MeterCountsVersion
     assert versions.windowing.windowfn == beam.window.GlobalWindows()
     assert not versions.windowing.is_default()

@@ -16,7 +16,7 @@ from apache_beam.transforms.userstate import get_dofn_specs, is_stateful_dofn
 from ami_beam import meter_counts, records
 from ami_beam.coders import MsgspecCoder
 from ami_beam.io.files import ReadReplay
-from ami_beam.io.meter_counts_source import ReadMeterCounts
+from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
 from ami_beam.meter_counts import MeterCountsVersion, pack
 from ami_beam.records import MeterCount, RecordBatch
 from ami_beam.settings import Settings
@@ -139,7 +139,7 @@ class TestSources:
         (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,1\n")
         pipeline = beam.Pipeline()
         replayed = pipeline | "Replay" >> ReadReplay(str(tmp_path / "reads.jsonl"), "ami.headend.reads")
-        counts = pipeline | "Counts" >> ReadMeterCounts(str(tmp_path / "counts.csv"), 60_000_000, True, 60_000_000)
+        counts = pipeline | "Counts" >> ReadMeterCounts(load_version(str(tmp_path / "counts.csv")), follow=None)
         gathered = pipeline | beam.Create([1], reshuffle=False) | BatchRecords()
         assert [collection.element_type for collection in (replayed, gathered)] == [RecordBatch] * 2
         assert counts.element_type is MeterCountsVersion

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ami_beam.io.meter_counts_source import load_version
 from ami_beam.meter_counts import load
 from ami_beam.options import validate
 from ami_beam.run import _with_shards
@@ -38,7 +39,8 @@ def test_the_newest_count_of_a_transformer_decides(tmp_path: Path) -> None:
 def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     live = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", f"--meter_counts={counts(tmp_path, 'TR-1,900000,')}"]
     named = validate([*live, "--shards=7"])
-    assert _with_shards(*named).shards == 7
+    version = load_version(named[1].meter_counts)
+    assert _with_shards(*named, version).shards == 7
     with caplog.at_level(logging.INFO):
-        assert _with_shards(*validate(live)).shards == 256
+        assert _with_shards(*validate(live), version).shards == 256
     assert "--shards=256" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -28,6 +29,15 @@ def load_version(path: str, max_receipt_delay: int | None = None) -> MeterCounts
     return meter_counts.pack(meter_counts.load(path, max_receipt_delay), time.time_ns() // 1_000)
 
 
+@dataclass(frozen=True)
+class FollowedFile:
+    """A file of meter counts that is looked at every `refresh` microseconds; `max_receipt_delay` as `load` has it."""
+
+    path: str
+    refresh: int
+    max_receipt_delay: int | None = None
+
+
 class LoadMeterCounts(beam.DoFn):
     """On every impulse, the table if its content changed; never fails a running job.
 
@@ -35,11 +45,9 @@ class LoadMeterCounts(beam.DoFn):
     not loaded any yet falls back on `initial`, the one loaded when the graph was built.
     """
 
-    def __init__(
-        self, path: str, max_receipt_delay: int | None = None, initial: MeterCountsVersion | None = None
-    ) -> None:
-        self._path = path
-        self._max_receipt_delay = max_receipt_delay
+    def __init__(self, file: FollowedFile, initial: MeterCountsVersion | None = None) -> None:
+        self._path = file.path
+        self._max_receipt_delay = file.max_receipt_delay
         self._initial = initial
         self._last_content = b""
         self._last_version = ""
@@ -73,27 +81,25 @@ class LoadMeterCounts(beam.DoFn):
 class ReadMeterCounts(beam.PTransform):
     """PCollection[MeterCountsVersion] in the global window; its last element is the current table.
 
-    Loads the file when it is made, so that a bad one stops a run before it starts (MeterCountsError). Bounded: that
-    one version. Unbounded: the file is looked at every `refresh` microseconds.
+    Bounded (without `follow`): `initial`, which was loaded before the run, so that a bad file stops it there.
+    Unbounded: the versions of the file that is followed; `initial` stands in where a worker cannot load it.
     """
 
-    def __init__(self, path: str, refresh: int, bounded: bool, max_receipt_delay: int | None = None) -> None:
+    def __init__(self, initial: MeterCountsVersion, follow: FollowedFile | None) -> None:
         super().__init__()
-        self._path = path
-        self._refresh = refresh
-        self._bounded = bounded
-        self._max_receipt_delay = max_receipt_delay
-        self.initial = load_version(path, max_receipt_delay)
+        self._initial = initial
+        self._follow = follow
 
     def expand(self, pbegin: Any) -> beam.PCollection[MeterCountsVersion]:
-        if self._bounded:
-            return pbegin | beam.Create([self.initial], reshuffle=False).with_output_types(MeterCountsVersion)
+        if self._follow is None:
+            return pbegin | beam.Create([self._initial], reshuffle=False).with_output_types(MeterCountsVersion)
         # a large table would make the job graph too large for its runner
-        embedded = self.initial if len(self.initial.payload) <= _MAX_EMBEDDED else None
-        load = LoadMeterCounts(self._path, self._max_receipt_delay, embedded)
+        embedded = self._initial if len(self._initial.payload) <= _MAX_EMBEDDED else None
+        load = LoadMeterCounts(self._follow, embedded)
+        seconds = self._follow.refresh / MICROS_PER_SECOND
         return (
             pbegin
-            | PeriodicImpulse(start_timestamp=Timestamp.now(), fire_interval=self._refresh / MICROS_PER_SECOND)
+            | PeriodicImpulse(start_timestamp=Timestamp.now(), fire_interval=seconds)
             | "Load" >> beam.ParDo(load).with_output_types(MeterCountsVersion)
             | beam.WindowInto(
                 GlobalWindows(), trigger=Repeatedly(AfterCount(1)), accumulation_mode=AccumulationMode.DISCARDING
@@ -106,15 +112,15 @@ class PolledMeterCounts:
 
     Stands in for the side input in streaming jobs on Flink, whose portable runner cannot checkpoint a job that has
     one: it stores the values under the coder of windowed values, and the first checkpoint fails with "[B cannot be cast
-    to WindowedValue" (seen with 2.70). The file is looked at every `refresh` microseconds of wall-clock time, when an
-    element asks. The rules are those of `LoadMeterCounts`: a bad file leaves the last good table in use.
+    to WindowedValue" (seen with 2.70). The file is looked at when an element asks and the refresh time has passed by
+    the wall clock. The rules are those of `LoadMeterCounts`: a bad file leaves the last good table in use.
     """
 
-    def __init__(self, path: str, refresh: int, max_receipt_delay: int | None = None) -> None:
-        self._arguments = path, refresh, max_receipt_delay
-        self._refresh = refresh / MICROS_PER_SECOND
-        self._version = load_version(path, max_receipt_delay)
-        self._load = LoadMeterCounts(path, max_receipt_delay)
+    def __init__(self, initial: MeterCountsVersion, follow: FollowedFile) -> None:
+        self._file = follow
+        self._refresh = follow.refresh / MICROS_PER_SECOND
+        self._version = initial
+        self._load = LoadMeterCounts(follow)
         self._looked = time.monotonic()
 
     def __iter__(self) -> Iterator[MeterCountsVersion]:
@@ -136,5 +142,4 @@ class PolledMeterCounts:
         # The clock of another process means nothing here: look at the first chance.
         self._looked = -float("inf")
         if self._version is None:
-            path, _, max_receipt_delay = self._arguments
-            self._version = load_version(path, max_receipt_delay)
+            self._version = load_version(self._file.path, self._file.max_receipt_delay)

@@ -203,7 +203,7 @@ class TopicReader(UnboundedReader):
 
     def start(self) -> bool:
         self._consumer = self._source.consumer()
-        self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
+        self._assign()
         # The first poll after an assignment comes back with nothing while the consumer connects.
         deadline = time.monotonic() + START_SECONDS
         while not self._read(GATHER_SECONDS):
@@ -235,6 +235,11 @@ class TopicReader(UnboundedReader):
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+
+    def _assign(self) -> None:
+        """Read on from the positions."""
+        assert self._consumer is not None
+        self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
 
     def _all(self) -> list[Position]:
         return [self._positions[partition] for partition in sorted(self._positions)]
@@ -334,7 +339,7 @@ class TopicReader(UnboundedReader):
             )  # fmt: skip
             self._positions[partition] = msgspec.structs.replace(position, next_offset=low)
             # All of them: a partition whose fetching has failed cannot be moved by seek.
-            self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
+            self._assign()
         elif error.fatal() or code in _HOPELESS:
             raise KafkaException(error)
         else:

@@ -72,7 +72,7 @@ def fetch(name: str) -> list[Path]:
     artefacts = read_lock(name)
     missing = [artefact for artefact in artefacts if not _is_valid(cache / artefact.path, artefact)]
     if missing:
-        with _exclusive(cache):
+        with exclusive(cache):
             # Another process may have fetched them while this one waited for the cache.
             missing = [artefact for artefact in missing if not _is_valid(cache / artefact.path, artefact)]
             _download_all(name, missing, cache)
@@ -85,8 +85,8 @@ def class_path(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive(cache: Path) -> Iterator[None]:
-    """One downloading process at a time: two would write the same .part file. The kernel frees it after a crash."""
+def exclusive(cache: Path) -> Iterator[None]:
+    """One downloading process at a time in a cache, which is made if needed. The kernel frees it after a crash."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".downloading").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
