@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -126,7 +127,16 @@ class TopicSource(UnboundedSource):
         """(partition, offset), empty before `split`."""
 
     def __reduce__(self) -> tuple[type[TopicSource], tuple[Any, ...]]:
-        return TopicSource, (self.topic, self.config, self.start, self.starts)
+        return TopicSource, self._fields()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TopicSource) and self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.topic, self.config, self.start, self.starts
 
     def consumer(self) -> Consumer:
         """A new consumer that commits nothing and stops at nothing."""
@@ -196,13 +206,37 @@ class TopicReader(UnboundedReader):
         self._topic = source.topic
         self._positions = {each.partition: each for each in positions}
         self._consumer: Consumer | None = None
+        self._use: _TopicUse | None = None
         self._batch: RecordBatch | None = None
         self._timestamp = MIN_TIMESTAMP
-        self._topic_in_use = False
-        self._asked_at = 0.0
 
     def start(self) -> bool:
+        if self._take_over():
+            return self._read(GATHER_SECONDS)
+        return self._connect()
+
+    def advance(self) -> bool:
+        if self._consumer is None and not self._take_over():
+            # Another reader went on from here, and a failure has brought the work back to this one.
+            return self._connect()
+        return self._read(GATHER_SECONDS)
+
+    def _take_over(self) -> bool:
+        """Go on with the consumer of the reader that stopped where this one begins, if this process has it."""
+        with _owners_lock:
+            owner = _owners.get(self._source)
+            if owner is None or owner._consumer is None or owner._positions != self._positions:
+                return False
+            self._consumer, owner._consumer = owner._consumer, None
+            self._use = owner._use
+            _owners[self._source] = self
+            return True
+
+    def _connect(self) -> bool:
         self._consumer = self._source.consumer()
+        self._use = _TopicUse(self._consumer, self._topic)
+        with _owners_lock:
+            _owners[self._source] = self
         self._assign()
         # The first poll after an assignment comes back with nothing while the consumer connects.
         deadline = time.monotonic() + START_SECONDS
@@ -210,9 +244,6 @@ class TopicReader(UnboundedReader):
             if self._caught_up_everywhere() or time.monotonic() > deadline:
                 return False
         return True
-
-    def advance(self) -> bool:
-        return self._read(GATHER_SECONDS)
 
     def get_current(self) -> RecordBatch:
         assert self._batch is not None
@@ -226,15 +257,18 @@ class TopicReader(UnboundedReader):
         marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
         if marks:
             return Timestamp(micros=min(marks))
-        return Timestamp(micros=now) if self._others_in_use() else MIN_TIMESTAMP
+        return Timestamp(micros=now) if self._use is not None and self._use.has_held_a_record() else MIN_TIMESTAMP
 
     def get_checkpoint_mark(self) -> Positions:
         return Positions(tuple(self._all()))
 
     def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+        with _owners_lock:
+            if _owners.get(self._source) is self:
+                del _owners[self._source]
+            consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     def _assign(self) -> None:
         """Read on from the positions."""
@@ -256,7 +290,8 @@ class TopicReader(UnboundedReader):
         return position.record_time
 
     def _caught_up(self, position: Position) -> bool:
-        assert self._consumer is not None
+        if self._consumer is None:
+            return False
         partition = TopicPartition(self._topic, position.partition)
         # As of the last fetch: costs no request. Negative before the first one.
         _, high = self._consumer.get_watermark_offsets(partition, cached=True)
@@ -264,21 +299,6 @@ class TopicReader(UnboundedReader):
 
     def _caught_up_everywhere(self) -> bool:
         return all(self._caught_up(each) for each in self._positions.values())
-
-    def _others_in_use(self) -> bool:
-        """Whether any partition of the topic has held a record; asked now and then until one has."""
-        if not self._topic_in_use and time.monotonic() - self._asked_at >= EMPTY_CHECK_SECONDS:
-            self._asked_at = time.monotonic()
-            assert self._consumer is not None
-            try:
-                metadata = self._consumer.list_topics(self._topic, timeout=METADATA_SECONDS).topics[self._topic]
-                self._topic_in_use = any(
-                    self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), METADATA_SECONDS)[1]
-                    for partition in metadata.partitions
-                )
-            except KafkaException as error:
-                _log.warning("Topic %s: %s", self._topic, error)
-        return self._topic_in_use
 
     def _read(self, timeout: float) -> bool:
         """Take the next batch; False when there is none now."""
@@ -345,6 +365,35 @@ class TopicReader(UnboundedReader):
         else:
             _log.warning("Topic %s: %s; the consumer goes on by itself.", self._topic, error.str())
 
+
+class _TopicUse:
+    """Whether any partition of a topic has held a record: asked now and then until one has."""
+
+    def __init__(self, consumer: Consumer, topic: str):
+        self._consumer = consumer
+        self._topic = topic
+        self._known = False
+        self._asked_at = -EMPTY_CHECK_SECONDS
+
+    def has_held_a_record(self) -> bool:
+        if not self._known and time.monotonic() - self._asked_at >= EMPTY_CHECK_SECONDS:
+            self._asked_at = time.monotonic()
+            try:
+                metadata = self._consumer.list_topics(self._topic, timeout=METADATA_SECONDS).topics[self._topic]
+                self._known = any(
+                    self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), METADATA_SECONDS)[1]
+                    for partition in metadata.partitions
+                )
+            except KafkaException as error:
+                _log.warning("Topic %s: %s", self._topic, error)
+        return self._known
+
+
+# Beam keeps a waiting reader in the step's instance that read last, and gives the next bundle to any instance: without
+# this, a job with two of them would connect anew for almost every bundle.
+_owners: dict[TopicSource, TopicReader] = {}
+"""The reader that has the consumer of a source, in this process."""
+_owners_lock = threading.Lock()
 
 _HOPELESS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,

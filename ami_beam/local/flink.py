@@ -44,7 +44,7 @@ class LocalFlink:
     jobs that ask for them (`checkpoint_seconds`).
     """
 
-    def __init__(self, heap: str = "1g", expansion_heap: str = "256m") -> None:
+    def __init__(self, heap: str = "3g", expansion_heap: str = "256m") -> None:
         self._heap = heap
         self._expansion_heap = expansion_heap
         self._processes: list[process.ChildProcess] = []
