@@ -11,13 +11,15 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+import grpc
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 
@@ -43,6 +45,8 @@ _log = logging.getLogger("ami_beam.run")
 CHECKPOINT_SECONDS = 10
 MAX_BUNDLE_MILLIS = 500
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
+_MAX_PARALLELISM = 8
+"""On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
 
 class Stopped(BaseException):
@@ -152,9 +156,19 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         yield Runner(tuple(arguments), None)
         return
     _log.info("Starting a local Flink (name a cluster with --flink_master).")
-    with LocalFlink() as flink:
+    lost: list[str] = []
+
+    def worker_lost(reason: str) -> None:
+        lost.append(reason)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with LocalFlink(heap=None, on_worker_lost=worker_lost) as flink:
+        workers = _parallelism(arguments)
         local = flink.pipeline_args(
-            checkpoint_seconds=None if plan.bounded else CHECKPOINT_SECONDS, bundle_milliseconds=MAX_BUNDLE_MILLIS
+            workers,
+            checkpoint_seconds=None if plan.bounded else CHECKPOINT_SECONDS,
+            bundle_milliseconds=MAX_BUNDLE_MILLIS,
+            worker_processes=workers if workers > 1 else 0,
         )
         if plan.bounded:
             local.remove("--streaming")
@@ -162,7 +176,18 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]
         needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
-        yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
+        try:
+            yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
+        except Stopped:
+            if lost:
+                raise StartError(f"{lost[0]}; start the run again") from None
+            raise
+
+
+def _parallelism(arguments: Sequence[str]) -> int:
+    """As given, else one for every processor that this process may use."""
+    given = PipelineOptions(list(arguments)).view_as(FlinkRunnerOptions).parallelism
+    return given if given > 0 else min(len(os.sched_getaffinity(0)), _MAX_PARALLELISM)
 
 
 def _run(
@@ -188,6 +213,8 @@ def _run(
         # A second signal ends the process at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        # Beam's threads would each tell of the connections that end.
+        threading.excepthook = _without_lost_connections
         with contextlib.suppress(Exception):
             result.cancel()
         raise
@@ -196,6 +223,11 @@ def _run(
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _without_lost_connections(error: threading.ExceptHookArgs) -> None:
+    if not isinstance(error.exc_value, grpc.RpcError):
+        threading.__excepthook__(error)
 
 
 def _report_metrics(result: Any) -> None:

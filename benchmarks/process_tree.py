@@ -66,6 +66,21 @@ def rss_bytes(root: int) -> int:
     return total
 
 
+def peak_bytes_by_process(root: int) -> dict[str, int]:
+    """The most memory each living process of the tree ever had, by its program and the module or class it runs."""
+    peaks: dict[str, int] = {}
+    for pid in sorted(_tree(root)):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+        name = next((word for word in words if word.startswith(("ami_beam.", "org.apache."))), words[0])
+        peaks[f"{name.rpartition('.')[2]} {pid}"] = peak
+    return peaks
+
+
 class PeakMemory:
     """`with PeakMemory(pid) as memory:` samples the tree's memory; `memory.peak` is the greatest sum in bytes."""
 

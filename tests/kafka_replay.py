@@ -134,6 +134,20 @@ class Run:
         if self._process.poll() is not None:
             raise AssertionError(f"run ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
 
+    def workers(self) -> list[int]:
+        """Process ids of its worker processes."""
+        found = subprocess.run(
+            ["pgrep", "-f", "-P", str(self._process.pid), "ami_beam.worker"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return [int(word) for word in found.stdout.split()]
+
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
+
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         if self._process.poll() is None:

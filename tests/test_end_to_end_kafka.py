@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -36,8 +38,10 @@ def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: floa
 
 
 @pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
-@pytest.mark.parametrize("kafka_io", ["beam", "native"])
-def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path, kafka_io: str) -> None:
+@pytest.mark.parametrize(("kafka_io", "parallelism"), [("beam", 1), ("beam", 2), ("native", 1), ("native", 2)])
+def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(
+    tmp_path: Path, kafka_io: str, parallelism: int
+) -> None:
     counts = SIMBENCH / "transformer_meter_count.csv"
     paths = {READS: SIMBENCH / "reads.jsonl.gz", EVENTS: SIMBENCH / "events.jsonl.gz"}
     with KafkaBroker() as broker:
@@ -45,7 +49,8 @@ def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(tmp_path: Path
         shift = shift_to_now(paths.values())
         published = {topic: publish(broker, topic, path, shift) for topic, path in paths.items()}
         outputs = Outputs(broker, tmp_path / "out")
-        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", f"--kafka_io={kafka_io}"]
+        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
+        arguments += [f"--kafka_io={kafka_io}", f"--parallelism={parallelism}"]
         run = Run([f"--bootstrap_servers={broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
         compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
         report = ""
@@ -82,6 +87,31 @@ def accepted(topic: str, path: Path) -> int:
     )
     decoder = ReadDecoder(Settings()) if topic == READS else EventDecoder(Settings())
     return len(decoder.decode_carefully(batch, None)[0])
+
+
+def test_a_run_that_loses_a_worker_ends_and_says_so(tmp_path: Path) -> None:
+    counts = tmp_path / "counts.csv"
+    counts.write_text("transformer_id,total_meters\nT1,1\n")
+    with KafkaBroker() as broker:
+        create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
+        outputs = Outputs(broker, tmp_path / "out")
+        arguments = ["--runner=FlinkRunner", f"--meter_counts={counts}", "--kafka_io=native", "--parallelism=2"]
+        arguments += [f"--bootstrap_servers={broker.bootstrap_servers}", "--start=earliest"]
+        run = Run(arguments, tmp_path / "run.log")
+        Live(broker).send(b"not json")
+        try:
+            wait_for(run, outputs, lambda: bool(outputs.rows["ami.deadletter"]))
+            workers = run.workers()
+            assert len(workers) == 2
+            os.kill(workers[0], signal.SIGKILL)
+            assert run.wait(30) == 1
+        finally:
+            run.stop()
+            outputs.close()
+        last = run.log.read_text().splitlines()[-1]
+        assert last.startswith("ami_beam.run: worker ")
+        assert "was killed by signal 9" in last
+        assert not Path(f"/proc/{workers[1]}").exists()
 
 
 class Live:

@@ -1,6 +1,7 @@
 """An embedded Flink for tests and demonstrations: Beam's job server in one JVM, gone at the end.
 
-Each job runs in a Flink of its own inside that JVM; Python code runs in the submitting process (LOOPBACK). The
+Each job runs in a Flink of its own inside that JVM; Python code runs in worker processes, or in the submitting process
+(LOOPBACK). The
 expansion service, which only pipelines with Kafka's Java connector need, is a second JVM that starts when its address
 is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays idle on
 Flink.
@@ -16,6 +17,7 @@ import json
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,7 @@ from typing import Protocol, Self
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from ami_beam.local import jars, java, process
+from ami_beam.local import jars, java, process, workers
 
 _START_ATTEMPTS = 3
 _START_SECONDS = 90.0
@@ -41,10 +43,13 @@ class LocalFlink:
     """`with LocalFlink() as flink:` gives a job server; `flink.pipeline_args()` are the options that run a job on it.
 
     Checkpoints are stored in a temporary directory, which `stop` removes with everything else, and are taken only by
-    jobs that ask for them (`checkpoint_seconds`).
+    jobs that ask for them (`checkpoint_seconds`). `on_worker_lost` is that of `Workers`. Without `heap` Flink's JVM
+    may take a quarter of the machine's memory.
     """
 
-    def __init__(self, heap: str = "3g", expansion_heap: str = "256m") -> None:
+    def __init__(
+        self, heap: str | None = "1g", expansion_heap: str = "256m", on_worker_lost: Callable[[str], None] | None = None
+    ) -> None:
         self._heap = heap
         self._expansion_heap = expansion_heap
         self._processes: list[process.ChildProcess] = []
@@ -52,6 +57,7 @@ class LocalFlink:
         self._class_path = ""
         self._expansion_service = ""
         self._lock = threading.Lock()
+        self._workers = workers.Workers(on_worker_lost)
         self._rest_ports = range(0)
         self.job_endpoint = ""
 
@@ -65,12 +71,12 @@ class LocalFlink:
 
     @property
     def pids(self) -> list[int]:
-        """The job server's, and the expansion service's once it has been started."""
-        return [each.pid for each in self._processes]
+        """The job server's, the expansion service's once it has been started, and those of the jobs' workers."""
+        return [*(each.pid for each in self._processes), *self._workers.pids]
 
     @property
     def logs(self) -> list[Path]:
-        return [each.log for each in self._processes]
+        return [each.log for each in self._processes if each.log is not None]
 
     @property
     def checkpoints(self) -> Path:
@@ -86,13 +92,23 @@ class LocalFlink:
             return self._expansion_service
 
     def pipeline_args(
-        self, parallelism: int = 1, checkpoint_seconds: float | None = None, bundle_milliseconds: int = 100
+        self,
+        parallelism: int = 1,
+        checkpoint_seconds: float | None = None,
+        bundle_milliseconds: int = 100,
+        worker_processes: int = 0,
     ) -> list[str]:
-        """The pipeline options that run a streaming job here, with bundles short enough for tests of streams."""
+        """The pipeline options that run a streaming job here, with bundles short enough for tests of streams.
+
+        Without worker processes the submitting process runs the Python code, on one core whatever the parallelism.
+        """
+        environment = (
+            self._workers.pipeline_args(worker_processes) if worker_processes else ["--environment_type=LOOPBACK"]
+        )
         arguments = [
             "--runner=PortableRunner",
             f"--job_endpoint={self.job_endpoint}",
-            "--environment_type=LOOPBACK",
+            *environment,
             "--streaming",
             f"--parallelism={parallelism}",
             # Beam spells it so. The default of a second is added by every stage that an element passes.
@@ -136,6 +152,7 @@ class LocalFlink:
         self._rest_ports = range(first, first + _MAX_JOBS)
         (directory / "conf" / "config.yaml").write_text(_configuration(directory, self._rest_ports), encoding="utf-8")
         try:
+            self._workers.start()
             self.job_endpoint = self._start("the Flink job server", 2, self._job_server_command)
         except BaseException:
             self.stop()
@@ -143,7 +160,9 @@ class LocalFlink:
         return self
 
     def stop(self) -> None:
-        """Ends every job and both JVMs and removes the temporary directory. May be called twice."""
+        """Ends every job, its workers and both JVMs and removes the temporary directory. May be called twice."""
+        # The workers first: they would tell at length of a Flink that is gone.
+        self._workers.stop()
         for each in reversed(self._processes):
             each.stop()
         self._processes.clear()
@@ -207,10 +226,11 @@ class LocalFlink:
             "--experiments=use_deprecated_read",
         ]
 
-    def _jvm(self, directory: Path, heap: str) -> list[str | Path]:
+    def _jvm(self, directory: Path, heap: str | None) -> list[str | Path]:
         return [
             java.find_java(),
-            *("-XX:+UseSerialGC", f"-Xmx{heap}", "-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory / 'tmp'}"),
+            *([f"-Xmx{heap}"] if heap else []),
+            *("-XX:+UseSerialGC", "-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory / 'tmp'}"),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", self._class_path),
         ]
 

@@ -32,16 +32,17 @@ _POLL_SECONDS = 0.1
 
 
 class StartError(RuntimeError):
-    """A child ended, or was not ready in time; the message holds the end of its log."""
+    """A child ended, or was not ready in time; the message says so, with the end of its log."""
 
 
 class ChildProcess:
     """A running command. `stop` is idempotent, and the end of the interpreter calls it.
 
-    Standard output and errors go to `log`, which is created, and which the caller removes.
+    Standard output and errors go to `log`, which is created, and which the caller removes; without one to this
+    process's standard error.
     """
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path | None) -> None:
         self.name = name
         self.log = log
         guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *map(str, command)]
@@ -55,6 +56,10 @@ class ChildProcess:
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Returns the exit code once it has ended; that of a signal is negative."""
+        return self._process.wait()
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Returns once `ready()` is true; raises StartError when the child ends first, or is stopped as time is up."""
@@ -82,6 +87,8 @@ class ChildProcess:
 
     def log_tail(self) -> str:
         """The last lines of the log, for an error message."""
+        if self.log is None:
+            return "(see above)"
         try:
             data = self.log.read_bytes()[-_TAIL_BYTES:]
         except OSError as error:
@@ -111,12 +118,14 @@ class _Starter:
     """Starts processes from one thread, which ends only with the interpreter: the guard is bound to that thread."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[tuple[list[str], Path, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[list[str], Path | None, Future[subprocess.Popen[bytes]]]] = (
+            queue.SimpleQueue()
+        )
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._lock = threading.Lock()
 
-    def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    def start(self, command: list[str], log: Path | None) -> subprocess.Popen[bytes]:
         with self._lock:
             # Threads do not survive a fork; a forked process needs one of its own.
             if self._thread is None or self._pid != os.getpid():
@@ -131,7 +140,8 @@ class _Starter:
         while True:
             command, log, future = self._requests.get()
             try:
-                with log.open("ab") as output:
+                # Number 2, not sys.stderr, which may have been replaced by something that is no file.
+                with open(2, "ab", closefd=False) if log is None else log.open("ab") as output:
                     process = subprocess.Popen(
                         command,
                         stdin=subprocess.DEVNULL,
