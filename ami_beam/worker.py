@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # Its start and its connections say nothing to an operator.
     logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
+    logging.getLogger("apache_beam.runners.worker.sdk_worker_main").setLevel(logging.ERROR)
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     # It tells of every option that is not Beam's.
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)

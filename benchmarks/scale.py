@@ -36,6 +36,8 @@ _WARM_UP_WINDOWS = 15
 _QUIET_CORES = 0.3
 _QUIET_SECONDS = 3.0
 _STATE_SECONDS = 25.0
+_IDLE_SECONDS = 15.0
+_MEASURED_READS = 1_000_000
 _PATIENCE_SECONDS = 900.0
 _LOW_VOLTAGE, _SILENT = 0, 1
 """Of twenty transformers, the one whose voltage is low and the one half of whose meters are silent."""
@@ -52,13 +54,16 @@ class Scale:
     """The figures of one number of meters. Seconds are of the wall clock, memory is each process's own peak."""
 
     meters: int
-    reads: int
+    windows: int
+    """How many were measured, one after another: more of fewer meters, so that there is something to measure."""
     cpu_s_per_million: float
-    """From the first read to the last alert, of all processes but the broker."""
+    """From the first read to the last alert, of all processes but the broker, beyond what they take at rest."""
+    idle_cores: float
+    """What they take at rest."""
     reads_per_s: float
     """From when the reads are visible until all processes are at rest."""
     last_alert_s: float
-    """From when the record that moves the watermark is published."""
+    """From when the record that moves the watermark is published; the longest of the windows."""
     alerts: int
     state_bytes_per_read: float
     """What the window adds to Flink's checkpoint."""
@@ -159,13 +164,16 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
     # The last window's reads, and the record that makes it due, lie in the past by now.
     last = int(time.time() - DUE - 60) // WINDOW * WINDOW
     warm_up = min(meters, _WARM_UP_METERS)
+    windows, wanted = max(1, min(10, _MEASURED_READS // meters)), alerts_of(meters)
+    # The end of the last warm-up window.
+    first = last - windows * WINDOW
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-scale-") as directory:
         for topic in (READS, EVENTS, *OUTPUT_TOPICS):
             broker.create_topic(topic, PARTITIONS)
         counts = Path(directory) / "counts.csv"
         with counts.open("w") as file:
             file.write("transformer_id,total_meters,effective_from\n")
-            since = format_instant((last - WINDOW) * MICROS_PER_SECOND + 1)
+            since = format_instant(first * MICROS_PER_SECOND + 1)
             for transformer in range(meters // METERS_PER_TRANSFORMER):
                 known = transformer < warm_up // METERS_PER_TRANSFORMER
                 file.write(f"TR-{transformer:06d},{METERS_PER_TRANSFORMER},{'' if known else since}\n")
@@ -174,35 +182,62 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
         place = Place(broker.bootstrap_servers, counts, "")
         try:
             with Running(system, place, log) as process, PeakMemory(process.pid) as memory:
-                for number in range(_WARM_UP_WINDOWS, 0, -1):
-                    feed.prepare(reads_of(last - number * WINDOW, warm_up))
+                for window_end in range(first - (_WARM_UP_WINDOWS - 1) * WINDOW, first + 1, WINDOW):
+                    feed.prepare(reads_of(window_end, warm_up))
                     feed.show()
-                    _make_due(feed, last - number * WINDOW)
-                alerts.until(last - WINDOW, alerts_of(warm_up), process)
+                    _make_due(feed, window_end)
+                alerts.until(first, alerts_of(warm_up), process)
                 _say(f"  warm after {warm_up * _WARM_UP_WINDOWS:,} reads")
-                reads = feed.prepare(reads_of(last, meters))
-                time.sleep(_STATE_SECONDS)
-                state_before = _checkpoint_bytes(process.pid)
-                cpu_before, shown = cpu_seconds(process.pid), time.monotonic()
-                feed.show()
-                at_rest = _until_at_rest(process)
-                rate = reads / (at_rest - shown)
-                cpu_reading = cpu_seconds(process.pid) - cpu_before
-                _say(f"  read at {rate:,.0f} reads/s")
-                time.sleep(_STATE_SECONDS)
-                state = _checkpoint_bytes(process.pid) - state_before
-                cpu_before, moved = cpu_seconds(process.pid), time.monotonic()
-                _make_due(feed, last)
-                wanted = alerts_of(meters)
-                last_alert = alerts.until(last, wanted, process) - moved
-                _until_at_rest(process)
-                cpu = cpu_reading + cpu_seconds(process.pid) - cpu_before
+                idle = _IdleCost(process)
+                cpu, reads, reading_s, delays, state = 0.0, 0, 0.0, [], 0.0
+                for window_end in range(last - (windows - 1) * WINDOW, last + 1, WINDOW):
+                    published = feed.prepare(reads_of(window_end, meters))
+                    reads += published
+                    state_before = _checkpoint_bytes(process.pid)
+                    idle.begin()
+                    shown = time.monotonic()
+                    feed.show()
+                    at_rest = _until_at_rest(process)
+                    reading_s += at_rest - shown
+                    cpu += idle.more()
+                    _say(f"  read at {published / (at_rest - shown):,.0f} reads/s")
+                    if not state:
+                        time.sleep(_STATE_SECONDS)
+                        state = (_checkpoint_bytes(process.pid) - state_before) / published
+                    idle.begin()
+                    moved = time.monotonic()
+                    _make_due(feed, window_end)
+                    delays.append(alerts.until(window_end, wanted, process) - moved)
+                    _until_at_rest(process)
+                    cpu += idle.more()
+                    _say(f"  the last alert after {delays[-1]:.1f} s")
                 peaks = {name: peak // 1_000_000 for name, peak in peak_bytes_by_process(process.pid).items()}
         finally:
             alerts.close()
         return Scale(
-            meters, reads, cpu / reads * 1e6, rate, last_alert, wanted, state / reads, peaks, memory.peak // 1_000_000
-        )
+            meters, windows, cpu / reads * 1e6, idle.cores, reads / reading_s, max(delays), wanted, state, peaks,
+            memory.peak // 1_000_000,
+        )  # fmt: skip
+
+
+class _IdleCost:
+    """CPU time beyond what the same processes take when nothing is to be done, which is measured for 15 s first."""
+
+    def __init__(self, process: Running) -> None:
+        self._pid = process.pid
+        self._cpu, self._at = 0.0, 0.0
+        self.cores = 0.0
+        _until_at_rest(process)
+        self.begin()
+        time.sleep(_IDLE_SECONDS)
+        self.cores = self.more() / _IDLE_SECONDS
+
+    def begin(self) -> None:
+        self._cpu, self._at = cpu_seconds(self._pid), time.monotonic()
+
+    def more(self) -> float:
+        """CPU seconds since `begin`."""
+        return cpu_seconds(self._pid) - self._cpu - self.cores * (time.monotonic() - self._at)
 
 
 def _make_due(feed: Feed, window_end: int) -> None:
@@ -258,13 +293,16 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps(results))
         return 0
-    print("| meters | CPU-s per million | reads/s | last alert after | alerts | state bytes a read | peak MB |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| meters | CPU-s per million | idle cores | reads/s | last alert after | alerts | state bytes a read"
+        " | peak MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for row in results:
         print(
-            f"| {row['meters']:,} | {row['cpu_s_per_million']:.2f} | {row['reads_per_s']:,.0f} |"
-            f" {row['last_alert_s']:.1f} s | {row['alerts']:,} | {row['state_bytes_per_read']:.1f} |"
-            f" {row['peak_sum_mb']:,} |"
+            f"| {row['meters']:,} | {row['cpu_s_per_million']:.2f} | {row['idle_cores']:.2f} |"
+            f" {row['reads_per_s']:,.0f} | {row['last_alert_s']:.1f} s | {row['alerts']:,} |"
+            f" {row['state_bytes_per_read']:.1f} | {row['peak_sum_mb']:,} |"
         )
     return 0
 

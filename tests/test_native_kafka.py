@@ -242,3 +242,50 @@ def test_a_refused_record_fails_the_bundle_and_the_next_attempt_has_a_new_produc
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = pipeline | beam.Create([(b"k", b"again")]) | WriteTopicNatively(topic, config)
     assert written(kafka_broker, topic) == [(b"k", b"again")]
+
+
+def test_markers_of_transactions_are_no_records_that_are_owed(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    """Else a head-end that publishes in transactions would hold the watermark at its last record for ever."""
+    now = int(time.time() * 1000)
+    producer = Producer({"bootstrap.servers": kafka_broker.bootstrap_servers, "transactional.id": topic})
+    producer.init_transactions(SECONDS)
+    producer.begin_transaction()
+    for partition in (0, 1):
+        producer.produce(topic, b"0", b"k", partition, timestamp=now - HOUR)
+    producer.commit_transaction(SECONDS)
+    read = reading(readers, whole(source(kafka_broker, topic)))
+    assert len(read.take(2)) == 2
+    until = time.monotonic() + SECONDS
+    while read.reader.get_watermark().micros == (now - HOUR) * 1000 and time.monotonic() < until:
+        read.nothing()
+    first = read.reader.get_watermark()
+    time.sleep(0.5)
+    assert 400_000 < read.reader.get_watermark().micros - first.micros < 5_000_000
+
+
+def test_a_reader_that_goes_on_from_a_checkpoint_takes_the_consumer_over(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(kafka_broker, topic, 0, [HOUR] * 3)
+    connections = []
+    connect = TopicSource.consumer
+    monkeypatch.setattr(TopicSource, "consumer", lambda self: connections.append(self) or connect(self))
+    read_by = whole(source(kafka_broker, topic))
+    connections.clear()
+    first = reading(readers, read_by)
+    assert [value for *_, value in first.take(3)] == [b"0", b"1", b"2"]
+    mark = first.reader.get_checkpoint_mark()
+    publish(kafka_broker, topic, 0, [HOUR] * 2, "later-")
+    # Beam gives the rest to another instance of the step, which has decoded source and checkpoint.
+    second = reading(readers, pickle.loads(pickle.dumps(read_by)), mark)
+    later = [b"later-0", b"later-1"]
+    assert [value for *_, value in second.take(2)] == later
+    assert len(connections) == 1
+    # After a failure Beam may give the same checkpoint to the instance that waits with it.
+    assert [value for *_, value in first.take(2)] == later
+    assert len(connections) == 2
+    first.reader.close()
+    second.reader.close()
+    assert [value for *_, value in reading(readers, read_by, mark).take(2)] == later

@@ -149,6 +149,8 @@ class TopicSource(UnboundedSource):
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
+                # Told by an event, because the offsets behind the last record may be markers of transactions.
+                "enable.partition.eof": True,
             }
         )
 
@@ -345,7 +347,11 @@ class TopicReader(UnboundedReader):
         """Go on after what passes by itself, tell of lost records, fail where an operator must act."""
         error: KafkaError = message.error()
         code = error.code()
-        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        if code == KafkaError._PARTITION_EOF:
+            position = self._positions[message.partition()]
+            if position.next_offset < message.offset():
+                self._positions[message.partition()] = msgspec.structs.replace(position, next_offset=message.offset())
+        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             assert self._consumer is not None
             partition = message.partition()
             position = self._positions[partition]
