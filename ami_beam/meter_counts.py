@@ -60,6 +60,7 @@ class MeterCounts:
     def __init__(self, versions: dict[str, tuple[MeterCount, ...]]) -> None:
         self._versions = versions
         self._shards: dict[int, list[list[str]]] = {}
+        self._receipt_delays: dict[int, tuple[int, ...]] = {}
 
     @classmethod
     def from_rows(cls, rows: Iterable[MeterCount]) -> MeterCounts:
@@ -96,8 +97,13 @@ class MeterCounts:
 
     def receipt_delays(self, default: int) -> tuple[int, ...]:
         """The distinct receipt delays in use, ascending; `default` stands for the rows without their own."""
-        rows = (row for several in self._versions.values() for row in several)
-        return tuple(sorted({default if row.receipt_delay is None else row.receipt_delay for row in rows}))
+        # Asked for with every batch of reads.
+        delays = self._receipt_delays.get(default)
+        if delays is None:
+            rows = (row for several in self._versions.values() for row in several)
+            distinct = {default if row.receipt_delay is None else row.receipt_delay for row in rows}
+            delays = self._receipt_delays[default] = tuple(sorted(distinct))
+        return delays
 
 
 def effective(row: MeterCount) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import Lock
 from typing import Any
 
 import apache_beam as beam
@@ -113,33 +114,44 @@ class PolledMeterCounts:
     Stands in for the side input in streaming jobs on Flink, whose portable runner cannot checkpoint a job that has
     one: it stores the values under the coder of windowed values, and the first checkpoint fails with "[B cannot be cast
     to WindowedValue" (seen with 2.70). The file is looked at when an element asks and the refresh time has passed by
-    the wall clock. The rules are those of `LoadMeterCounts`: a bad file leaves the last good table in use.
+    the wall clock, once for all steps of a process. The rules are those of `LoadMeterCounts`: a bad file leaves the
+    last good table in use.
     """
 
     def __init__(self, initial: MeterCountsVersion, follow: FollowedFile) -> None:
         self._file = follow
-        self._refresh = follow.refresh / MICROS_PER_SECOND
-        self._version = initial
-        self._load = LoadMeterCounts(follow)
-        self._looked = time.monotonic()
+        # Each worker loads a large table by itself; it would make the job graph too large for its runner.
+        self._initial = initial if len(initial.payload) <= _MAX_EMBEDDED else None
 
     def __iter__(self) -> Iterator[MeterCountsVersion]:
+        with _followers_lock:
+            follower = _followers.get(self._file)
+            if follower is None:
+                follower = _followers[self._file] = _Follower(self._file, self._initial)
+            version = follower.current(self._initial)
+        yield version
+
+
+class _Follower:
+    """The newest good version of a file."""
+
+    def __init__(self, file: FollowedFile, initial: MeterCountsVersion | None) -> None:
+        self._refresh = file.refresh / MICROS_PER_SECOND
+        self._version = initial or load_version(file.path, file.max_receipt_delay)
+        self._load = LoadMeterCounts(file)
+        # The version may be as old as the job: look at the first chance.
+        self._looked = -float("inf")
+
+    def current(self, initial: MeterCountsVersion | None) -> MeterCountsVersion:
+        if initial is not None and initial.loaded_at > self._version.loaded_at:
+            # A later job of this process.
+            self._version = initial
         if time.monotonic() - self._looked >= self._refresh:
             self._looked = time.monotonic()
             for version in self._load.process(None):
                 self._version = version
-        yield self._version
+        return self._version
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        if len(self._version.payload) > _MAX_EMBEDDED:
-            # Each worker loads it by itself; a large table would make the job graph too large for its runner.
-            state["_version"] = None
-        return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        # The clock of another process means nothing here: look at the first chance.
-        self._looked = -float("inf")
-        if self._version is None:
-            self._version = load_version(self._file.path, self._file.max_receipt_delay)
+_followers: dict[FollowedFile, _Follower] = {}
+_followers_lock = Lock()
