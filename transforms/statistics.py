@@ -6,6 +6,7 @@ the reads. Minimum and maximum stay as they were sent.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,9 @@ from math import fsum
 import numpy as np
 
 from ami_beam.codecs.read_block import ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE, BlockColumns, PackedRead
+from ami_beam.read_columns import Flags
 from ami_beam.records import FeederStatistics
+from transforms.winners import Winners
 
 DECIMALS = 6
 
@@ -44,17 +47,22 @@ def measure(reads: Iterable[PackedRead]) -> Measured:
     )
 
 
-def measure_columns(columns: BlockColumns) -> dict[str, Measured] | None:
-    """By transformer what `measure` gives of its reads, at a fraction of the cost. None where two reads share a key.
+def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
+    """By transformer what `measure` gives of its winning reads, at a fraction of the cost where no two share a key.
 
     A key is (transformer, meter, interval_end): where each has one read, every read is a winner.
     """
     count, meters = len(columns), columns.meter_id
     one_read_a_meter = len(set(meters)) == count
     if not one_read_a_meter:
-        keys = set(zip(columns.transformer.tolist(), meters, columns.interval_end.tolist(), strict=True))
-        if len(keys) != count:
-            return None
+        sent_again = _with_shared_keys(columns)
+        if sent_again:
+            apart: Flags = np.isin(columns.transformer, sorted(sent_again))
+            others = np.flatnonzero(~apart)
+            measured = measure_columns(columns.take(others)) if len(others) else {}
+            winners = Winners()
+            winners.add(columns.take(np.flatnonzero(apart)).reads())
+            return measured | {name: measure(reads) for name, reads in by_transformer(winners.winners()).items()}
     order = np.lexsort((columns.feeder, columns.transformer))
     transformer, feeder = columns.transformer[order], columns.feeder[order]
     begins = (transformer[1:] != transformer[:-1]) | (feeder[1:] != feeder[:-1])
@@ -74,7 +82,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured] | None:
     if not one_read_a_meter:
         meters = [meters[i] for i in order.tolist()]
     names = columns.names
-    measured: dict[str, Measured] = {}
+    measured = {}
     shared: set[str] = set()
     numbers = zip(transformer[starts].tolist(), feeder[starts].tolist(), strict=True)
     for group, ((first, last), (number, of)) in enumerate(
@@ -110,11 +118,24 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured] | None:
             heard_actually = {meter for meter, known in zip(meters[first:last], actual, strict=True) if known}
             measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group])
     if shared:  # rare: reads of more than one feeder, whose meters may be the same
-        of_transformer: dict[str, list[PackedRead]] = {name: [] for name in shared}
-        for read in columns.of(shared):
-            of_transformer[read.transformer_id].append(read)
-        measured |= {name: measure(reads) for name, reads in of_transformer.items()}
+        measured |= {name: measure(reads) for name, reads in by_transformer(columns.of(shared)).items()}
     return measured
+
+
+def by_transformer(reads: Iterable[PackedRead]) -> dict[str, list[PackedRead]]:
+    """The reads of each transformer, in their order."""
+    grouped: dict[str, list[PackedRead]] = {}
+    for read in reads:
+        grouped.setdefault(read.transformer_id, []).append(read)
+    return grouped
+
+
+def _with_shared_keys(columns: BlockColumns) -> set[int]:
+    """The numbers of the transformers that have several reads of one key."""
+    keys = list(zip(columns.transformer.tolist(), columns.meter_id, columns.interval_end.tolist(), strict=True))
+    if len(set(keys)) == len(keys):
+        return set()
+    return {key[0] for key, times in Counter(keys).items() if times > 1}
 
 
 def emptied(feeder_id: str, as_of: int) -> FeederStatistics:

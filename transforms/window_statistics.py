@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -22,7 +22,7 @@ from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStati
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
-from transforms.statistics import Measured, emptied, measure, measure_columns
+from transforms.statistics import Measured, by_transformer, emptied, measure, measure_columns
 from transforms.window_expiry import expiry
 from transforms.winners import Winners
 
@@ -209,23 +209,14 @@ def first_publication(
 ) -> tuple[list[list[ReadBlock]], list[TransformerStatistics]]:
     """The base of every bucket, and the statistics of every transformer."""
     columns = columns_of(fresh)
-    measured = measure_columns(columns)
-    blocks = list(fresh)
-    if measured is None:
-        # A read was sent twice or replaced: only what may still win is kept.
-        winners = Winners()
-        winners.add(columns.reads())
-        blocks = [pack(window_end, winners.contenders())]
-        columns = columns_of(blocks)
-        measured = {name: measure(reads) for name, reads in _by_transformer(winners.winners()).items()}
     changed = [
         _publication(name, of_transformer, of_transformer.feeders, of_transformer.as_of, 0)
-        for name, of_transformer in measured.items()
+        for name, of_transformer in measure_columns(columns).items()
     ]
     buckets = min(BUCKETS, -(-len(columns) // BUCKET_READS))
     if buckets == 1:
-        small = len(columns) < BLOCK_READS * len(blocks) and len(blocks) > 1
-        return [[columns.block(window_end)] if small else blocks], changed
+        small = len(columns) < BLOCK_READS * len(fresh) and len(fresh) > 1
+        return [[columns.block(window_end)] if small else list(fresh)], changed
     held: list[list[ReadBlock]] = [[] for _ in range(buckets)]
     for number, part in divided(columns, shards, buckets):
         held[number] = [part.block(window_end)]
@@ -251,7 +242,7 @@ def revise(window_end: int, before: Bucket, fresh: BlockColumns) -> tuple[Revise
     new = Winners()
     new.merge(old)
     new.add(fresh_reads)
-    old_reads, new_reads = _by_transformer(old.winners()), _by_transformer(new.winners())
+    old_reads, new_reads = by_transformer(old.winners()), by_transformer(new.winners())
     changed = []
     for transformer_id in sorted(touched):
         measured = measure(new_reads[transformer_id])
@@ -309,10 +300,3 @@ def _publication(
     return TransformerStatistics(
         transformer_id, feeders, measured.meters_reported, measured.actual_meters_reported, as_of, revision
     )
-
-
-def _by_transformer(reads: Iterable[PackedRead]) -> dict[str, list[PackedRead]]:
-    grouped: dict[str, list[PackedRead]] = {}
-    for read in reads:
-        grouped.setdefault(read.transformer_id, []).append(read)
-    return grouped
