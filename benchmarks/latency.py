@@ -45,10 +45,12 @@ class Latency:
     late_pct: float
     cores: float
     """CPU seconds a second of all processes but the broker, between the warm-up and the end."""
-    grid_alerts: int
-    grid_p50: float
-    grid_p99: float
-    grid_max: float
+    voltage_alerts: int
+    voltage_p50: float
+    voltage_p99: float
+    receipt_alerts: int
+    receipt_p50: float
+    receipt_p99: float
     event_alerts: int
     event_p50: float
     event_p99: float
@@ -144,7 +146,7 @@ def measure(rate: int, seconds: int, window: int, late_pct: float, arguments: li
             reads_per_s = (headend.reads - reads_before) / elapsed
             time.sleep(window + delay)
             grid = [
-                appended - delay - parse_instant(alert["window_end"]) / 1e6
+                (alert["alert_source"], appended - delay - parse_instant(alert["window_end"]) / 1e6)
                 for appended, alert in _alerts(broker, GRID_ALERTS_TOPIC)
                 # On-time results: what late reads change comes at their time.
                 if alert["revision"] == 0 and alert["status"] == "RAISED"
@@ -155,9 +157,12 @@ def measure(rate: int, seconds: int, window: int, late_pct: float, arguments: li
                 for appended, alert in _alerts(broker, EVENT_ALERTS_TOPIC)
                 if parse_instant(alert["as_of"]) / 1e6 >= measured
             ]
+        voltage = [seconds for source, seconds in grid if source == "VOLTAGE"]
+        receipt = [seconds for source, seconds in grid if source == "COMM"]
         return Latency(
             reads_per_s, late_pct, cores,
-            len(grid), _quantile(grid, 0.5), _quantile(grid, 0.99), max(grid, default=float("nan")),
+            len(voltage), _quantile(voltage, 0.5), _quantile(voltage, 0.99),
+            len(receipt), _quantile(receipt, 0.5), _quantile(receipt, 0.99),
             len(events), _quantile(events, 0.5), _quantile(events, 0.99),
         )  # fmt: skip
 
