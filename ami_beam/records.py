@@ -224,6 +224,8 @@ class ReceiptRow(Struct, gc=False):
     actual_rate_pct: float
     as_of: int
     revision: int
+    previous_rate_pct: float | None = None
+    """Of the revision before; None in the first. Not published: it tells which rows can change an alert."""
 
 
 class Alert(Struct, gc=False):

@@ -26,9 +26,10 @@ class CommAlerts(beam.PTransform):
     """LOW_RECEIPT_RATE while a window's receipt_rate_pct, as published, is below `min_receipt_rate_pct`.
 
     Takes receipt rows in the global window; gives an alert at every change of its life. One alert id per
-    (transformer, window). Rows that do not violate and revise nothing go no further.
+    (transformer, window). Rows that neither violate nor end a violation go no further: most revisions are of
+    transformers that always had enough reads, and a look at state for each would cost more than all else of a late read.
 
-    State: one alert, for windows in violation or revised, until the window's reads are too late.
+    State: one alert, for windows that have been in violation, until the window's reads are too late.
     """
 
     def __init__(self, settings: Settings):
@@ -46,7 +47,7 @@ class CommAlerts(beam.PTransform):
 
 
 def _relevant(row: ReceiptRow, limit: float) -> bool:
-    return row.revision > 0 or row.receipt_rate_pct < limit
+    return row.receipt_rate_pct < limit or (row.previous_rate_pct is not None and row.previous_rate_pct < limit)
 
 
 def _by_alert(row: ReceiptRow) -> tuple[str, ReceiptRow]:

@@ -172,11 +172,13 @@ class _ReceiptRateDoFn(beam.DoFn):
             # It never goes back: a consumer keeps the row with the greatest as_of.
             as_of=max(window_end if receipt.as_of is None else receipt.as_of, before.as_of if before else 0),
             revision=before.revision if before else 0,
+            previous_rate_pct=before.previous_rate_pct if before else None,
         )
         if row == before:
             return None
         if before is not None:
             row.revision += 1
+            row.previous_rate_pct = before.receipt_rate_pct
         receipt.published = row
         return row
 
