@@ -15,6 +15,7 @@ from transforms.decode_reads import DecodeReads
 from transforms.due_windows import DueWindows
 from transforms.event_alerts import EventAlerts
 from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
+from transforms.late_reads import GatherLateReads
 from transforms.pack_reads import PackReads
 from transforms.receipt_rate import ReceiptRate
 from transforms.summary_rows import SummaryRows
@@ -48,11 +49,10 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     reads = inputs.reads | "DecodeReads" >> DecodeReads(settings)
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
 
-    statistics = (
-        reads.accepted
-        | "PackReads" >> PackReads(settings)
-        | "WindowStatistics" >> WindowStatistics(settings)
-    )  # fmt: skip
+    packed = reads.accepted | "PackReads" >> PackReads(settings)
+    late = packed.late | "GatherLateReads" >> GatherLateReads(settings)
+    blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
+    statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
     summaries = statistics | "SummaryRows" >> SummaryRows(settings)
 
     counted = statistics | "JoinMeterCounts" >> JoinMeterCounts(counts)

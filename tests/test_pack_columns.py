@@ -50,7 +50,7 @@ def test_equals_packing_one_by_one(given: list[Read], shards: int, cut: int) -> 
                     r.voltage_rejected, r.zero_voltage,
                 )
             )  # fmt: skip
-    packed = {(shard, block.window_end): block for shard, block in pack_columns(columns, shards)}
+    packed = {(shard, block.window_end): block for shard, _, block in pack_columns(columns, shards)}
     assert packed.keys() == expected.keys()
     for place, block in packed.items():
         assert list(unpack(block)) == expected[place]

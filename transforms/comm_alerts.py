@@ -27,7 +27,7 @@ class CommAlerts(beam.PTransform):
 
     Takes receipt rows in the global window; gives an alert at every change of its life. One alert id per
     (transformer, window). Rows that neither violate nor end a violation go no further: most revisions are of
-    transformers that always had enough reads, and a look at state for each would cost more than all else of a late read.
+    transformers that always had enough reads, and a look at state for each would cost much.
 
     State: one alert, for windows that have been in violation, until the window's reads are too late.
     """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
@@ -14,14 +15,20 @@ from ami_beam.codecs.pack_columns import pack_columns
 from ami_beam.codecs.read_block import ReadBlock
 from ami_beam.read_columns import ReadColumns, joined
 from ami_beam.settings import Settings
-from ami_beam.shards import ShardWindow
 
 MAX_PENDING_READS = 100_000
 
 
-@beam.typehints.with_output_types(tuple[tuple[int, int], ReadBlock])
+ON_TIME = "on_time"
+LATE = "late"
+
+
 class PackReads(beam.PTransform):
-    """Every INTERVAL read is in exactly one block, keyed by (shard of its transformer, window_end in microseconds).
+    """Every INTERVAL read is in exactly one block.
+
+    Outputs (by tag): `on_time` blocks keyed by (shard of the transformer, window_end in microseconds); `late` blocks
+    keyed by shard, for `GatherLateReads`: the reads of all windows that were due before the read's record time. A day
+    of windows times the shards would else be a cell of state for nearly every late read of a bundle.
 
     The window was decided in microseconds when the read was decoded. It is part of the key and not a Beam window: a
     stateful step of Beam's Flink runner holds its output watermark at the end of every window whose state it keeps, so
@@ -40,8 +47,13 @@ class PackReads(beam.PTransform):
         self._settings = settings
         self._max_pending = max_pending
 
-    def expand(self, accepted: beam.PCollection[ReadColumns]) -> beam.PCollection[tuple[ShardWindow, ReadBlock]]:
-        return accepted | "ByShardAndWindow" >> beam.ParDo(_PackDoFn(self._settings, self._max_pending))
+    def expand(self, accepted: beam.PCollection[ReadColumns]) -> Any:
+        # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
+        return accepted | "ByShardAndWindow" >> beam.ParDo(
+            _PackDoFn(self._settings, self._max_pending)
+        ).with_output_types(tuple[tuple[int, int], ReadBlock], late=tuple[int, ReadBlock]).with_outputs(
+            LATE, main=ON_TIME
+        )
 
 
 class _PackDoFn(beam.DoFn):
@@ -59,14 +71,22 @@ class _PackDoFn(beam.DoFn):
         self._count += len(reads)
         if self._count >= self._max_pending:
             for value, timestamp in self._flush():
-                yield TimestampedValue(value, timestamp)
+                if isinstance(value, TaggedOutput):
+                    yield TaggedOutput(value.tag, TimestampedValue(value.value, timestamp))
+                else:
+                    yield TimestampedValue(value, timestamp)
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[Any]:
         for value, timestamp in self._flush():
-            yield WindowedValue(value, timestamp, (GlobalWindow(),))
+            if isinstance(value, TaggedOutput):
+                yield TaggedOutput(value.tag, WindowedValue(value.value, timestamp, (GlobalWindow(),)))
+            else:
+                yield WindowedValue(value, timestamp, (GlobalWindow(),))
 
-    def _flush(self) -> Iterator[tuple[tuple[ShardWindow, ReadBlock], Timestamp]]:
+    def _flush(self) -> Iterator[tuple[Any, Timestamp]]:
         pending, self._pending, self._count = self._pending, [], 0
         if pending:
-            for shard, block in pack_columns(joined(pending), self._settings.shards):
-                yield ((shard, block.window_end), block), Timestamp(micros=block.first_record_time)
+            settings = self._settings
+            for shard, late, block in pack_columns(joined(pending), settings.shards, settings.collection_delay):
+                at = Timestamp(micros=block.first_record_time)
+                yield (TaggedOutput(LATE, (shard, block)) if late else ((shard, block.window_end), block)), at

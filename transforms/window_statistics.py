@@ -74,8 +74,8 @@ class WindowStatistics(beam.PTransform):
     """Publishes each transformer's statistics once when its window is due, and again only when their content changed.
 
     Takes blocks keyed by (shard, window_end), see `PackReads`. The first publication of a window comes when the
-    watermark of record times passes window_end + collection delay. Reads that come later are gathered for
-    `late_gather` of record time, then their transformers are revised. The content does not depend on the order,
+    watermark of record times passes window_end + collection delay. A block of later reads, see `GatherLateReads`,
+    revises its transformers at once. The content does not depend on the order,
     batching or repetition of the reads.
 
     State per (shard, window): about 35 bytes a read from its arrival until no read of the window can come any more
@@ -112,18 +112,36 @@ class _WindowStatisticsDoFn(beam.DoFn):
         element: tuple[ShardWindow, ReadBlock],
         arrived: Any = beam.DoFn.StateParam(ARRIVED),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
-    ) -> None:
-        block = element[1]
-        arrived.add(block)
+        bucket_count: Any = beam.DoFn.StateParam(BUCKET_COUNT),
+        base0: Any = beam.DoFn.StateParam(BASE[0]),
+        base1: Any = beam.DoFn.StateParam(BASE[1]),
+        base2: Any = beam.DoFn.StateParam(BASE[2]),
+        base3: Any = beam.DoFn.StateParam(BASE[3]),
+        base4: Any = beam.DoFn.StateParam(BASE[4]),
+        base5: Any = beam.DoFn.StateParam(BASE[5]),
+        base6: Any = beam.DoFn.StateParam(BASE[6]),
+        base7: Any = beam.DoFn.StateParam(BASE[7]),
+        revised0: Any = beam.DoFn.StateParam(REVISED[0]),
+        revised1: Any = beam.DoFn.StateParam(REVISED[1]),
+        revised2: Any = beam.DoFn.StateParam(REVISED[2]),
+        revised3: Any = beam.DoFn.StateParam(REVISED[3]),
+        revised4: Any = beam.DoFn.StateParam(REVISED[4]),
+        revised5: Any = beam.DoFn.StateParam(REVISED[5]),
+        revised6: Any = beam.DoFn.StateParam(REVISED[6]),
+        revised7: Any = beam.DoFn.StateParam(REVISED[7]),
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
+        key, block = element
         due_at = block.window_end + self._settings.collection_delay
-        if block.first_record_time < due_at:
-            publish.set(Timestamp(micros=due_at), dynamic_timer_tag=DUE)
-        if block.last_record_time >= due_at:
-            # In record time, like the watermark: a replay gathers the same reads as the live run did, whatever its
-            # speed, and the end of a bounded source releases what is still waiting.
-            gather = self._settings.late_gather
-            release = (block.last_record_time // gather + 1) * gather
-            publish.set(Timestamp(micros=release), dynamic_timer_tag=LATE)
+        if block.first_record_time >= due_at and bucket_count.read():
+            bases = (base0, base1, base2, base3, base4, base5, base6, base7)
+            reviseds = (revised0, revised1, revised2, revised3, revised4, revised5, revised6, revised7)
+            yield from self._published(key, _revised([block], self._settings.shards, bucket_count, bases, reviseds))
+            return
+        arrived.add(block)
+        # Late reads of a window that was never published, or whose first publication is on its way.
+        fire_at = due_at if block.first_record_time < due_at else max(due_at, block.last_record_time)
+        tag = DUE if block.first_record_time < due_at else LATE
+        publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=tag)
         publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
@@ -177,15 +195,30 @@ class _WindowStatisticsDoFn(beam.DoFn):
                 for block in blocks:
                     bases[number].add(block)
         else:
-            for number, columns in divided(columns_of(fresh), self._settings.shards, buckets):
-                before = Bucket(list(bases[number].read()), reviseds[number].read())
-                revised, statistics = revise(window_end, before, columns)
-                reviseds[number].write(revised)
-                changed += statistics
+            changed = _revised(fresh, self._settings.shards, bucket_count, bases, reviseds)
+        yield from self._published(key, changed)
+
+    def _published(
+        self, key: ShardWindow, changed: list[TransformerStatistics]
+    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         if changed:
             self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in changed))
             self._revisions.inc(sum(transformer.revision > 0 for transformer in changed))
-            yield key, StatisticsBatch(window_end, changed)
+            yield key, StatisticsBatch(key[1], changed)
+
+
+def _revised(
+    fresh: Sequence[ReadBlock], shards: int, bucket_count: Any, bases: Sequence[Any], reviseds: Sequence[Any]
+) -> list[TransformerStatistics]:
+    """Merge reads into the buckets of a window that was published; the statistics that have changed."""
+    window_end = fresh[0].window_end
+    changed: list[TransformerStatistics] = []
+    for number, columns in divided(columns_of(fresh), shards, bucket_count.read()):
+        before = Bucket(list(bases[number].read()), reviseds[number].read())
+        revised, statistics = revise(window_end, before, columns)
+        reviseds[number].write(revised)
+        changed += statistics
+    return changed
 
 
 def bucket_of(transformer_id: str, shards: int, buckets: int) -> int:

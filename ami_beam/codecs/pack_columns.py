@@ -17,18 +17,27 @@ from ami_beam.codecs.read_block import (
     Scaled,
     encode_block,
 )
-from ami_beam.read_columns import ReadColumns, flags, floats, ints
+from ami_beam.read_columns import Flags, ReadColumns, flags, floats, ints
 from ami_beam.shards import shard_of
 
 
-def pack_columns(reads: ReadColumns, shards: int) -> Iterator[tuple[int, ReadBlock]]:
-    """(shard of transformers, block) for every shard and window of which `reads` holds an INTERVAL read.
+def pack_columns(
+    reads: ReadColumns, shards: int, collection_delay: int | None = None
+) -> Iterator[tuple[int, bool, ReadBlock]]:
+    """(shard of transformers, False, block) for every shard and window of which `reads` holds an INTERVAL read.
 
-    Each such read is in exactly one block; reads of a block keep their order. Other read types are left out. The
-    blocks unpack to the same numbers as those of `pack`.
+    With a `collection_delay` (microseconds) the reads whose window was due before their record time are apart:
+    (shard, True, block) for every shard of which there are some. Such a block mixes windows, and its `window_end` is
+    only what its times are counted from. Each read is in exactly one block; reads of a block keep their order. Other
+    read types are left out. The blocks unpack to the same numbers as those of `pack`.
     """
     shard = np.array([shard_of(name, shards) for name in reads.transformer_id], np.int64)
     window_end = ints(reads.window_end)
+    if collection_delay is not None and len(window_end):
+        late: Flags = ints(reads.record_time) >= window_end + collection_delay
+        if late.any():
+            window_end = np.where(late, window_end.max(), window_end)
+            shard = np.where(late, shard + shards, shard)
     if reads.read_type.count("INTERVAL") == len(reads):
         order = np.lexsort((shard, window_end))
     else:
@@ -56,8 +65,10 @@ def pack_columns(reads: ReadColumns, shards: int) -> Iterator[tuple[int, ReadBlo
 
     starts = np.flatnonzero(np.concatenate(([True], (shard[1:] != shard[:-1]) | (window_end[1:] != window_end[:-1]))))
     for first, last in pairwise([*starts.tolist(), len(order)]):
+        place = int(shard[first])
         yield (
-            int(shard[first]),
+            place % shards,
+            place >= shards,
             encode_block(
                 int(window_end[first]), transformers, feeders, meters, interval_ends, read_ts, record_times,
                 partitions, offsets, consumption, delivered, received, voltage, marks, slice(first, last),
