@@ -163,7 +163,7 @@ def _add_time(group: Any) -> None:
         default="10s",
         metavar="DURATION",
         help="how long late reads are gathered before their window is revised; below 30m. More saves work, less is"
-        " sooner (10s)",
+        " sooner. While a backlog is caught up it is longer, up to half of how far reading is behind the clock (10s)",
     )
 
 

@@ -80,8 +80,8 @@ class TestGraph:
     def test_the_walk_sees_every_step(self, graph):
         labels = " ".join(graph.collections)
         for step in (
-            "DecodeReads", "DecodeEvents", "PackReads", "WindowStatistics", "SummaryRows", "JoinMeterCounts",
-            "DueWindows", "ExpandDueWindows", "ReceiptRate", "CommAlerts", "VoltageAlerts", "EventAlerts", "AllAlerts",
+            "DecodeReads", "DecodeEvents", "PackReads", "GatherLateReads", "WindowStatistics", "SummaryRows",
+            "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "ReceiptRate", "CommAlerts", "VoltageAlerts", "EventAlerts", "AllAlerts",
             "AllDeadLetters", "DeadLetterJson",
         ):  # fmt: skip
             assert step in labels

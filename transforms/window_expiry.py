@@ -11,6 +11,7 @@ def expiry(settings: Settings, window_end: int) -> int:
 
     The steps run in the global window and keep time themselves: Flink holds a stateful step's watermark at the end of
     every Beam window that it keeps, and Beam would drop the windows of a gap that is filled after the head-end was
-    silent for longer than the allowed lateness. The gathering of late reads, half an hour at most, is on top.
+    silent for longer than the allowed lateness. The gathering of late reads takes half of `max_disorder`
+    or half an hour at most (`GatherLateReads`).
     """
     return window_end + settings.collection_delay + settings.allowed_lateness + settings.max_disorder + MICROS_PER_HOUR

@@ -1,0 +1,79 @@
+"""How long late reads are gathered, and that none is lost or moved to another window by it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that
+
+from ami_beam.codecs.pack_columns import pack_columns
+from ami_beam.codecs.read_block import ReadBlock, unpack
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, window_end_right_closed
+from ami_beam.read_columns import from_reads
+from ami_beam.records import Read
+from ami_beam.settings import Settings
+from transforms.late_reads import GatherLateReads, gathering
+
+NOON = 1_795_521_600_000_000
+DELAY = 5 * MICROS_PER_MINUTE
+
+
+@pytest.mark.parametrize(
+    ("behind", "seconds"),
+    [(-1, 10), (0, 10), (39, 10), (40, 20), (79, 20), (80, 40), (3_600, 1_280), (86_400, 40_960), (10**7, 40_960)],
+)
+def test_a_backlog_is_gathered_longer_and_never_longer_than_half_of_it(behind: int, seconds: int) -> None:
+    assert gathering(Settings(), behind * MICROS_PER_SECOND) == seconds * MICROS_PER_SECOND
+
+
+def test_a_gathering_ends_before_the_window_is_forgotten() -> None:
+    short = Settings(max_disorder=2 * MICROS_PER_HOUR)
+    assert gathering(short, 1_000 * MICROS_PER_HOUR) <= MICROS_PER_HOUR
+
+
+def read(meter: int, window_end: int, record_time: int) -> Read:
+    return Read(
+        f"M{meter}", "S", "C", f"T{meter % 7}", "F1", "INTERVAL", window_end - 15 * MICROS_PER_MINUTE, window_end,
+        0.25, 0.25, 0.0, 230.1, 0, False, window_end, window_end, False, False, record_time, 0, meter,
+    )  # fmt: skip
+
+
+def late_reads() -> list[Read]:
+    return [
+        read(n, NOON + n % 5 * 15 * MICROS_PER_MINUTE, NOON + 3 * MICROS_PER_HOUR + n * MICROS_PER_SECOND)
+        for n in range(60)
+    ]
+
+
+def test_reads_are_apart_from_the_moment_at_which_their_window_is_due() -> None:
+    reads = [read(1, NOON, NOON + DELAY - 1), read(1, NOON, NOON + DELAY)]
+    packed = [(late, [each.record_time for each in unpack(block)]) for _, late, block in
+              pack_columns(from_reads(reads), 4, DELAY)]  # fmt: skip
+    assert packed == [(False, [NOON + DELAY - 1]), (True, [NOON + DELAY])]
+
+
+def test_every_late_read_comes_out_once_in_its_window() -> None:
+    reads = late_reads()
+    blocks = [(shard, block) for part in (reads[:25], reads[25:])
+              for shard, late, block in pack_columns(from_reads(part), 3, DELAY) if late]  # fmt: skip
+    # One block a shard and part, whatever the windows.
+    assert len(blocks) == 6
+
+    def check(elements: list[tuple[tuple[int, int], ReadBlock]]) -> None:
+        found = []
+        for (_, window_end), block in elements:
+            assert block.window_end == window_end
+            for each in unpack(block):
+                assert window_end_right_closed(each.interval_end, 15 * MICROS_PER_MINUTE) == window_end
+                found.append((each.meter_id, each.record_time, each.voltage_v))
+        assert sorted(found) == sorted((each.meter_id, each.record_time, each.voltage_v) for each in reads)
+        # At the end of a bounded source all that waits is one gathering.
+        keys = sorted(key for key, _ in elements)
+        assert all(len(list(same)) == 1 for _, same in groupby(keys))
+
+    with TestPipeline("FnApiRunner") as pipeline:
+        made = pipeline | beam.Create(blocks).with_output_types(tuple[int, ReadBlock])
+        assert_that(made | GatherLateReads(Settings(shards=3)), check)
