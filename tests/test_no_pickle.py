@@ -81,8 +81,8 @@ class TestGraph:
         labels = " ".join(graph.collections)
         for step in (
             "DecodeReads", "DecodeEvents", "PackReads", "GatherLateReads", "WindowStatistics", "SummaryRows",
-            "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "ReceiptRate", "CommAlerts", "VoltageAlerts", "EventAlerts", "AllAlerts",
-            "AllDeadLetters", "DeadLetterJson",
+            "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "ReceiptRate", "CommAlerts", "VoltageAlerts",
+            "EventAlerts", "AllAlerts", "AllDeadLetters", "DeadLetterJson",
         ):  # fmt: skip
             assert step in labels
 
