@@ -17,6 +17,8 @@ help: ## this list
 setup: $(STAMP) ## make .venv with the pinned and hashed dependencies
 
 # Done again when the requirements change. The stamp is written last, so that an interrupted setup starts over.
+# Without --no-deps pip looks for a newer release of a pinned package that another one wants with an extra, and refuses it
+# for want of a hash. The lock is complete, which pip check confirms.
 # One shell command with continued lines and not .ONESHELL, which the make of macOS does not know.
 $(STAMP): requirements/dev.txt
 	@set -euo pipefail; found=; \
@@ -34,7 +36,8 @@ $(STAMP): requirements/dev.txt
 	fi; \
 	echo "Setting up $(VENV) with $$("$$found" --version); this takes a few minutes the first time"; \
 	"$$found" -m venv $(VENV); \
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes -r requirements/dev.txt; \
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes --no-deps -r requirements/dev.txt; \
+	$(BIN)/python -m pip check --disable-pip-version-check >/dev/null; \
 	touch $@
 
 demo: $(STAMP) ## a broker, a simulated head-end and the pipeline on Flink; Ctrl-C ends it (ARGS=--once: ends by itself)
