@@ -27,7 +27,7 @@ from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
-from ami_beam.io.kafka_preflight import PreflightError, inspect, librdkafka, report
+from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, librdkafka, report
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
@@ -43,8 +43,10 @@ from pipelines.published import published
 
 _log = logging.getLogger("ami_beam.run")
 CHECKPOINT_SECONDS = 10
-MAX_BUNDLE_MILLIS = 500
+MAX_BUNDLE_MILLIS = 100
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
+_FEW_READERS = 4
+"""Of a topic where the parallelism is unknown: those that share a subtask take turns."""
 _MAX_PARALLELISM = 8
 """On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
@@ -73,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _log.warning("%s", warning)
             counts = load_version(plan.meter_counts, settings.allowed_lateness)
             settings = _with_shards(settings, plan, counts)
-            timestamp_types = _look_at_kafka(plan)
+            topics = _look_at_kafka(plan)
             with _runner(plan) as runner:
-                return _run(settings, plan, counts, runner, timestamp_types)
+                return _run(settings, plan, counts, runner, topics)
         except (OptionError, PreflightError, MeterCountsError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 2
@@ -93,7 +95,7 @@ def build(
     plan: RunPlan,
     meter_counts: MeterCountsVersion,
     expansion_service: str | None = None,
-    timestamp_types: Mapping[str, str] | None = None,
+    topics: Mapping[str, Topic] | None = None,
 ) -> None:
     """Build the whole graph: source, operational pipeline, sink. `meter_counts` is the plan's file as it is now."""
     follow = FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
@@ -103,14 +105,16 @@ def build(
     else:
         counts = pipeline | "MeterCounts" >> ReadMeterCounts(meter_counts, None if plan.bounded else follow)
 
+    known = topics or {}
+
     def records(topic: str) -> beam.PTransform:
         if plan.source == "files":
             return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
         if plan.kafka_io == "native":
-            return ReadTopicNatively(topic, librdkafka(plan.bootstrap_servers or "", plan.kafka_config), plan.start)
+            client = librdkafka(plan.bootstrap_servers or "", plan.kafka_config)
+            return ReadTopicNatively(topic, client, plan.start, _readers(pipeline.options, known[topic].partitions))
         config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
-        policy = (timestamp_types or {}).get(topic, "CreateTime")
-        return ReadTopic(topic, config, plan.start, policy, expansion_service)
+        return ReadTopic(topic, config, plan.start, known[topic].timestamp_type, expansion_service)
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     events = pipeline | "Events" >> records(plan.events_topic)
@@ -137,14 +141,23 @@ def _with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) 
     return replace(settings, shards=shards)
 
 
-def _look_at_kafka(plan: RunPlan) -> dict[str, str]:
-    """Timestamp type by input topic."""
+def _readers(options: PipelineOptions, partitions: int) -> int:
+    """How many readers share out the partitions of a topic: one for every parallel subtask that will have some."""
+    parallelism = options.view_as(FlinkRunnerOptions).parallelism
+    if parallelism > 0:
+        return min(parallelism, partitions)
+    _log.info("Reading with up to %d readers. --parallelism tells how many subtasks your Flink gives.", _FEW_READERS)
+    return min(_FEW_READERS, partitions)
+
+
+def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
+    """The input topics by name."""
     if plan.bootstrap_servers is None:
         return {}
     inputs = [] if plan.bounded else [plan.reads, plan.events]
     topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, OUTPUT_TOPICS if plan.sink == "kafka" else [])
     report(topics)
-    return {topic.name: topic.timestamp_type for topic in topics}
+    return {topic.name: topic for topic in topics}
 
 
 @contextlib.contextmanager
@@ -158,17 +171,14 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
     _log.info("Starting a local Flink (name a cluster with --flink_master).")
     lost: list[str] = []
 
-    def worker_lost(reason: str) -> None:
+    def process_lost(reason: str) -> None:
         lost.append(reason)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with LocalFlink(heap=None, on_worker_lost=worker_lost) as flink:
-        workers = _parallelism(arguments)
+    workers = _parallelism(arguments)
+    with LocalFlink(workers if workers > 1 else 0, heap=None, on_lost=process_lost) as flink:
         local = flink.pipeline_args(
-            workers,
-            checkpoint_seconds=None if plan.bounded else CHECKPOINT_SECONDS,
-            bundle_milliseconds=MAX_BUNDLE_MILLIS,
-            worker_processes=workers if workers > 1 else 0,
+            checkpoint_seconds=None if plan.bounded else CHECKPOINT_SECONDS, bundle_milliseconds=MAX_BUNDLE_MILLIS
         )
         if plan.bounded:
             local.remove("--streaming")
@@ -195,14 +205,14 @@ def _run(
     plan: RunPlan,
     counts: MeterCountsVersion,
     runner: Runner,
-    timestamp_types: Mapping[str, str],
+    topics: Mapping[str, Topic],
 ) -> int:
     options = PipelineOptions(list(runner.pipeline_args))
     options.view_as(StandardOptions).streaming = not plan.bounded
     # DirectRunner would pick one of three engines silently, and may download one.
     engine = FnApiRunner() if plan.runner == "DirectRunner" else None
     pipeline = beam.Pipeline(runner=engine, options=options)
-    build(pipeline, settings, plan, counts, runner.expansion_service, timestamp_types)
+    build(pipeline, settings, plan, counts, runner.expansion_service, topics)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     result = pipeline.run()
     try:

@@ -10,12 +10,19 @@ from collections.abc import Iterator
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ami_beam.io import native_kafka_sink
+from ami_beam.io import native_kafka_sink, native_kafka_source
+from ami_beam.io.flink_subtasks import length_prefixed, subtask_of
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
-from ami_beam.io.native_kafka_source import PositionsCoder, TopicReader, TopicSource
+from ami_beam.io.native_kafka_source import (
+    PositionsCoder,
+    ReadTopicNatively,
+    TopicReader,
+    TopicSource,
+    TopicSourceCoder,
+)
 from ami_beam.local.kafka_broker import KafkaBroker
 
 SECONDS = 20.0
@@ -59,9 +66,7 @@ class Reading:
         until = time.monotonic() + SECONDS
         taken: list[tuple[int, int, bytes | None]] = []
         while len(taken) < count and time.monotonic() < until:
-            more = self.reader.advance() if self.started else self.reader.start()
-            self.started = True
-            if more:
+            if self._next():
                 batch = self.reader.get_current()
                 taken += zip(batch.partitions, batch.offsets, batch.values, strict=True)
         return taken
@@ -69,8 +74,15 @@ class Reading:
     def nothing(self) -> None:
         """Hold that no more records are there."""
         for _ in range(5):
-            assert not (self.reader.advance() if self.started else self.reader.start())
-            self.started = True
+            assert not self._next()
+
+    def _next(self) -> bool:
+        more = self.reader.advance() if self.started else self.reader.start()
+        self.started = True
+        if not more:
+            # The bundle ends.
+            self.reader.get_checkpoint_mark()
+        return more
 
 
 @pytest.fixture
@@ -124,11 +136,63 @@ def test_a_source_and_its_positions_are_the_same_bytes_when_they_are_the_same(
     assert coder.encode(mark) == coder.encode(coder.decode(coder.encode(mark)))
 
 
-@pytest.mark.parametrize("wanted", [1, 2, 3, 8])
-def test_splits_hold_every_partition_once(kafka_broker: KafkaBroker, topic: str, wanted: int) -> None:
-    parts = source(kafka_broker, topic).split(wanted)
-    assert len(parts) == min(wanted, 3)
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_shares_hold_every_partition_once(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], count: int
+) -> None:
+    config = {"bootstrap.servers": kafka_broker.bootstrap_servers}
+    shares = ReadTopicNatively(topic, config, "earliest", count)._sources
+    keys = [length_prefixed(TopicSourceCoder().encode(share)) for share in shares]
+    assert [subtask_of(key, count) for key in keys] == list(range(count))
+    parts = [whole(TopicSourceCoder().decode(TopicSourceCoder().encode(share))) for share in shares]
     assert sorted(partition for part in parts for partition, _ in part.starts) == [0, 1, 2]
+    for part in parts[3:]:
+        idle = reading(readers, part)
+        idle.nothing()
+        assert idle.reader.get_watermark() == MAX_TIMESTAMP
+
+
+def test_a_source_that_beam_could_not_split_reads_its_partitions(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    publish(kafka_broker, topic, 1, [HOUR])
+    assert reading(readers, source(kafka_broker, topic)).take(1) == [(1, 0, b"0")]
+
+
+def test_the_partition_that_is_behind_is_read_first(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 10)
+    minute = 60_000
+    publish(kafka_broker, topic, 0, [HOUR + minute * number for number in range(60)])
+    publish(kafka_broker, topic, 1, [HOUR + minute * number for number in range(60)])
+    read = reading(readers, whole(source(kafka_broker, topic))).take(120)
+    assert sorted(read) == [(partition, n, str(n).encode()) for partition in (0, 1) for n in range(60)]
+    furthest = [-1, -1]
+    for place, (partition, offset, _) in enumerate(read):
+        furthest[partition] = offset
+        # A batch may be ahead, and five minutes on top of it.
+        assert max(furthest) - min(furthest) <= 10 + 5 + 1 or place < 10
+
+
+def test_a_bundle_without_records_follows_each_with_some(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
+) -> None:
+    publish(kafka_broker, topic, 0, [HOUR] * 3)
+    one = whole(source(kafka_broker, topic))
+    first = reading(readers, one)
+    assert len(first.take(3)) == 3
+    mark = first.reader.get_checkpoint_mark()
+    publish(kafka_broker, topic, 0, [HOUR])
+    second = one.create_reader(None, mark)
+    readers.append(second)
+    assert not second.start()
+    assert second.get_watermark() >= first.reader.get_watermark()
+    second.get_checkpoint_mark()
+    until = time.monotonic() + SECONDS
+    while not second.advance() and time.monotonic() < until:
+        second.get_checkpoint_mark()
+    assert second.get_current().values == [b"0"]
 
 
 def test_latest_and_a_record_time_as_the_start(
@@ -154,7 +218,9 @@ def test_the_watermark_is_the_least_of_the_partitions_and_never_jumps_to_now(
     one = reading(readers, whole(source(kafka_broker, topic)))
     assert len(one.take(3)) == 3
     began = time.monotonic()
-    one.nothing()
+    # Until the consumer of partition 2 has heard that there is nothing, it might hold anything.
+    while one.reader.get_watermark() == MIN_TIMESTAMP and time.monotonic() < began + SECONDS:
+        one.nothing()
     mark = one.reader.get_watermark().micros
     # Caught up: from the record of partition 1 on, by the time that has passed. Partition 2 holds nothing back.
     assert 0 <= mark - (now - 3 * HOUR) * 1_000 <= (time.monotonic() - began + 2) * 1e6
@@ -169,7 +235,7 @@ def test_a_partition_that_is_not_yet_read_holds_the_watermark(
     one = whole(source(kafka_broker, topic))
     reader = one.create_reader(None, None)
     readers.append(reader)
-    reader._consumer = one.consumer()
+    reader._consumers = {number: one.consumer() for number in range(3)}
     assert reader.get_watermark() == MIN_TIMESTAMP
 
 
@@ -258,7 +324,7 @@ def test_markers_of_transactions_are_no_records_that_are_owed(
     read = reading(readers, whole(source(kafka_broker, topic)))
     assert len(read.take(2)) == 2
     until = time.monotonic() + SECONDS
-    while read.reader.get_watermark().micros == (now - HOUR) * 1000 and time.monotonic() < until:
+    while read.reader.get_watermark().micros <= (now - HOUR) * 1000 and time.monotonic() < until:
         read.nothing()
     first = read.reader.get_watermark()
     time.sleep(0.5)
@@ -282,10 +348,11 @@ def test_a_reader_that_goes_on_from_a_checkpoint_takes_the_consumer_over(
     second = reading(readers, pickle.loads(pickle.dumps(read_by)), mark)
     later = [b"later-0", b"later-1"]
     assert [value for *_, value in second.take(2)] == later
-    assert len(connections) == 1
+    # A consumer a partition.
+    assert len(connections) == 3
     # After a failure Beam may give the same checkpoint to the instance that waits with it.
     assert [value for *_, value in first.take(2)] == later
-    assert len(connections) == 2
+    assert len(connections) == 6
     first.reader.close()
     second.reader.close()
     assert [value for *_, value in reading(readers, read_by, mark).take(2)] == later

@@ -12,20 +12,31 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 from apache_beam.coders import Coder, registry
-from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.io.unbounded_source import (
+    CheckpointMark,
+    UnboundedReader,
+    UnboundedSource,
+    _ReadFromUnboundedSourceDoFn,
+)
 from apache_beam.pvalue import PBegin
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
+from ami_beam.io.flink_subtasks import length_prefixed, subtask_of
 from ami_beam.records import RecordBatch
 
 BATCH_RECORDS = 5_000
 GATHER_SECONDS = 0.05
 """How long a batch that is not full waits for more records."""
-BUNDLE_SECONDS = 0.3
-"""A busy reader ends its bundle after this: every stage behind it waits as long for the watermark."""
+BUNDLE_SECONDS = 1.0
+"""A reader with a backlog ends its bundle after this, so that the watermark moves."""
+LIVE_BUNDLE_SECONDS = 0.1
+"""A reader without a backlog ends its bundle after this, although records keep trickling in."""
 IDLE_SECONDS = 0.1
+_POLL_SECONDS = 0.005
+MAX_SKEW = 5 * MICROS_PER_MINUTE
+"""How far, in record time, a partition is read ahead of one that has a backlog."""
 START_SECONDS = 5.0
 """How long the first poll after an assignment may take before the partition counts as silent."""
 METADATA_SECONDS = 15.0
@@ -47,24 +58,40 @@ class ReadTopicNatively(beam.PTransform):
     are not noticed: restart the job. Records that retention deleted before they were read are passed over with a
     warning that counts them.
 
+    The partitions are shared out to `readers`, each with one consumer, and the readers to as many of Flink's parallel
+    subtasks. Beam's `ReadFromUnboundedSource` would bring all of them to the same one: Flink spreads elements, and its
+    only element is the whole source.
+
     Args:
       topic: its name.
       config: librdkafka's properties, broker included.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
+      readers: how many; as many as the runner has parallel subtasks, and at most as the topic has partitions.
     """
 
-    def __init__(self, topic: str, config: Mapping[str, Any], start: str | int):
+    def __init__(self, topic: str, config: Mapping[str, Any], start: str | int, readers: int = 1):
         super().__init__()
-        self._source = TopicSource(topic, tuple(sorted(config.items())), start, ())
+        properties = tuple(sorted(config.items()))
+        self._sources = [spread(TopicSource(topic, properties, start, (), (i, readers))) for i in range(readers)]
 
     def expand(self, pipeline: PBegin) -> beam.PCollection[RecordBatch]:
-        return pipeline | "Read" >> ReadFromUnboundedSource(
-            self._source,
-            poll_interval=IDLE_SECONDS,
-            # Batches. Never reached in practice: a bundle ends by time.
-            max_records_per_bundle=1_000,
-            max_read_time_seconds=BUNDLE_SECONDS,
+        # The two bounds are never reached: the reader ends its bundles by itself.
+        read = _ReadFromUnboundedSourceDoFn(IDLE_SECONDS, 10_000, 60.0)
+        return (
+            pipeline
+            | "Shares" >> beam.Create(self._sources, reshuffle=False).with_output_types(TopicSource)
+            | "Read" >> beam.ParDo(read).with_output_types(RecordBatch)
         )
+
+
+def spread(source: TopicSource) -> TopicSource:
+    """The same share of the topic, with a salt that brings it to the Flink subtask of its number."""
+    number, readers = source.share
+    for salt in range(1_000):
+        salted = TopicSource(source.topic, source.config, source.start, source.starts, source.share, salt)
+        if subtask_of(length_prefixed(TopicSourceCoder().encode(salted)), readers) == number:
+            return salted
+    return source
 
 
 class Position(msgspec.Struct, array_like=True, frozen=True):
@@ -111,20 +138,29 @@ class PositionsCoder(Coder):
 
 
 class TopicSource(UnboundedSource):
-    """A topic, or after `split` some of its partitions with the offsets at which they start.
+    """A share of a topic's partitions: those whose number is `share[0]` modulo `share[1]`.
 
     Its pickle is plain fields, the same bytes for the same source: it is a part of the key under which Beam keeps a
     reader between bundles.
     """
 
     def __init__(
-        self, topic: str, config: tuple[tuple[str, Any], ...], start: str | int, starts: tuple[tuple[int, int], ...]
+        self,
+        topic: str,
+        config: tuple[tuple[str, Any], ...],
+        start: str | int,
+        starts: tuple[tuple[int, int], ...] = (),
+        share: tuple[int, int] = (0, 1),
+        salt: int = 0,
     ):
         self.topic = topic
         self.config = config
         self.start = start
         self.starts = starts
         """(partition, offset), empty before `split`."""
+        self.share = share
+        self.salt = salt
+        """Means nothing: it makes another element of it, which Flink brings elsewhere."""
 
     def __reduce__(self) -> tuple[type[TopicSource], tuple[Any, ...]]:
         return TopicSource, self._fields()
@@ -136,7 +172,7 @@ class TopicSource(UnboundedSource):
         return hash(self._fields())
 
     def _fields(self) -> tuple[Any, ...]:
-        return self.topic, self.config, self.start, self.starts
+        return self.topic, self.config, self.start, self.starts, self.share, self.salt
 
     def consumer(self) -> Consumer:
         """A new consumer that commits nothing and stops at nothing."""
@@ -144,6 +180,9 @@ class TopicSource(UnboundedSource):
             {
                 # Records are read ahead into memory: 16 MB a consumer keep a reader busy without filling it.
                 "queued.max.messages.kbytes": 16_384,
+                # A partition whose memory was full is fetched from again after this long. The default of a second is
+                # longer than a reader needs for 16 MB: a catching-up reader would wait most of the time.
+                "fetch.queue.backoff.ms": 10,
                 "group.id": f"ami-beam-{uuid.uuid4()}",
                 **dict(self.config),
                 "enable.auto.commit": False,
@@ -155,18 +194,22 @@ class TopicSource(UnboundedSource):
         )
 
     def split(self, desired_num_splits: int, options: Any = None) -> list[TopicSource]:
-        """One source a partition, or a few partitions each where there are more than is wanted."""
-        starts = self._starts()
-        count = max(1, min(desired_num_splits, len(starts)))
-        return [TopicSource(self.topic, self.config, self.start, tuple(starts[i::count])) for i in range(count)]
+        """This share, with the offsets at which its partitions start.
 
-    def _starts(self) -> list[tuple[int, int]]:
+        It is not divided any further: Flink brings all parts of an element to one subtask, which would read them one
+        after another, a bundle's length each.
+        """
+        return [TopicSource(self.topic, self.config, self.start, self._starts(), self.share, self.salt)]
+
+    def _starts(self) -> tuple[tuple[int, int], ...]:
         consumer = self.consumer()
         try:
             metadata = consumer.list_topics(self.topic, timeout=METADATA_SECONDS).topics[self.topic]
             if metadata.error is not None:
                 raise KafkaException(metadata.error)
-            wanted = [TopicPartition(self.topic, partition) for partition in sorted(metadata.partitions)]
+            number, of = self.share
+            mine = [partition for partition in sorted(metadata.partitions) if partition % of == number]
+            wanted = [TopicPartition(self.topic, partition) for partition in mine]
             if isinstance(self.start, int):
                 millis = self.start // MICROS_PER_MILLI
                 asked = [TopicPartition(self.topic, each.partition, millis) for each in wanted]
@@ -180,14 +223,16 @@ class TopicSource(UnboundedSource):
                 # No record with that time or later: what comes from now on.
                 fallback = low if self.start == "earliest" else high
                 starts.append((each.partition, known.get(each.partition, fallback)))
-            return starts
+            return tuple(starts)
         finally:
             consumer.close()
 
     def create_reader(self, options: Any, checkpoint_mark: CheckpointMark | None) -> TopicReader:
         if checkpoint_mark is None:
             now = _now()
-            positions = tuple(Position(partition, offset, None, now) for partition, offset in self.starts)
+            # Beam goes on with a source that was not split where `split` failed, as it does without a broker.
+            starts = self.starts or self._starts()
+            positions = tuple(Position(partition, offset, None, now) for partition, offset in starts)
         else:
             assert isinstance(checkpoint_mark, Positions)
             positions = checkpoint_mark.positions
@@ -200,46 +245,97 @@ class TopicSource(UnboundedSource):
         return registry.get_coder(RecordBatch)
 
 
+class TopicSourceCoder(Coder):
+    """Plain fields in a fixed order: equal sources have equal bytes."""
+
+    def encode(self, value: TopicSource) -> bytes:
+        return msgspec.msgpack.encode(value._fields())
+
+    def decode(self, encoded: bytes) -> TopicSource:
+        return TopicSource(*msgspec.msgpack.decode(encoded, type=_Fields))
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> type:
+        return TopicSource
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+_Fields = tuple[
+    str, tuple[tuple[str, Any], ...], str | int, tuple[tuple[int, int], ...], tuple[int, int], int
+]  # fmt: skip
+registry.register_coder(TopicSource, TopicSourceCoder)
+
+
 class TopicReader(UnboundedReader):
-    """Reads batches of some partitions with one consumer that lives until the reader is closed."""
+    """Reads batches of some partitions, with a consumer for each that lives until the reader is closed.
+
+    A consumer of several partitions would bring a backlog one partition after the other, and with it keep every window
+    of the backlog open. Here the partition whose record time is behind is read first, and none is read further ahead
+    of it than `MAX_SKEW`.
+    """
 
     def __init__(self, source: TopicSource, positions: tuple[Position, ...]):
         self._source = source
         self._topic = source.topic
         self._positions = {each.partition: each for each in positions}
-        self._consumer: Consumer | None = None
+        self._consumers: dict[int, Consumer] = {}
         self._use: _TopicUse | None = None
         self._batch: RecordBatch | None = None
         self._timestamp = MIN_TIMESTAMP
+        self._bundle_since: float | None = None
+        """When the first batch of the bundle was read; None in between."""
 
     def start(self) -> bool:
-        if self._take_over():
-            return self._read(GATHER_SECONDS)
-        return self._connect()
+        return self._next()
 
     def advance(self) -> bool:
-        if self._consumer is None and not self._take_over():
-            # Another reader went on from here, and a failure has brought the work back to this one.
+        return self._next()
+
+    def _next(self) -> bool:
+        if not self._positions or self._is_bundle_over():
+            return False
+        if self._bundle_since is None and self._source in _had_records:
+            _had_records.discard(self._source)
+            return False
+        # Without consumers: new, or another reader went on from here and a failure has brought the work back.
+        if not self._consumers and not self._take_over():
             return self._connect()
         return self._read(GATHER_SECONDS)
 
+    def _is_bundle_over(self) -> bool:
+        """Whether the bundle should end with what it has, because others wait for the watermark."""
+        if self._bundle_since is None:
+            return False
+        lasted = time.monotonic() - self._bundle_since
+        if lasted < LIVE_BUNDLE_SECONDS:
+            return False
+        return lasted >= BUNDLE_SECONDS or sum(map(self._behind, self._all())) < BATCH_RECORDS
+
     def _take_over(self) -> bool:
-        """Go on with the consumer of the reader that stopped where this one begins, if this process has it."""
+        """Go on with the consumers of the reader that stopped where this one begins, if this process has it."""
         with _owners_lock:
             owner = _owners.get(self._source)
-            if owner is None or owner._consumer is None or owner._positions != self._positions:
+            if owner is None or not owner._consumers or owner._positions != self._positions:
                 return False
-            self._consumer, owner._consumer = owner._consumer, None
+            self._consumers, owner._consumers = owner._consumers, {}
             self._use = owner._use
             _owners[self._source] = self
             return True
 
     def _connect(self) -> bool:
-        self._consumer = self._source.consumer()
-        self._use = _TopicUse(self._consumer, self._topic)
+        for partition in self._positions:
+            self._consumers[partition] = self._source.consumer()
+            self._assign(partition)
+        self._use = _TopicUse(next(iter(self._consumers.values())), self._topic)
         with _owners_lock:
             _owners[self._source] = self
-        self._assign()
         # The first poll after an assignment comes back with nothing while the consumer connects.
         deadline = time.monotonic() + START_SECONDS
         while not self._read(GATHER_SECONDS):
@@ -255,6 +351,9 @@ class TopicReader(UnboundedReader):
         return self._timestamp
 
     def get_watermark(self) -> Timestamp:
+        if not self._positions:
+            # More readers than partitions: this one is at its end.
+            return MAX_TIMESTAMP
         now = _now()
         marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
         if marks:
@@ -262,20 +361,23 @@ class TopicReader(UnboundedReader):
         return Timestamp(micros=now) if self._use is not None and self._use.has_held_a_record() else MIN_TIMESTAMP
 
     def get_checkpoint_mark(self) -> Positions:
+        if self._bundle_since is not None:
+            _had_records.add(self._source)
+        self._bundle_since = None
         return Positions(tuple(self._all()))
 
     def close(self) -> None:
         with _owners_lock:
             if _owners.get(self._source) is self:
                 del _owners[self._source]
-            consumer, self._consumer = self._consumer, None
-        if consumer is not None:
+            consumers, self._consumers = self._consumers, {}
+        for consumer in consumers.values():
             consumer.close()
 
-    def _assign(self) -> None:
-        """Read on from the positions."""
-        assert self._consumer is not None
-        self._consumer.assign([TopicPartition(self._topic, p.partition, p.next_offset) for p in self._all()])
+    def _assign(self, partition: int) -> None:
+        """Read on from the position."""
+        place = TopicPartition(self._topic, partition, self._positions[partition].next_offset)
+        self._consumers[partition].assign([place])
 
     def _all(self) -> list[Position]:
         return [self._positions[partition] for partition in sorted(self._positions)]
@@ -292,29 +394,53 @@ class TopicReader(UnboundedReader):
         return position.record_time
 
     def _caught_up(self, position: Position) -> bool:
-        if self._consumer is None:
-            return False
-        partition = TopicPartition(self._topic, position.partition)
-        # As of the last fetch: costs no request. Negative before the first one.
-        _, high = self._consumer.get_watermark_offsets(partition, cached=True)
-        return 0 <= high <= position.next_offset
+        return self._behind(position) <= 0
+
+    def _behind(self, position: Position) -> int:
+        """How many records of the partition are still to be read, as of the last fetch; many where that is unknown."""
+        consumer = self._consumers.get(position.partition)
+        if consumer is None:
+            return BATCH_RECORDS
+        # Costs no request. Negative before the first fetch.
+        _, high = consumer.get_watermark_offsets(TopicPartition(self._topic, position.partition), cached=True)
+        return high - position.next_offset if high >= 0 else BATCH_RECORDS
 
     def _caught_up_everywhere(self) -> bool:
         return all(self._caught_up(each) for each in self._positions.values())
 
     def _read(self, timeout: float) -> bool:
-        """Take the next batch; False when there is none now."""
-        assert self._consumer is not None
-        messages: list[Any] = self._consumer.consume(BATCH_RECORDS, timeout)
+        """Take the next batch; False when there is none now. Waits up to `timeout` for it to fill."""
+        until = time.monotonic() + timeout
+        messages: list[Any] = []
+        while True:
+            for partition in self._in_turn():
+                messages += self._consumers[partition].consume(BATCH_RECORDS - len(messages), 0)
+                if len(messages) >= BATCH_RECORDS:
+                    break
+            if len(messages) >= BATCH_RECORDS or time.monotonic() >= until:
+                break
+            time.sleep(_POLL_SECONDS)
         errors = [message for message in messages if message.error() is not None]
         if errors:
             messages = [message for message in messages if message.error() is None]
         if messages:
             self._keep(messages)
+            if self._bundle_since is None:
+                self._bundle_since = time.monotonic()
         # Afterwards: to go on behind deleted records is to go on from the positions.
         for message in errors:
             self._handle(message)
         return bool(messages)
+
+    def _in_turn(self) -> list[int]:
+        """The partitions that may be read now, the one that is furthest behind in record time first."""
+        if len(self._positions) == 1:
+            return list(self._positions)
+        times = {each.partition: each.record_time or 0 for each in self._positions.values()}
+        waited_for = [times[each.partition] for each in self._positions.values() if self._behind(each) > 0]
+        limit = min(waited_for, default=0) + MAX_SKEW if waited_for else None
+        order = sorted(times, key=lambda partition: times[partition])
+        return [partition for partition in order if limit is None or times[partition] <= limit]
 
     def _keep(self, messages: list[Any]) -> None:
         """Make them the current batch, and move the positions."""
@@ -352,11 +478,10 @@ class TopicReader(UnboundedReader):
             if position.next_offset < message.offset():
                 self._positions[message.partition()] = msgspec.structs.replace(position, next_offset=message.offset())
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            assert self._consumer is not None
             partition = message.partition()
             position = self._positions[partition]
             place = TopicPartition(self._topic, partition)
-            low, _ = self._consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)
+            low, _ = self._consumers[partition].get_watermark_offsets(place, timeout=METADATA_SECONDS)
             if not position.next_offset < low:
                 raise KafkaException(error)
             _log.error(
@@ -364,8 +489,8 @@ class TopicReader(UnboundedReader):
                 self._topic, partition, low - position.next_offset, position.next_offset, low - 1,
             )  # fmt: skip
             self._positions[partition] = msgspec.structs.replace(position, next_offset=low)
-            # All of them: a partition whose fetching has failed cannot be moved by seek.
-            self._assign()
+            # A partition whose fetching has failed cannot be moved by seek.
+            self._assign(partition)
         elif error.fatal() or code in _HOPELESS:
             raise KafkaException(error)
         else:
@@ -400,6 +525,13 @@ class _TopicUse:
 _owners: dict[TopicSource, TopicReader] = {}
 """The reader that has the consumer of a source, in this process."""
 _owners_lock = threading.Lock()
+
+_had_records: set[TopicSource] = set()
+"""Sources whose last bundle in this process had records: the next one has none.
+
+Beam's Flink runner (seen with 2.70) hands on the watermark of a splittable step after a bundle without outputs only.
+Without such bundles no window would be due before a whole backlog is read, and state would hold all of it.
+"""
 
 _HOPELESS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,

@@ -1,10 +1,10 @@
-"""An embedded Flink for tests and demonstrations: Beam's job server in one JVM, gone at the end.
+"""A Flink of our own, gone at the end, and Beam's job server in front of it.
 
-Each job runs in a Flink of its own inside that JVM; Python code runs in worker processes, or in the submitting process
-(LOOPBACK). The
-expansion service, which only pipelines with Kafka's Java connector need, is a second JVM that starts when its address
-is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays idle on
-Flink.
+Without TaskManagers each job runs in a Flink of its own inside the job server's JVM and its Python code in the
+submitting process (LOOPBACK): small and quick to start. With them the jobs run on a cluster of processes
+(`flink_cluster`), and the Python code in a worker process for each. The expansion service, which only pipelines with
+Kafka's Java connector need, is a JVM of its own that starts when its address is first asked for. It is not the job
+server's own one: that one expands for docker, and into a read that stays idle on Flink.
 
 Flink listens on loopback only. Beam's gRPC servers (jobs, artifacts, expansion, workers) accept connections from every
 interface and have no option against it, and whoever reaches them can run code: not for a machine that others can reach.
@@ -16,7 +16,6 @@ import http.client
 import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,39 +24,47 @@ from typing import Protocol, Self
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from ami_beam.local import jars, java, process, workers
+from ami_beam.local import flink_cluster, jars, process, workers
 
 _START_ATTEMPTS = 3
 _START_SECONDS = 90.0
 _MAX_JOBS = 64
 _ENDED = {"FINISHED", "CANCELED", "FAILED"}
-# What Flink 1.19 and Beam's serializers reach into by reflection; without them stateful stages fail on Java 17.
-_OPENED = (
-    *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.math", "java.net", "java.nio"),
-    *("java.text", "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic"),
-    *("java.util.concurrent.locks", "sun.nio.ch", "sun.net.util"),
-)
 
 
 class LocalFlink:
     """`with LocalFlink() as flink:` gives a job server; `flink.pipeline_args()` are the options that run a job on it.
 
     Checkpoints are stored in a temporary directory, which `stop` removes with everything else, and are taken only by
-    jobs that ask for them (`checkpoint_seconds`). `on_worker_lost` is that of `Workers`. Without `heap` Flink's JVM
-    may take a quarter of the machine's memory.
+    jobs that ask for them (`checkpoint_seconds`).
+
+    Args:
+      task_managers: processes with a slot and a Python worker each; 0: one JVM for all, and no Python worker.
+      heap: of each JVM that runs jobs. Without it they take what is there: a quarter of the machine's memory in one
+        JVM, two fifths in a cluster.
+      expansion_heap: that of the expansion service.
+      on_lost: called in another thread with a sentence when a process of the cluster or a worker ends that nobody has
+        ended. None of them is replaced.
     """
 
     def __init__(
-        self, heap: str | None = "1g", expansion_heap: str = "256m", on_worker_lost: Callable[[str], None] | None = None
+        self,
+        task_managers: int = 0,
+        heap: str | None = "1g",
+        expansion_heap: str = "256m",
+        on_lost: Callable[[str], None] | None = None,
     ) -> None:
+        self._task_managers = task_managers
         self._heap = heap
         self._expansion_heap = expansion_heap
+        self._on_lost = on_lost
+        self._cluster: flink_cluster.FlinkCluster | None = None
         self._processes: list[process.ChildProcess] = []
         self._directory: process.TemporaryDirectory | None = None
         self._class_path = ""
         self._expansion_service = ""
         self._lock = threading.Lock()
-        self._workers = workers.Workers(on_worker_lost)
+        self._workers = workers.Workers(on_lost)
         self._rest_ports = range(0)
         self.job_endpoint = ""
 
@@ -71,12 +78,14 @@ class LocalFlink:
 
     @property
     def pids(self) -> list[int]:
-        """The job server's, the expansion service's once it has been started, and those of the jobs' workers."""
-        return [*(each.pid for each in self._processes), *self._workers.pids]
+        """The job server's, the expansion service's once it has been started, the cluster's, the jobs' workers'."""
+        cluster = self._cluster.pids if self._cluster else []
+        return [*(each.pid for each in self._processes), *cluster, *self._workers.pids]
 
     @property
     def logs(self) -> list[Path]:
-        return [each.log for each in self._processes if each.log is not None]
+        cluster = self._cluster.logs if self._cluster else []
+        return [*(each.log for each in self._processes if each.log is not None), *cluster]
 
     @property
     def checkpoints(self) -> Path:
@@ -93,18 +102,21 @@ class LocalFlink:
 
     def pipeline_args(
         self,
-        parallelism: int = 1,
+        parallelism: int | None = None,
         checkpoint_seconds: float | None = None,
         bundle_milliseconds: int = 100,
-        worker_processes: int = 0,
     ) -> list[str]:
         """The pipeline options that run a streaming job here, with bundles short enough for tests of streams.
 
-        Without worker processes the submitting process runs the Python code, on one core whatever the parallelism.
+        Args:
+          parallelism: a subtask for each TaskManager unless given; without TaskManagers one. Without them the
+            submitting process runs the Python code, on one core whatever the parallelism.
+          checkpoint_seconds: how often a checkpoint is taken; never without it.
+          bundle_milliseconds: how long an element may wait for others.
         """
-        environment = (
-            self._workers.pipeline_args(worker_processes) if worker_processes else ["--environment_type=LOOPBACK"]
-        )
+        environment = self._workers.pipeline_args() if self._task_managers else ["--environment_type=LOOPBACK"]
+        if parallelism is None:
+            parallelism = max(1, self._task_managers)
         arguments = [
             "--runner=PortableRunner",
             f"--job_endpoint={self.job_endpoint}",
@@ -138,7 +150,7 @@ class LocalFlink:
                 raise TimeoutError(f"job {name} still runs {timeout:.0f} s after its cancellation")
             for url in jobs:
                 with suppress(OSError, http.client.HTTPException):
-                    _request(f"{url}?mode=cancel", "PATCH")
+                    flink_cluster.request(f"{url}?mode=cancel", "PATCH")
             time.sleep(0.2)
 
     def start(self) -> Self:
@@ -148,11 +160,20 @@ class LocalFlink:
         directory = self._directory.path
         for name in ("conf", "checkpoints", "artifacts", "tmp"):
             (directory / name).mkdir()
-        first = min(process.free_ports(1)[0], 65_535 - _MAX_JOBS)
-        self._rest_ports = range(first, first + _MAX_JOBS)
-        (directory / "conf" / "config.yaml").write_text(_configuration(directory, self._rest_ports), encoding="utf-8")
         try:
             self._workers.start()
+            if self._task_managers:
+                self._cluster = flink_cluster.FlinkCluster(
+                    self._class_path, directory, self._task_managers, self._heap, self._on_lost
+                )
+                self._cluster.start()
+                self._rest_ports = range(self._cluster.rest_port, self._cluster.rest_port + 1)
+            else:
+                first = min(process.free_ports(1)[0], 65_535 - _MAX_JOBS)
+                self._rest_ports = range(first, first + _MAX_JOBS)
+            ports = f"{self._rest_ports.start}-{self._rest_ports.stop - 1}"
+            settings = flink_cluster.common_settings(directory) | {"rest.bind-port": ports}
+            (directory / "conf" / "config.yaml").write_text(flink_cluster.as_yaml(settings), encoding="utf-8")
             self.job_endpoint = self._start("the Flink job server", 2, self._job_server_command)
         except BaseException:
             self.stop()
@@ -160,12 +181,15 @@ class LocalFlink:
         return self
 
     def stop(self) -> None:
-        """Ends every job, its workers and both JVMs and removes the temporary directory. May be called twice."""
+        """Ends every job, its workers and every JVM and removes the temporary directory. May be called twice."""
         # The workers first: they would tell at length of a Flink that is gone.
         self._workers.stop()
         for each in reversed(self._processes):
             each.stop()
         self._processes.clear()
+        if self._cluster:
+            self._cluster.stop()
+            self._cluster = None
         self._expansion_service = self.job_endpoint = ""
         if self._directory:
             self._directory.remove()
@@ -178,7 +202,7 @@ class LocalFlink:
             url = f"http://127.0.0.1:{port}/jobs"
             # Something else than a Flink may listen there, such as one of Beam's gRPC servers.
             with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
-                for job in json.loads(_request(f"{url}/overview"))["jobs"]:
+                for job in json.loads(flink_cluster.request(f"{url}/overview"))["jobs"]:
                     if job["name"] == name and job["state"] not in _ENDED:
                         jobs.append(f"{url}/{job['jid']}")
         return jobs
@@ -207,18 +231,20 @@ class LocalFlink:
         raise AssertionError("unreachable")
 
     def _job_server_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
+        # In front of a cluster it only translates and submits.
+        heap = ["-Xmx512m"] if self._cluster else [f"-Xmx{self._heap}"] if self._heap else []
         return [
-            *self._jvm(directory, self._heap),
-            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
-            "org.apache.beam.runners.flink.FlinkJobServerDriver",
-            *("--flink-master", "[local]", "--flink-conf-dir", directory / "conf"),
+            *flink_cluster.jvm(self._class_path, directory / "tmp", heap),
+            *(*flink_cluster.OPENED, "org.apache.beam.runners.flink.FlinkJobServerDriver"),
+            *("--flink-master", self._cluster.master if self._cluster else "[local]"),
+            *("--flink-conf-dir", directory / "conf"),
             *("--job-host", "127.0.0.1", "--job-port", str(ports[0]), "--artifact-port", str(ports[1])),
             *("--expansion-port", "-1", "--artifacts-dir", directory / "artifacts"),
         ]
 
     def _expansion_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
         return [
-            *self._jvm(directory, self._expansion_heap),
+            *flink_cluster.jvm(self._class_path, directory / "tmp", [f"-Xmx{self._expansion_heap}"]),
             *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
             # The harness runs in Flink's own JVM, which has the connector's classes.
             "--defaultEnvironmentType=EMBEDDED",
@@ -226,38 +252,6 @@ class LocalFlink:
             "--experiments=use_deprecated_read",
         ]
 
-    def _jvm(self, directory: Path, heap: str | None) -> list[str | Path]:
-        return [
-            java.find_java(),
-            *([f"-Xmx{heap}"] if heap else []),
-            *("-XX:+UseSerialGC", "-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory / 'tmp'}"),
-            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", self._class_path),
-        ]
-
-
-def _request(url: str, method: str = "GET") -> bytes:
-    # Not through a proxy, which the machine may have for other addresses.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
-        return response.read()
-
 
 class _Command(Protocol):
     def __call__(self, directory: Path, ports: list[int]) -> list[str | Path]: ...
-
-
-def _configuration(directory: Path, rest_ports: range) -> str:
-    settings = {
-        # Without a directory checkpoints go to the heap and fail at the first real one.
-        "state.checkpoints.dir": (directory / "checkpoints").as_uri(),
-        "io.tmp.dirs": directory / "tmp",
-        # Flink itself listens on this machine only.
-        "rest.address": "127.0.0.1",
-        "rest.bind-port": f"{rest_ports.start}-{rest_ports.stop - 1}",
-        "rest.bind-address": "127.0.0.1",
-        "jobmanager.rpc.address": "127.0.0.1",
-        "jobmanager.bind-host": "127.0.0.1",
-        "taskmanager.host": "127.0.0.1",
-        "taskmanager.bind-host": "127.0.0.1",
-    }
-    return "".join(f"{name}: {value}\n" for name, value in settings.items())

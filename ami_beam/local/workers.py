@@ -29,7 +29,9 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
     def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
         self._on_lost = on_lost
-        self._children: dict[str, ChildProcess] = {}
+        # Every TaskManager numbers its workers by itself; its control endpoint tells whose they are.
+        self._children: dict[tuple[str, str], ChildProcess] = {}
+        self._dismissed: set[str] = set()
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
         self._address = ""
@@ -55,12 +57,12 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             return [child.pid for child in self._children.values()]
 
-    def pipeline_args(self, workers: int) -> list[str]:
-        """The pipeline options with which a job spreads its work over so many processes."""
+    def pipeline_args(self) -> list[str]:
+        """The pipeline options with which a job has one of these processes for each TaskManager."""
         return [
             "--environment_type=EXTERNAL",
             f"--environment_config={self._address}",
-            f"--sdk_worker_parallelism={workers}",
+            "--sdk_worker_parallelism=1",
         ]
 
     def stop(self) -> None:
@@ -84,23 +86,29 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             child = ChildProcess(f"worker {request.worker_id}", command, log=None)
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
+        key = (request.worker_id, request.control_endpoint.url)
         with self._lock:
-            self._children[request.worker_id] = child
-        threading.Thread(target=self._watch, args=(request.worker_id, child), daemon=True).start()
+            self._children[key] = child
+            self._dismissed.discard(key[0])
+        threading.Thread(target=self._watch, args=(key, child), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
-    def _watch(self, worker_id: str, child: ChildProcess) -> None:
+    def _watch(self, key: tuple[str, str], child: ChildProcess) -> None:
         code = child.wait()
         with self._lock:
-            lost = self._children.get(worker_id) is child
+            lost = self._children.pop(key, None) is child and key[0] not in self._dismissed
         if lost and self._on_lost is not None:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             self._on_lost(f"{child.name} {how}")
 
     def StopWorker(self, request: Any, context: Any) -> Any:
-        """Called by the runner."""
+        """Called by the runner, which does not say which TaskManager's worker it means."""
         with self._lock:
-            child = self._children.pop(request.worker_id, None)
+            named = [key for key in self._children if key[0] == request.worker_id]
+            child = self._children.pop(named[0]) if len(named) == 1 else None
+            # It ends by itself when its TaskManager closes the connection.
+            if child is None:
+                self._dismissed.add(request.worker_id)
         if child is not None:
             child.stop()
         return beam_fn_api_pb2.StopWorkerResponse()
