@@ -1,7 +1,8 @@
 """Compares ami-beam with its alternatives on the same topic: `make bench`, or `python -m benchmarks.bench`.
 
-All systems read the same records from the same local broker, one after another and in turn, and publish summary rows,
-which must be the same. CPU seconds are those of all processes that a system needs, without the broker's.
+All systems read the same records from the same local broker, one after another and in turn, each from a topic of its
+own, and publish summary rows, which must be the same. CPU seconds are those of all processes that a system needs,
+without the broker's.
 """
 
 from __future__ import annotations
@@ -71,26 +72,25 @@ def _compare(
     arrivals.write_meter_counts(str(counts))
     measured: dict[str, list[Measured]] = {}
     with KafkaBroker(heap="1g") as broker:
-        broker.create_topic(systems.READS, partitions=PARTITIONS)
         broker.create_topic(systems.EVENTS)
         broker.create_topic(systems.ALERTS, partitions=PARTITIONS)
         for topic in OUTPUT_TOPICS:
             broker.create_topic(topic, partitions=PARTITIONS)
-        _say(f"publishing {workload.reads:,} reads of {workload.meters:,} meters, {late:g} % late")
-        arrivals.publish(broker.bootstrap_servers, systems.READS, lambda count: None)
         for number in range(options.rounds):
             for name in chosen:
-                _say(f"{late:g} % late, round {number + 1} of {options.rounds}: {name}")
-                if name == CONSUME_ONLY:
-                    measured.setdefault(name, []).append(_consume(broker.bootstrap_servers, arrivals))
-                    continue
-                system = systems.SYSTEMS[name]
-                if late and not system.takes_late_reads:
-                    continue
                 own = f"bench.{name.replace(' ', '.')}.{number}"
+                reads = f"{own}.reads"
+                system = None if name == CONSUME_ONLY else systems.SYSTEMS[name]
+                if late and system is not None and not system.takes_late_reads:
+                    continue
+                _say(f"{late:g} % late, round {number + 1} of {options.rounds}: {name}, {workload.reads:,} reads")
+                broker.create_topic(reads, partitions=PARTITIONS)
+                if system is None:
+                    measured.setdefault(name, []).append(_consume(broker.bootstrap_servers, reads, arrivals))
+                    continue
                 if system.own_topic:
                     broker.create_topic(own, partitions=PARTITIONS)
-                place = Place(broker.bootstrap_servers, counts, own)
+                place = Place(broker.bootstrap_servers, counts, own, reads)
                 log = logs / f"{name.replace(' ', '-')}-{late:g}-{number}.log"
                 result = throughput.run(system, place, arrivals, log, _Progress())
                 _say(
@@ -142,9 +142,10 @@ def _same_rows(measured: dict[str, list[Measured]]) -> bool:
     return same
 
 
-def _consume(bootstrap_servers: str, arrivals: Arrivals) -> Measured:
+def _consume(bootstrap_servers: str, topic: str, arrivals: Arrivals) -> Measured:
+    arrivals.publish(bootstrap_servers, topic, range(arrivals.workload.windows))
     points = [arrivals.workload.reads // 5, arrivals.workload.reads]
-    command = [sys.executable, consume_only.__file__, bootstrap_servers, systems.READS, *map(str, points)]
+    command = [sys.executable, consume_only.__file__, bootstrap_servers, topic, *map(str, points)]
     before, after = (json.loads(line) for line in subprocess.check_output(command, text=True).splitlines())
     reads = after["reads"] - before["reads"]
     cpu = (after["cpu_s"] - before["cpu_s"]) / reads * 1e6

@@ -23,7 +23,8 @@ CREATE TEMPORARY TABLE meter_reads (
   WATERMARK FOR measured_at AS record_time - INTERVAL '5' MINUTE
 ) WITH (
   'connector' = 'kafka', 'topic' = $reads, 'properties.bootstrap.servers' = $bootstrap_servers,
-  'properties.group.id' = $job, 'scan.startup.mode' = 'earliest-offset',
+  'properties.group.id' = $job, 'properties.isolation.level' = 'read_committed',
+  'scan.startup.mode' = 'earliest-offset',
   'format' = 'json', 'json.timestamp-format.standard' = 'ISO-8601'
 );
 

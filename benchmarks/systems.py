@@ -21,6 +21,7 @@ class Place:
     bootstrap_servers: str
     meter_counts: Path
     own_summaries: str
+    reads: str = READS
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,21 @@ def ami_beam(name: str, *arguments: str) -> System:
     def command(place: Place) -> list[str]:
         return [
             *(sys.executable, "-m", "ami_beam.run", "--runner=FlinkRunner", "--start=earliest"),
-            *(f"--bootstrap_servers={place.bootstrap_servers}", f"--meter_counts={place.meter_counts}", *arguments),
+            *(f"--bootstrap_servers={place.bootstrap_servers}", f"--meter_counts={place.meter_counts}"),
+            *(f"--reads={place.reads}", *arguments),
         ]
 
     return System(name, command, takes_late_reads=True, own_topic=False)
 
 
 def _python_loop(place: Place) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.python_loop", place.bootstrap_servers, READS, place.own_summaries]
+    return [sys.executable, "-m", "benchmarks.python_loop", place.bootstrap_servers, place.reads, place.own_summaries]
 
 
 def _flink_sql(*arguments: str) -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         return [
-            *(sys.executable, "-m", "benchmarks.flink_sql", place.bootstrap_servers, READS, EVENTS),
+            *(sys.executable, "-m", "benchmarks.flink_sql", place.bootstrap_servers, place.reads, EVENTS),
             *(str(place.meter_counts), place.own_summaries, ALERTS, "--warm_up=2", *arguments),
         ]
 
@@ -68,7 +70,8 @@ SYSTEMS = {
     system.name: system
     for system in (
         ami_beam("ami-beam native", "--kafka_io=native"),
-        ami_beam("ami-beam beam-io", "--kafka_io=beam"),
+        # Java's consumer would take reads that are not shown yet.
+        ami_beam("ami-beam beam-io", "--kafka_io=beam", "--kafka_config", "isolation.level=read_committed"),
         System("flink-sql", _flink_sql("--checkpoint_seconds=10"), takes_late_reads=False, own_topic=True),
         System("flink-sql without checkpoints", _flink_sql(), takes_late_reads=False, own_topic=True),
         System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),

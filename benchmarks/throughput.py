@@ -1,7 +1,9 @@
 """One run of one system over a topic of reads: CPU seconds per million reads, reads per second, peak memory, rows.
 
-The points between which is measured are windows: a window is complete when all its transformers have a row. What a
-system starts with (JVM, class loading, compilation, the first state) lies before the first point.
+The system is started on the reads of the warm-up. When it has published their windows, the measured reads are shown to
+it all at once, as a backlog, and it is measured until the rows of all their windows are there but the last, which is
+due only when its time has come. So everything that the measured reads cost is counted, reading and publishing, and
+nothing that a system starts with (JVM, class loading, compilation, the first state).
 """
 
 from __future__ import annotations
@@ -35,15 +37,14 @@ class Measured:
 
 
 def run(system: System, place: Place, arrivals: Arrivals, log: Path, progress: Callable[[str], None]) -> Measured:
-    """Start the system, measure it between two windows, let it finish, stop it.
+    """Publish the reads to `place.reads`, which is empty, run the system on them and measure it; then stop it.
 
     Raises RuntimeError when it ends, or publishes nothing for two minutes.
     """
     workload = arrivals.workload
     wanted = arrivals.transformers_on_time()
-    # Window w is due when a read of window w + 1 is there: the windows before a position are complete when it begins.
-    first = workload.warmup_windows - 1
-    last = first + workload.measured_windows
+    warm_up = range(workload.warmup_windows)
+    arrivals.publish(place.bootstrap_servers, place.reads, warm_up)
     watch = SummaryWatch(place.bootstrap_servers, system.summaries(place))
     try:
         with Running(system, place, log) as process, PeakMemory(process.pid) as memory:
@@ -64,10 +65,12 @@ def run(system: System, place: Place, arrivals: Arrivals, log: Path, progress: C
                         raise RuntimeError(f"{system.name} published nothing for {STALL_SECONDS:g} s:\n{_tail(log)}")
                 return cpu_by_program(process.pid), time.monotonic()
 
-            cpu_before, time_before = until(first)
-            cpu_after, time_after = until(last)
-            # The last window is due only when its collection delay has passed on the wall clock.
-            until(workload.windows - 2)
+            until(warm_up[-2])
+            measured = range(workload.warmup_windows, workload.windows)
+            show = arrivals.prepare(place.bootstrap_servers, place.reads, measured)
+            cpu_before, time_before = cpu_by_program(process.pid), time.monotonic()
+            show()
+            cpu_after, time_after = until(measured[-2])
             watch.collect(_SETTLE_SECONDS)
         over = {workload.window_end_text(window) for window in range(workload.windows - 2)}
         rows = {key: row for key, row in watch.newest().items() if key[2] in over}

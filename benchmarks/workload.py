@@ -22,6 +22,12 @@ METERS_PER_TRANSFORMER = 10
 TRANSFORMERS_PER_FEEDER = 50
 PARTITIONS = 2
 _MAX_LATE_WINDOWS = 94
+_PRODUCER = {
+    "linger.ms": 20,
+    "enable.idempotence": True,
+    "batch.size": 500_000,
+    "queue.buffering.max.messages": 500_000,
+}
 _QUIET_POSITIONS = 2
 """At the end, without late reads: the revisions of the last ones become due while there still are reads."""
 _READ = (
@@ -33,34 +39,32 @@ _READ = (
 
 @dataclass(frozen=True)
 class Workload:
-    """Reads of `meters` meters in warm-up, measured and tail windows, `late_pct` percent of each position's late.
+    """Reads of `meters` meters in warm-up and measured windows, `late_pct` percent of each position's late.
 
-    The tail is not measured: at the end of the measured part a system is as far ahead with reading as it was at its
-    beginning, so that what it had read ahead cancels out. `end` is the last window's end in seconds since 1970.
+    `end` is the last window's end in seconds since 1970.
     """
 
     meters: int
     warmup_windows: int
     measured_windows: int
-    tail_windows: int
     late_pct: float
     end: int
     seed: int = 1
 
     @classmethod
     def of(cls, reads: int, meters: int, late_pct: float) -> Workload:
-        """At least `reads` measured reads, after a quarter as many (10 windows at least) and before a fifth as many.
+        """At least `reads` measured reads, after a quarter as many (10 windows at least).
 
         The last window ended a few minutes ago: all its reads have arrived by now.
         """
         meters = max(METERS_PER_TRANSFORMER, meters // METERS_PER_TRANSFORMER * METERS_PER_TRANSFORMER)
         measured = max(4, -(-reads // meters))
         end = int(time.time() - 240) // WINDOW_SECONDS * WINDOW_SECONDS
-        return cls(meters, max(10, measured // 4), measured, max(4, measured // 5), late_pct, end)
+        return cls(meters, max(10, measured // 4), measured, late_pct, end)
 
     @property
     def windows(self) -> int:
-        return self.warmup_windows + self.measured_windows + self.tail_windows
+        return self.warmup_windows + self.measured_windows
 
     @property
     def transformers(self) -> int:
@@ -101,16 +105,8 @@ class Arrivals:
         self.position = position
 
     def measured_reads(self) -> int:
-        """Reads that arrive at a measured position."""
-        first = self.workload.warmup_windows
-        last = first + self.workload.measured_windows
-        return int(((self.position >= first) & (self.position < last)).sum())
-
-    def measured_late_reads(self) -> int:
-        first = self.workload.warmup_windows
-        last = first + self.workload.measured_windows
-        window = np.arange(self.workload.windows)[:, None]
-        return int(((self.position >= first) & (self.position < last) & (self.position > window)).sum())
+        """Reads that arrive behind the warm-up."""
+        return int((self.position >= self.workload.warmup_windows).sum())
 
     def transformers_on_time(self) -> list[int]:
         """By window, how many transformers have a read that is not late: so many rows has its on-time result."""
@@ -158,17 +154,29 @@ class Arrivals:
             )  # fmt: skip
             yield transformer % PARTITIONS, at, b"MTR-%07d" % meter, value.encode()
 
-    def publish(self, bootstrap_servers: str, topic: str, progress: Callable[[int], None]) -> None:
-        """Publish all reads and return when the broker has them. Raises RuntimeError when it did not take one."""
+    def publish(self, bootstrap_servers: str, topic: str, positions: range) -> None:
+        """Publish the reads of these positions, and return when the broker has them.
+
+        Raises RuntimeError when it did not take one.
+        """
+        self._send(Producer({"bootstrap.servers": bootstrap_servers, **_PRODUCER}), topic, positions)
+
+    def prepare(self, bootstrap_servers: str, topic: str, positions: range) -> Callable[[], None]:
+        """Publish the reads of these positions invisibly. The call of what is returned shows all of them at once."""
         producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                "linger.ms": 20,
-                "enable.idempotence": True,
-                "batch.size": 500_000,
-                "queue.buffering.max.messages": 500_000,
+                "transactional.id": topic,
+                "transaction.timeout.ms": 900_000,
+                **_PRODUCER,
             }
         )
+        producer.init_transactions(60)
+        producer.begin_transaction()
+        self._send(producer, topic, positions)
+        return lambda: producer.commit_transaction(60)
+
+    def _send(self, producer: Producer, topic: str, positions: range) -> None:
         failures: list[str] = []
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -176,7 +184,7 @@ class Arrivals:
                 failures.append(str(error))
 
         count = 0
-        for position in range(self.workload.windows):
+        for position in positions:
             for partition, at, key, value in self.records(position):
                 while True:
                     try:
@@ -187,7 +195,6 @@ class Arrivals:
                 count += 1
                 if count % 10_000 == 0:
                     producer.poll(0)
-            progress(count)
         left = producer.flush(120)
         if left or failures:
             raise RuntimeError(f"{left + len(failures)} reads were not published: {failures[:1]}")
