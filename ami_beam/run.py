@@ -195,9 +195,9 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
 
 
 def _parallelism(arguments: Sequence[str]) -> int:
-    """As given, else one for every processor that this process may use."""
+    """As given, else one for every two processors that this process may use: a worker keeps a JVM busy, too."""
     given = PipelineOptions(list(arguments)).view_as(FlinkRunnerOptions).parallelism
-    return given if given > 0 else min(len(os.sched_getaffinity(0)), _MAX_PARALLELISM)
+    return given if given > 0 else min(max(len(os.sched_getaffinity(0)) // 2, 1), _MAX_PARALLELISM)
 
 
 def _run(
