@@ -20,7 +20,6 @@ import string
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +31,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from py4j.java_gateway import GatewayParameters, JavaGateway
 from py4j.protocol import Py4JJavaError
 
-from ami_beam.local import java, process
+from ami_beam.local import flink_cluster, java, process
 from benchmarks import flink_jars
 
 SLOTS = 2
@@ -42,12 +41,6 @@ _STATE_POLL_SECONDS = 2.0
 _PYTHON_GATEWAY = "org.apache.flink.client.python.PythonGatewayServer"
 _SETTING = re.compile(r"^SET '([^']+)' = '([^']+)'", re.MULTILINE)
 _SQL = Path(__file__).with_suffix(".sql")
-# What Flink's own scripts open, for Java 17 and later.
-_OPENED = (
-    *("java.lang", "java.lang.invoke", "java.lang.reflect", "java.io", "java.math", "java.net", "java.nio"),
-    *("java.text", "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic"),
-    *("java.util.concurrent.locks", "sun.nio.ch", "sun.net.util"),
-)
 _LOGGING = """\
 rootLogger.level = WARN
 rootLogger.appenderRef.console.ref = Console
@@ -155,7 +148,7 @@ class Cluster:
     def cancel(self, job: str) -> None:
         """Return when the job has ended and its slots are free. Raises JobError after 30 s."""
         deadline = time.monotonic() + 30
-        self._request(f"/jobs/{job}?mode=cancel", "PATCH")
+        flink_cluster.request(f"{self._rest}/jobs/{job}?mode=cancel", "PATCH")
         while self._get("/overview").get("slots-available", 0) < SLOTS:
             if time.monotonic() > deadline:
                 raise JobError(f"job {job} has not ended 30 s after its cancellation")
@@ -181,8 +174,7 @@ class Cluster:
         return [
             *(java.find_java(), f"-Xmx{heap}", *options, f"-Djava.io.tmpdir={self._path / 'tmp'}"),
             *(f"-Dlog4j.configurationFile=file:{self._path / 'log4j.properties'}", "-Djava.awt.headless=true"),
-            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED),
-            *("-cp", self._class_path),
+            *(*flink_cluster.OPENED, "-cp", self._class_path),
         ]
 
     def _configuration(self, path: Path, rest_port: int, rpc_port: int) -> str:
@@ -219,20 +211,14 @@ class Cluster:
         }
         if self._checkpoint_seconds is not None:
             settings["execution.checkpointing.interval"] = f"{round(self._checkpoint_seconds * 1000)}ms"
-        return "".join(f"{name}: {value}\n" for name, value in settings.items())
+        return flink_cluster.as_yaml(settings)
 
     def _get(self, path: str) -> dict[str, Any]:
         """An answer of the JobManager, empty while it gives none."""
         try:
-            return json.loads(self._request(path, "GET"))
+            return json.loads(flink_cluster.request(self._rest + path))
         except (OSError, http.client.HTTPException, ValueError):
             return {}
-
-    def _request(self, path: str, method: str) -> bytes:
-        # Not through a proxy, which the machine may have for other addresses.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(self._rest + path, method=method), timeout=10) as response:
-            return response.read()
 
 
 def _execute(gateway: JavaGateway, sql: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from apache_beam.coders.coders import BytesCoder, LengthPrefixCoder
 
-from ami_beam.io.flink_subtasks import _flink_key_hash, length_prefixed, subtask_of
+from ami_beam.io.flink_subtasks import _flink_key_hash, subtask_of
 
 
 @pytest.mark.parametrize(
@@ -30,4 +31,4 @@ def test_subtasks_are_hit_evenly_and_none_is_beyond_the_last() -> None:
 
 @pytest.mark.parametrize(("length", "prefix"), [(0, b"\x00"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02")])
 def test_the_prefix_is_a_varint(length: int, prefix: bytes) -> None:
-    assert length_prefixed(b"x" * length) == prefix + b"x" * length
+    assert LengthPrefixCoder(BytesCoder()).encode(b"x" * length) == prefix + b"x" * length

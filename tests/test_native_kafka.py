@@ -14,9 +14,10 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ami_beam.io import native_kafka_sink, native_kafka_source
-from ami_beam.io.flink_subtasks import length_prefixed, subtask_of
+from ami_beam.io.flink_subtasks import subtask_of
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import (
+    ELEMENT_CODER,
     PositionsCoder,
     ReadTopicNatively,
     TopicReader,
@@ -142,7 +143,7 @@ def test_shares_hold_every_partition_once(
 ) -> None:
     config = {"bootstrap.servers": kafka_broker.bootstrap_servers}
     shares = ReadTopicNatively(topic, config, "earliest", count)._sources
-    keys = [length_prefixed(TopicSourceCoder().encode(share)) for share in shares]
+    keys = [ELEMENT_CODER.encode(share) for share in shares]
     assert [subtask_of(key, count) for key in keys] == list(range(count))
     parts = [whole(TopicSourceCoder().decode(TopicSourceCoder().encode(share))) for share in shares]
     assert sorted(partition for part in parts for partition, _ in part.starts) == [0, 1, 2]

@@ -19,16 +19,6 @@ def subtask_of(key: bytes, parallelism: int) -> int:
     return _murmur(_flink_key_hash(key)) % groups * parallelism // groups
 
 
-def length_prefixed(value: bytes) -> bytes:
-    """`value` as a portable runner sees it when its coder is none of Beam's standard ones: a varint and the bytes."""
-    length, prefix = len(value), bytearray()
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + value
-
-
 def _max_parallelism(parallelism: int) -> int:
     """Half as much again, rounded up to a power of two, and within 128 to 32768."""
     wanted = parallelism + parallelism // 2

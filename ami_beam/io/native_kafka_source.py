@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 from apache_beam.coders import Coder, registry
+from apache_beam.coders.coders import LengthPrefixCoder
 from apache_beam.io.unbounded_source import (
     CheckpointMark,
     UnboundedReader,
@@ -23,7 +24,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
-from ami_beam.io.flink_subtasks import length_prefixed, subtask_of
+from ami_beam.io.flink_subtasks import subtask_of
 from ami_beam.records import RecordBatch
 
 BATCH_RECORDS = 5_000
@@ -58,9 +59,9 @@ class ReadTopicNatively(beam.PTransform):
     are not noticed: restart the job. Records that retention deleted before they were read are passed over with a
     warning that counts them.
 
-    The partitions are shared out to `readers`, each with one consumer, and the readers to as many of Flink's parallel
-    subtasks. Beam's `ReadFromUnboundedSource` would bring all of them to the same one: Flink spreads elements, and its
-    only element is the whole source.
+    The partitions are shared out to `readers`, each with a consumer a partition, and the readers to as many of Flink's
+    parallel subtasks. Beam's `ReadFromUnboundedSource` would bring all of them to the same one: Flink spreads
+    elements, and its only element is the whole source.
 
     Args:
       topic: its name.
@@ -89,7 +90,7 @@ def spread(source: TopicSource) -> TopicSource:
     number, readers = source.share
     for salt in range(1_000):
         salted = TopicSource(source.topic, source.config, source.start, source.starts, source.share, salt)
-        if subtask_of(length_prefixed(TopicSourceCoder().encode(salted)), readers) == number:
+        if subtask_of(ELEMENT_CODER.encode(salted), readers) == number:
             return salted
     return source
 
@@ -271,6 +272,8 @@ _Fields = tuple[
     str, tuple[tuple[str, Any], ...], str | int, tuple[tuple[int, int], ...], tuple[int, int], int
 ]  # fmt: skip
 registry.register_coder(TopicSource, TopicSourceCoder)
+ELEMENT_CODER = LengthPrefixCoder(TopicSourceCoder())
+"""How a portable runner sees a source: it knows no coders but Beam's own, and gets the others' bytes with a length."""
 
 
 class TopicReader(UnboundedReader):
@@ -438,7 +441,7 @@ class TopicReader(UnboundedReader):
             return list(self._positions)
         times = {each.partition: each.record_time or 0 for each in self._positions.values()}
         waited_for = [times[each.partition] for each in self._positions.values() if self._behind(each) > 0]
-        limit = min(waited_for, default=0) + MAX_SKEW if waited_for else None
+        limit = min(waited_for) + MAX_SKEW if waited_for else None
         order = sorted(times, key=lambda partition: times[partition])
         return [partition for partition in order if limit is None or times[partition] <= limit]
 

@@ -127,8 +127,7 @@ class FlinkCluster:
     def _watch(self, child: process.ChildProcess) -> None:
         code = child.wait()
         if not self._stopping.is_set() and self._on_lost is not None:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            self._on_lost(f"{child.name} {how}")
+            self._on_lost(child.ending(code))
 
     def _run(self, name: str, main: str, options: list[str]) -> process.ChildProcess:
         package = "entrypoint" if main.startswith("Standalone") else "taskexecutor"

@@ -61,6 +61,10 @@ class ChildProcess:
         """Returns the exit code once it has ended; that of a signal is negative."""
         return self._process.wait()
 
+    def ending(self, code: int) -> str:
+        """A sentence on its end, from the exit code that `wait` gives."""
+        return f"{self.name} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Returns once `ready()` is true; raises StartError when the child ends first, or is stopped as time is up."""
         deadline = time.monotonic() + timeout

@@ -98,8 +98,7 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         with self._lock:
             lost = self._children.pop(key, None) is child and key[0] not in self._dismissed
         if lost and self._on_lost is not None:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            self._on_lost(f"{child.name} {how}")
+            self._on_lost(child.ending(code))
 
     def StopWorker(self, request: Any, context: Any) -> Any:
         """Called by the runner, which does not say which TaskManager's worker it means."""
