@@ -174,18 +174,29 @@ class ReceiptDue(Struct, array_like=True, gc=False):
     counts: list[MeterCount]
 
 
-class CountedStatistics(Struct, array_like=True, gc=False):
-    """Statistics joined with the meter counts: `counts[i]` belongs to `transformers[i]`, None where unregistered."""
+class Observation(Struct, array_like=True, gc=False):
+    """What is judged of one transformer in one window: a publication of its statistics joined with its meter count."""
 
-    window_end: int
-    transformers: list[TransformerStatistics]
-    counts: list[MeterCount | None]
+    transformer_id: str
+    feeder_id: str
+    """Of most of its meters, the first by name among equals."""
+    meters_reported: int
+    actual_meters_reported: int
+    lowest: tuple[float, str] | None
+    """The least voltage of any of its meters (volts) and the feeder of that read."""
+    highest: tuple[float, str] | None
+    as_of: int
+    revision: int
+    """Of the statistics: of two observations the greater is the newer."""
+    nominal_voltage_v: float
+    count: MeterCount | None
+    """The row of the meter counts that is valid at the window's end, only where rows have effective_from."""
 
 
-class ReceiptInput(Struct, array_like=True, gc=False):
-    """What the receipt rate is computed from: exactly one of the two is there."""
+class JudgeInput(Struct, array_like=True, gc=False):
+    """What a shard's window is judged by: observations of transformers, or the transformers that have become due."""
 
-    statistics: CountedStatistics | None
+    observations: list[Observation]
     due: ReceiptDue | None
 
 
@@ -224,8 +235,6 @@ class ReceiptRow(Struct, gc=False):
     actual_rate_pct: float
     as_of: int
     revision: int
-    previous_rate_pct: float | None = None
-    """Of the revision before; None in the first. Not published: it tells which rows can change an alert."""
 
 
 class Alert(Struct, gc=False):
@@ -255,11 +264,10 @@ carries(
     DeadLetter,
     MeterCount,
     StatisticsBatch,
-    CountedStatistics,
     ReadProgress,
     DueWindow,
     ReceiptDue,
-    ReceiptInput,
+    JudgeInput,
     SummaryRow,
     ReceiptRow,
     Alert,

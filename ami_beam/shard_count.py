@@ -9,12 +9,12 @@ from ami_beam.records import MeterCount
 
 METERS_PER_SHARD = 8_000
 """At most, on average. An access to state costs about 1 ms, as much as 200 reads: measured, see docs/performance.md."""
-_COUNTS = (16, 64, 256, 1_024, 4_096, 16_384, 65_536)
+_COUNTS = (4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 """Far apart, so that a network can grow a long time before a savepoint no longer fits."""
 
 
 def shards_for(rows: Iterable[MeterCount]) -> int:
-    """The least of 16, 64, 256 … 65536 with at most 8,000 meters a shard, by the newest counts."""
+    """The least of 4, 16, 64, 256 … 65536 with at most 8,000 meters a shard, by the newest counts."""
     newest = {row.transformer_id: row.total_meters for row in sorted(rows, key=effective)}
     meters = sum(newest.values())
     return next((count for count in _COUNTS if meters <= count * METERS_PER_SHARD), _COUNTS[-1])

@@ -9,17 +9,15 @@ import apache_beam as beam
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alert, DeadLetter, ReceiptRow, RecordBatch, SummaryRow
 from ami_beam.settings import Settings
-from transforms.comm_alerts import CommAlerts
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
 from transforms.due_windows import DueWindows
 from transforms.event_alerts import EventAlerts
 from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
+from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
 from transforms.pack_reads import PackReads
-from transforms.receipt_rate import ReceiptRate
 from transforms.summary_rows import SummaryRows
-from transforms.voltage_alerts import VoltageAlerts
 from transforms.window_statistics import WindowStatistics
 
 
@@ -55,18 +53,16 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
     summaries = statistics | "SummaryRows" >> SummaryRows(settings)
 
-    counted = statistics | "JoinMeterCounts" >> JoinMeterCounts(counts)
+    observed = statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, counts)
     due = (
         reads.progress
         | "DueWindows" >> DueWindows(settings, counts)
         | "ExpandDueWindows" >> ExpandDueWindows(settings, counts)
     )  # fmt: skip
-    receipts = (due, counted) | "ReceiptRate" >> ReceiptRate(settings)
+    judged = (due, observed) | "JudgeWindows" >> JudgeWindows(settings)
 
-    comm = receipts | "CommAlerts" >> CommAlerts(settings)
-    voltage = counted | "VoltageAlerts" >> VoltageAlerts(settings)
-    event = events.accepted | "EventAlerts" >> EventAlerts(settings)
-    alerts = (comm, voltage, event) | "AllAlerts" >> beam.Flatten()
+    event_alerts = events.accepted | "EventAlerts" >> EventAlerts(settings)
+    alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
 
     dead_letters = (reads.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
-    return Outputs(summaries, receipts, alerts, dead_letters)
+    return Outputs(summaries, judged.receipts, alerts, dead_letters)

@@ -14,7 +14,7 @@ from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import FeederStatistics, ReadProgress, TransformerStatistics
 from ami_beam.settings import Settings
 from transforms.due_windows import Covered, arm, extend
-from transforms.window_statistics import Bucket, first_publication, revise
+from transforms.window_statistics import PublishedWindow, first_publication, revise
 
 WINDOW = 15 * MICROS_PER_MINUTE
 WINDOW_END = 1_772_496_900_000_000
@@ -74,26 +74,28 @@ def but_as_of(feeder: FeederStatistics) -> FeederStatistics:
     return msgspec.structs.replace(measured(feeder), as_of=0)
 
 
-def published(bucket: Bucket | None, reads: list[PackedRead]) -> tuple[Bucket, list[TransformerStatistics]]:
-    """A publication of one bucket with these fresh reads, through the bytes of its state."""
+def published(
+    window: PublishedWindow | None, reads: list[PackedRead]
+) -> tuple[PublishedWindow, list[TransformerStatistics]]:
+    """A publication of a window with these fresh reads, through the bytes of its state."""
     block = pack(WINDOW_END, reads)
-    if bucket is None:
-        (base,), changed = first_publication(WINDOW_END, [block], 1)
-        bucket = Bucket(base, None)
+    if window is None:
+        base, changed = first_publication(WINDOW_END, [block])
+        window = PublishedWindow(base, None)
     else:
-        bucket.revised, changed = revise(WINDOW_END, bucket, columns_of([block]))
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(bucket), type=Bucket), changed
+        window.revised, changed = revise(WINDOW_END, window, columns_of([block]))
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(window), type=PublishedWindow), changed
 
 
 class Live:
     """A shard's window as the stateful step runs it; its state is written and read back between publications."""
 
     def __init__(self) -> None:
-        self._bucket: Bucket | None = None
+        self._window: PublishedWindow | None = None
         self.publications: list[TransformerStatistics] = []
 
     def receive(self, reads: list[PackedRead]) -> None:
-        self._bucket, changed = published(self._bucket, reads)
+        self._window, changed = published(self._window, reads)
         self.publications += changed
 
     def final(self) -> dict[str, TransformerStatistics]:
@@ -109,7 +111,7 @@ class Live:
         }
 
     def held(self) -> set[PackedRead]:
-        return set(self._bucket.contenders()) if self._bucket else set()
+        return set(self._window.contenders()) if self._window else set()
 
 
 def run(batches: list[list[PackedRead]]) -> Live:

@@ -81,7 +81,7 @@ class TestGraph:
         labels = " ".join(graph.collections)
         for step in (
             "DecodeReads", "DecodeEvents", "PackReads", "GatherLateReads", "WindowStatistics", "SummaryRows",
-            "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "ReceiptRate", "CommAlerts", "VoltageAlerts",
+            "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "JudgeWindows",
             "EventAlerts", "AllAlerts", "AllDeadLetters", "DeadLetterJson",
         ):  # fmt: skip
             assert step in labels

@@ -22,7 +22,16 @@ def counts(tmp_path: Path, *rows: str) -> Path:
 
 @pytest.mark.parametrize(
     ("meters", "shards"),
-    [(1, 16), (100_000, 16), (128_000, 16), (128_001, 64), (1_000_000, 256), (5_000_000, 1_024), (150_000_000, 65_536)],
+    [
+        (1, 4),
+        (32_000, 4),
+        (100_000, 16),
+        (128_000, 16),
+        (128_001, 64),
+        (1_000_000, 256),
+        (5_000_000, 1_024),
+        (150_000_000, 65_536),
+    ],
 )
 def test_shards_grow_with_the_meters(tmp_path: Path, meters: int, shards: int) -> None:
     half = meters // 2
@@ -33,7 +42,7 @@ def test_shards_grow_with_the_meters(tmp_path: Path, meters: int, shards: int) -
 
 def test_the_newest_count_of_a_transformer_decides(tmp_path: Path) -> None:
     path = counts(tmp_path, "TR-1,900000,", "TR-1,10,2026-03-03T00:00:00Z")
-    assert shards_for(load(str(path))) == 16
+    assert shards_for(load(str(path))) == 4
 
 
 def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

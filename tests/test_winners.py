@@ -5,14 +5,13 @@ from __future__ import annotations
 from math import fsum
 
 import msgspec
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ami_beam.codecs.read_block import PackedRead, ReadBlock, columns_of, pack, unpack
 from tests.test_arrival_order import published
 from transforms.statistics import measure, measure_columns
-from transforms.window_statistics import BUCKETS, Bucket, bucket_of
+from transforms.window_statistics import PublishedWindow
 from transforms.winners import Winners
 
 WINDOW_END = 1_772_496_900_000_000
@@ -136,12 +135,12 @@ def test_a_packed_read_costs_at_most_40_bytes():
 def test_revisions_end_where_one_publication_does(rows, parts):
     """However reads are split over publications, the last content of every pair with reads is the same."""
     final: dict = {}
-    bucket: Bucket | None = None
+    window: PublishedWindow | None = None
     for part in range(parts):
         piece = rows[part::parts]
         if not piece:
             continue
-        bucket, changed = published(bucket, piece)
+        window, changed = published(window, piece)
         for transformer in changed:
             for feeder in transformer.feeders:
                 pair = transformer.transformer_id, feeder.feeder_id
@@ -167,8 +166,8 @@ def content(feeder):
 
 
 def test_a_meter_that_moves_between_feeders_empties_the_old_pair():
-    bucket, _ = published(None, [packed(feeder="F1", arrival=(5_000, 0, 0))])
-    _, changed = published(bucket, [packed(feeder="F2", read_ts=1, arrival=(1_000, 0, 1))])
+    window, _ = published(None, [packed(feeder="F1", arrival=(5_000, 0, 0))])
+    _, changed = published(window, [packed(feeder="F2", read_ts=1, arrival=(1_000, 0, 1))])
     pairs = {feeder.feeder_id: feeder for feeder in changed[0].feeders}
     assert pairs["F2"].meters_reported == 1
     assert pairs["F1"].meters_reported == 0
@@ -204,11 +203,3 @@ class TestMeasure:
     def test_no_voltage_is_none(self):
         feeder = measure([packed(voltage=None)]).feeders[0]
         assert feeder.avg_voltage_v is feeder.min_voltage_v is feeder.max_voltage_v is None
-
-
-@pytest.mark.parametrize("shards", [1, 7, 1024])
-def test_buckets_fill_evenly(shards):
-    counts = [0] * BUCKETS
-    for number in range(8000):
-        counts[bucket_of(f"TR-{number}", shards, BUCKETS)] += 1
-    assert min(counts) > 400

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
-from zlib import crc32
 
 import apache_beam as beam
 import msgspec
 import numpy as np
-from apache_beam.coders import VarIntCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
@@ -28,12 +26,8 @@ from transforms.winners import Winners
 
 DUE, LATE, EXPIRE = "due", "late", "expire"
 """Why a window's timer fires: its on-time result, late reads that were gathered, the end of its state."""
-BUCKETS = 8
-"""Into how many parts a shard's window may be divided in state, so that a late read fetches one of them."""
-BUCKET_READS = 4_000
-"""A window is divided no finer than this: an access to state costs as much as a thousand reads."""
 BLOCK_READS = 256
-"""Blocks that are smaller on average are merged before they rest in state."""
+"""Blocks that are smaller on average are merged when their window is published."""
 
 
 class PublishedTransformer(Struct, array_like=True, gc=False):
@@ -46,14 +40,21 @@ class PublishedTransformer(Struct, array_like=True, gc=False):
 
 
 class Revised(Struct, array_like=True, gc=False):
-    """What came after the first publication of a bucket: late reads that may still win, and what was published."""
+    """What came after a window's first publication: late reads that may still win, and what was published."""
 
     block: ReadBlock | None
     published: dict[str, PublishedTransformer]
 
 
-class Bucket(Struct, array_like=True, gc=False):
-    """The state of one bucket. `base` is written once, with the first publication; later reads go to `revised`."""
+class HeldReads(Struct, array_like=True, gc=False):
+    """An element of a window's bag: blocks that have just come, or all that were part of its first publication."""
+
+    blocks: list[ReadBlock]
+    published: bool
+
+
+class PublishedWindow(Struct, array_like=True, gc=False):
+    """What is held of a published window: `base` stays as it is, later reads go to `revised`."""
 
     base: list[ReadBlock]
     revised: Revised | None
@@ -78,10 +79,11 @@ class WindowStatistics(beam.PTransform):
     revises its transformers at once. The content does not depend on the order,
     batching or repetition of the reads.
 
-    State per (shard, window): about 35 bytes a read from its arrival until no read of the window can come any more
-    (`window_expiry`). It is divided into up to `BUCKETS` parts of about `BUCKET_READS`; a late read fetches one of them
-    and writes the late reads of it back. The shard is a stable hash of transformer_id: all reads of a transformer meet
-    in one place.
+    State per (shard, window): about 36 bytes a read from its arrival until no read of the window can come any more
+    (`window_expiry`). An access to state costs about a millisecond whatever it carries, so that a window is read once
+    for its first publication, and its reads are kept in the blocks in which they came. Late reads fetch the window and
+    write back themselves only. The shard is a stable hash of transformer_id: all reads of a transformer meet in one
+    place.
 
     Counter: topology_changes, publications in which a transformer's window has reads of more than one feeder.
     """
@@ -96,10 +98,8 @@ class WindowStatistics(beam.PTransform):
 
 
 class _WindowStatisticsDoFn(beam.DoFn):
-    ARRIVED = BagStateSpec("arrived", MsgspecCoder(ReadBlock))
-    BUCKET_COUNT = ReadModifyWriteStateSpec("bucket_count", VarIntCoder())
-    BASE = tuple(BagStateSpec(f"base{number}", MsgspecCoder(ReadBlock)) for number in range(BUCKETS))
-    REVISED = tuple(ReadModifyWriteStateSpec(f"revised{number}", MsgspecCoder(Revised)) for number in range(BUCKETS))
+    READS = BagStateSpec("reads", MsgspecCoder(HeldReads))
+    REVISED = ReadModifyWriteStateSpec("revised", MsgspecCoder(Revised))
     PUBLISH = TimerSpec("statistics_publish", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
@@ -110,93 +110,47 @@ class _WindowStatisticsDoFn(beam.DoFn):
     def process(
         self,
         element: tuple[ShardWindow, ReadBlock],
-        arrived: Any = beam.DoFn.StateParam(ARRIVED),
+        reads: Any = beam.DoFn.StateParam(READS),
+        revised: Any = beam.DoFn.StateParam(REVISED),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
-        bucket_count: Any = beam.DoFn.StateParam(BUCKET_COUNT),
-        base0: Any = beam.DoFn.StateParam(BASE[0]),
-        base1: Any = beam.DoFn.StateParam(BASE[1]),
-        base2: Any = beam.DoFn.StateParam(BASE[2]),
-        base3: Any = beam.DoFn.StateParam(BASE[3]),
-        base4: Any = beam.DoFn.StateParam(BASE[4]),
-        base5: Any = beam.DoFn.StateParam(BASE[5]),
-        base6: Any = beam.DoFn.StateParam(BASE[6]),
-        base7: Any = beam.DoFn.StateParam(BASE[7]),
-        revised0: Any = beam.DoFn.StateParam(REVISED[0]),
-        revised1: Any = beam.DoFn.StateParam(REVISED[1]),
-        revised2: Any = beam.DoFn.StateParam(REVISED[2]),
-        revised3: Any = beam.DoFn.StateParam(REVISED[3]),
-        revised4: Any = beam.DoFn.StateParam(REVISED[4]),
-        revised5: Any = beam.DoFn.StateParam(REVISED[5]),
-        revised6: Any = beam.DoFn.StateParam(REVISED[6]),
-        revised7: Any = beam.DoFn.StateParam(REVISED[7]),
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         key, block = element
         due_at = block.window_end + self._settings.collection_delay
-        if block.first_record_time >= due_at and bucket_count.read():
-            bases = (base0, base1, base2, base3, base4, base5, base6, base7)
-            reviseds = (revised0, revised1, revised2, revised3, revised4, revised5, revised6, revised7)
-            yield from self._published(key, _revised([block], self._settings.shards, bucket_count, bases, reviseds))
-            return
-        arrived.add(block)
+        if block.first_record_time >= due_at:
+            base, _ = _divided(reads)
+            if base:
+                yield from self._published(key, _revise(base, [block], revised))
+                return
+        reads.add(HeldReads([block], published=False))
         # Late reads of a window that was never published, or whose first publication is on its way.
         fire_at = due_at if block.first_record_time < due_at else max(due_at, block.last_record_time)
         tag = DUE if block.first_record_time < due_at else LATE
         publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=tag)
-        publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
     def on_publish(
         self,
         key: Any = beam.DoFn.KeyParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
-        arrived: Any = beam.DoFn.StateParam(ARRIVED),
-        bucket_count: Any = beam.DoFn.StateParam(BUCKET_COUNT),
-        base0: Any = beam.DoFn.StateParam(BASE[0]),
-        base1: Any = beam.DoFn.StateParam(BASE[1]),
-        base2: Any = beam.DoFn.StateParam(BASE[2]),
-        base3: Any = beam.DoFn.StateParam(BASE[3]),
-        base4: Any = beam.DoFn.StateParam(BASE[4]),
-        base5: Any = beam.DoFn.StateParam(BASE[5]),
-        base6: Any = beam.DoFn.StateParam(BASE[6]),
-        base7: Any = beam.DoFn.StateParam(BASE[7]),
-        revised0: Any = beam.DoFn.StateParam(REVISED[0]),
-        revised1: Any = beam.DoFn.StateParam(REVISED[1]),
-        revised2: Any = beam.DoFn.StateParam(REVISED[2]),
-        revised3: Any = beam.DoFn.StateParam(REVISED[3]),
-        revised4: Any = beam.DoFn.StateParam(REVISED[4]),
-        revised5: Any = beam.DoFn.StateParam(REVISED[5]),
-        revised6: Any = beam.DoFn.StateParam(REVISED[6]),
-        revised7: Any = beam.DoFn.StateParam(REVISED[7]),
+        reads: Any = beam.DoFn.StateParam(READS),
+        revised: Any = beam.DoFn.StateParam(REVISED),
+        publish: Any = beam.DoFn.TimerParam(PUBLISH),
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        bases = (base0, base1, base2, base3, base4, base5, base6, base7)
-        reviseds = (revised0, revised1, revised2, revised3, revised4, revised5, revised6, revised7)
         # Whatever the timer: at the end of a bounded source all are due at once, in an order that the runner chooses.
-        yield from self._publish(key, arrived, bucket_count, bases, reviseds)
+        base, fresh = _divided(reads)
+        if fresh:
+            window_end = key[1]
+            if base:
+                changed = _revise(base, fresh, revised)
+            else:
+                base, changed = first_publication(window_end, fresh)
+                publish.set(Timestamp(micros=expiry(self._settings, window_end)), dynamic_timer_tag=EXPIRE)
+            reads.clear()
+            reads.add(HeldReads(base, published=True))
+            yield from self._published(key, changed)
         if tag == EXPIRE:
-            for number in range(bucket_count.read() or 0):
-                bases[number].clear()
-                reviseds[number].clear()
-            bucket_count.clear()
-
-    def _publish(
-        self, key: ShardWindow, arrived: Any, bucket_count: Any, bases: tuple[Any, ...], reviseds: tuple[Any, ...]
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        fresh = list(arrived.read())
-        if not fresh:
-            return
-        arrived.clear()
-        window_end = key[1]
-        changed: list[TransformerStatistics] = []
-        buckets = bucket_count.read()
-        if not buckets:
-            held, changed = first_publication(window_end, fresh, self._settings.shards)
-            bucket_count.write(len(held))
-            for number, blocks in enumerate(held):
-                for block in blocks:
-                    bases[number].add(block)
-        else:
-            changed = _revised(fresh, self._settings.shards, bucket_count, bases, reviseds)
-        yield from self._published(key, changed)
+            reads.clear()
+            revised.clear()
 
     def _published(
         self, key: ShardWindow, changed: list[TransformerStatistics]
@@ -207,56 +161,34 @@ class _WindowStatisticsDoFn(beam.DoFn):
             yield key, StatisticsBatch(key[1], changed)
 
 
-def _revised(
-    fresh: Sequence[ReadBlock], shards: int, bucket_count: Any, bases: Sequence[Any], reviseds: Sequence[Any]
-) -> list[TransformerStatistics]:
-    """Merge reads into the buckets of a window that was published; the statistics that have changed."""
-    window_end = fresh[0].window_end
-    changed: list[TransformerStatistics] = []
-    for number, columns in divided(columns_of(fresh), shards, bucket_count.read()):
-        before = Bucket(list(bases[number].read()), reviseds[number].read())
-        revised, statistics = revise(window_end, before, columns)
-        reviseds[number].write(revised)
-        changed += statistics
+def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
+    """The blocks of a window that were part of its first publication, and those that have come since."""
+    held: list[HeldReads] = list(reads.read())
+    base = [block for each in held if each.published for block in each.blocks]
+    return base, [block for each in held if not each.published for block in each.blocks]
+
+
+def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> list[TransformerStatistics]:
+    """Merge reads into a window that was published; the statistics that have changed."""
+    after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), columns_of(fresh))
+    revised.write(after)
     return changed
 
 
-def bucket_of(transformer_id: str, shards: int, buckets: int) -> int:
-    """The bucket of a transformer: other bits of the hash that chose its shard, so that buckets fill evenly."""
-    return crc32(transformer_id.encode()) // shards % buckets
-
-
-def divided(columns: BlockColumns, shards: int, buckets: int) -> Iterator[tuple[int, BlockColumns]]:
-    """The reads by bucket; only buckets that have some."""
-    if buckets == 1:
-        yield 0, columns
-        return
-    of_name = np.array([bucket_of(name, shards, buckets) for name in columns.names], np.int64)
-    of_read = of_name[columns.transformer]
-    for bucket in np.unique(of_read).tolist():
-        yield bucket, columns.take(np.flatnonzero(of_read == bucket))
-
-
-def first_publication(
-    window_end: int, fresh: Sequence[ReadBlock], shards: int
-) -> tuple[list[list[ReadBlock]], list[TransformerStatistics]]:
-    """The base of every bucket, and the statistics of every transformer."""
+def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[ReadBlock], list[TransformerStatistics]]:
+    """The blocks to keep, and the statistics of every transformer."""
     columns = columns_of(fresh)
     changed = [
         _publication(name, of_transformer, of_transformer.feeders, of_transformer.as_of, 0)
         for name, of_transformer in measure_columns(columns).items()
     ]
-    buckets = min(BUCKETS, -(-len(columns) // BUCKET_READS))
-    if buckets == 1:
-        small = len(columns) < BLOCK_READS * len(fresh) and len(fresh) > 1
-        return [[columns.block(window_end)] if small else list(fresh)], changed
-    held: list[list[ReadBlock]] = [[] for _ in range(buckets)]
-    for number, part in divided(columns, shards, buckets):
-        held[number] = [part.block(window_end)]
-    return held, changed
+    small = len(columns) < BLOCK_READS * len(fresh) and len(fresh) > 1
+    return [columns.block(window_end)] if small else fresh, changed
 
 
-def revise(window_end: int, before: Bucket, fresh: BlockColumns) -> tuple[Revised, list[TransformerStatistics]]:
+def revise(
+    window_end: int, before: PublishedWindow, fresh: BlockColumns
+) -> tuple[Revised, list[TransformerStatistics]]:
     """Merge reads that came after the first publication: what to remember, and the statistics that have changed."""
     touched = {fresh.names[number] for number in np.unique(fresh.transformer).tolist()}
     old = Winners()

@@ -1,0 +1,211 @@
+"""Judges transformers by what was received and measured in a window: receipt rows, COMM and VOLTAGE alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+from msgspec import Struct
+
+from ami_beam.coders import MsgspecCoder
+from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptDue, ReceiptRow
+from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
+from transforms.alert_lifecycle import AlertState
+from transforms.comm_alerts import comm_alert
+from transforms.receipt_rate import Heard, PublishedReceipt, heard, publish, row
+from transforms.voltage_alerts import VoltageState, voltage_alerts, within_limits
+from transforms.window_expiry import expiry
+
+RECEIPTS, COMM, VOLTAGE = "receipts", "comm", "voltage"
+
+
+class Judged(NamedTuple):
+    """What `JudgeWindows` gives."""
+
+    receipts: beam.PCollection[ReceiptRow]
+    comm_alerts: beam.PCollection[Alert]
+    voltage_alerts: beam.PCollection[Alert]
+
+
+class KeptTransformer(Struct, array_like=True, gc=False):
+    """What is known of one transformer in one window, and what was published of it."""
+
+    heard: Heard
+    statistics_revision: int = -1
+    """Of the observation that the fields come from; older ones that arrive later are passed over."""
+    nominal_voltage_v: float = 0.0
+    """Volts, which the window keeps from the first observation on."""
+    count: MeterCount | None = None
+    """The row of the meter counts that this window keeps. None until the window is due for the transformer."""
+    receipt: PublishedReceipt | None = None
+    comm: AlertState | None = None
+    voltage: VoltageState | None = None
+
+
+class LogEntry(Struct, array_like=True, gc=False):
+    """An element of a window's log: something that has come, or what was known of all transformers when it was read."""
+
+    input: JudgeInput | None
+    kept: dict[str, KeptTransformer] | None
+
+
+class JudgeWindows(beam.PTransform):
+    """Every due window's receipt rows and alerts, each published again only when its content changed.
+
+    Takes a tuple of the due windows (`ExpandDueWindows`) and the observations (`JoinMeterCounts`), both keyed by
+    (shard, window_end) in the global window.
+
+    Receipt: one row per transformer of the meter counts. A transformer is judged when the watermark of both inputs has
+    passed window_end + its receipt delay, so that reads that were in time are never missing from its first row. The
+    window keeps the row of the meter counts that was current when it was judged; where rows have effective_from a
+    revision looks the valid one up again. A reload alone publishes nothing. COMM alerts follow from the rows.
+
+    Voltage: a transformer is judged by every observation of it, in the order of their revisions. The window keeps the
+    nominal voltage of the first, unless rows have effective_from.
+
+    State per (shard, window): about 80 bytes a transformer, until the window's reads are too late. It is a log, which
+    is read and written anew when a timer fires: what arrives is only appended, which needs no answer.
+    """
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> Judged:
+        due, observed = inputs
+        updates = due | "Due" >> beam.MapTuple(_from_due).with_output_types(tuple[tuple[int, int], JudgeInput])
+        # Types before with_outputs, or they would not reach the outputs, which would then be pickled.
+        judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(ReceiptRow, comm=Alert, voltage=Alert)
+        label = f"Judge {self._settings.state_label()}"
+        judged = (
+            (updates, observed) | "Both" >> beam.Flatten() | label >> judge.with_outputs(COMM, VOLTAGE, main=RECEIPTS)
+        )
+        return Judged(judged[RECEIPTS], judged[COMM], judged[VOLTAGE])
+
+
+def _from_due(key: ShardWindow, due: ReceiptDue) -> tuple[ShardWindow, JudgeInput]:
+    return key, JudgeInput([], due)
+
+
+@beam.typehints.with_input_types(tuple[tuple[int, int], JudgeInput])
+class _JudgeWindowsDoFn(beam.DoFn):
+    LOG = BagStateSpec("log", MsgspecCoder(LogEntry))
+    JUDGE = TimerSpec("judge", TimeDomain.WATERMARK)
+    EXPIRE = TimerSpec("judge_expire", TimeDomain.WATERMARK)
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def process(
+        self,
+        element: tuple[ShardWindow, JudgeInput],
+        log: Any = beam.DoFn.StateParam(LOG),
+        judge: Any = beam.DoFn.TimerParam(JUDGE),
+    ) -> None:
+        (_, window_end), update = element
+        log.add(LogEntry(update, None))
+        # The tag is the delay after which the timer fires. Observations come when their time has passed: at once.
+        delay = self._settings.collection_delay if update.due is None else update.due.receipt_delay
+        judge.set(Timestamp(micros=window_end + delay), dynamic_timer_tag=str(delay))
+
+    @on_timer(JUDGE)
+    def on_judge(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        tag: Any = beam.DoFn.DynamicTimerTagParam,
+        log: Any = beam.DoFn.StateParam(LOG),
+        expire: Any = beam.DoFn.TimerParam(EXPIRE),
+    ) -> Iterator[Any]:
+        _, window_end = key
+        updates, kept = _read(log)
+        if not updates and not kept:
+            return
+        yield from self._observe(window_end, updates, kept)
+        for update in updates:
+            for count in update.due.counts if update.due is not None else ():
+                transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
+                if transformer.receipt is None:
+                    transformer.count = count
+        delay = int(tag)
+        for transformer_id, transformer in kept.items():
+            due = transformer.receipt is None and transformer.count is not None
+            if due and self._delay(transformer.count) == delay:
+                yield from self._receipt(window_end, transformer_id, transformer)
+        if updates:
+            expire.set(Timestamp(micros=expiry(self._settings, window_end)))
+        log.clear()
+        log.add(LogEntry(None, kept))
+
+    @on_timer(EXPIRE)
+    def on_expire(self, log: Any = beam.DoFn.StateParam(LOG)) -> None:
+        updates, kept = _read(log)
+        # A timer for what has just come is on its way, and this one is set again by it.
+        if updates:
+            return
+        # Nothing judged yet: the head-end has been silent since, and the rows come when its reads resume.
+        if any(transformer.receipt is not None for transformer in kept.values()):
+            log.clear()
+
+    def _observe(self, window_end: int, updates: list[JudgeInput], kept: dict[str, KeptTransformer]) -> Iterator[Any]:
+        """Take the observations in; voltage alerts, and new rows of transformers whose receipt was judged before."""
+        batches = [update.observations for update in updates if update.observations]
+        observations = batches[0] if len(batches) == 1 else [each for batch in batches for each in batch]
+        for observation in sorted(observations, key=_revision) if len(batches) > 1 else observations:
+            transformer_id = observation.transformer_id
+            transformer = kept.get(transformer_id)
+            if transformer is None:
+                transformer = kept[transformer_id] = KeptTransformer(Heard())
+            if observation.revision <= transformer.statistics_revision:
+                continue
+            if transformer.statistics_revision < 0 or observation.count is not None:
+                transformer.nominal_voltage_v = observation.nominal_voltage_v
+            transformer.statistics_revision = observation.revision
+            transformer.heard = heard(observation)
+            nominal = transformer.nominal_voltage_v
+            if transformer.voltage is not None or not within_limits(observation, nominal, self._settings):
+                transformer.voltage = transformer.voltage or VoltageState()
+                for alert in voltage_alerts(observation, window_end, nominal, transformer.voltage, self._settings):
+                    yield TaggedOutput(VOLTAGE, alert)
+            if transformer.receipt is not None:
+                transformer.count = observation.count or transformer.count
+                yield from self._receipt(window_end, transformer_id, transformer)
+
+    def _receipt(self, window_end: int, transformer_id: str, transformer: KeptTransformer) -> Iterator[Any]:
+        """The row to publish now and the alert that follows from it, if any, noted as published."""
+        assert transformer.count is not None
+        published = publish(transformer.heard, transformer.count, transformer.receipt, window_end)
+        if published is None:
+            return
+        transformer.receipt = published
+        receipt = row(transformer_id, window_end - self._settings.window, window_end, published)
+        yield receipt
+        result = comm_alert(receipt, transformer.comm, self._settings.min_receipt_rate_pct)
+        if result is not None:
+            transformer.comm, alert = result
+            yield TaggedOutput(COMM, alert)
+
+    def _delay(self, count: MeterCount | None) -> int:
+        assert count is not None
+        return self._settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
+
+
+def _read(log: Any) -> tuple[list[JudgeInput], dict[str, KeptTransformer]]:
+    """What has come since the log was last read, and what was known then."""
+    updates: list[JudgeInput] = []
+    kept: dict[str, KeptTransformer] = {}
+    for entry in log.read():
+        if entry.input is not None:
+            updates.append(entry.input)
+        if entry.kept is not None:
+            kept = entry.kept
+    return updates, kept
+
+
+def _revision(observation: Observation) -> int:
+    return observation.revision
