@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 MICROS_PER_MILLI = 1_000
 MICROS_PER_SECOND = 1_000_000
@@ -66,8 +67,14 @@ def parse_instant(text: str) -> int:
 def format_instant(micros: int) -> str:
     """The instant as RFC 3339 in UTC, with a fraction only where there is one: `2026-03-03T00:15:00Z`."""
     seconds, fraction = divmod(micros, MICROS_PER_SECOND)
-    text = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{fraction:06d}".rstrip("0") + "Z" if fraction else text + "Z"
+    if fraction:
+        return f"{_second_text(seconds)}.{fraction:06d}".rstrip("0") + "Z"
+    return _second_text(seconds) + "Z"
+
+
+@lru_cache(maxsize=1 << 14)
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_duration(text: str) -> int:

@@ -237,6 +237,18 @@ class ReceiptRow(Struct, gc=False):
     revision: int
 
 
+class SummaryBatch(Struct, array_like=True, gc=False):
+    """Summary rows that are published together: an element of Beam's costs more than a row."""
+
+    rows: list[SummaryRow]
+
+
+class ReceiptBatch(Struct, array_like=True, gc=False):
+    """Receipt rows that are published together."""
+
+    rows: list[ReceiptRow]
+
+
 class Alert(Struct, gc=False):
     """`ami.alerts.grid` and `ami.alerts.events`; identity alert_id. `window_*` and `feeder_id` None for events."""
 
@@ -268,7 +280,7 @@ carries(
     DueWindow,
     ReceiptDue,
     JudgeInput,
-    SummaryRow,
-    ReceiptRow,
+    SummaryBatch,
+    ReceiptBatch,
     Alert,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from ami_beam.meter_counts_view import MeterCountsSource
-from ami_beam.records import Alert, DeadLetter, ReceiptRow, RecordBatch, SummaryRow
+from ami_beam.records import Alert, DeadLetter, ReceiptBatch, RecordBatch, SummaryBatch
 from ami_beam.settings import Settings
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
@@ -34,8 +34,8 @@ class Inputs:
 class Outputs:
     """What a sink takes, all in the global window."""
 
-    summaries: beam.PCollection[SummaryRow]
-    receipts: beam.PCollection[ReceiptRow]
+    summaries: beam.PCollection[SummaryBatch]
+    receipts: beam.PCollection[ReceiptBatch]
     alerts: beam.PCollection[Alert]
     dead_letters: beam.PCollection[DeadLetter]
 

@@ -8,28 +8,25 @@ from typing import Any
 import apache_beam as beam
 
 from ami_beam.codecs import json_outputs as codec
-from ami_beam.records import Alert
+from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
-Records = tuple[bytes, bytes]
-"""(partition key, JSON value)."""
 
-
-def published(outputs: Outputs) -> dict[str, beam.PCollection[Records]]:
+def published(outputs: Outputs) -> dict[str, beam.PCollection[KeyedRecords]]:
     """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own."""
     grid = outputs.alerts | "GridAlerts" >> beam.Filter(_is_grid).with_output_types(Alert)
     events = outputs.alerts | "EventAlertsOnly" >> beam.Filter(_is_event).with_output_types(Alert)
     return {
-        codec.SUMMARY_TOPIC: outputs.summaries | "SummaryJson" >> _to_records(codec.summary_record),
-        codec.RECEIPT_TOPIC: outputs.receipts | "ReceiptJson" >> _to_records(codec.receipt_record),
-        codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_record),
-        codec.EVENT_ALERTS_TOPIC: events | "EventAlertJson" >> _to_records(codec.alert_record),
-        codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_record),
+        codec.SUMMARY_TOPIC: outputs.summaries | "SummaryJson" >> _to_records(codec.summary_records),
+        codec.RECEIPT_TOPIC: outputs.receipts | "ReceiptJson" >> _to_records(codec.receipt_records),
+        codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_records),
+        codec.EVENT_ALERTS_TOPIC: events | "EventAlertJson" >> _to_records(codec.alert_records),
+        codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_records),
     }
 
 
-def _to_records(encode: Callable[[Any], Records]) -> beam.PTransform:
-    return beam.Map(encode).with_output_types(tuple[bytes, bytes])
+def _to_records(encode: Callable[[Any], KeyedRecords]) -> beam.PTransform:
+    return beam.Map(encode).with_output_types(KeyedRecords)
 
 
 def _is_grid(alert: Alert) -> bool:

@@ -18,7 +18,16 @@ from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
 from ami_beam.meter_counts import MeterCountsVersion
 from ami_beam.meter_counts import pack as pack_counts
-from ami_beam.records import Alert, DeadLetter, MeterCount, ReceiptRow, RecordBatch, SummaryRow
+from ami_beam.records import (
+    Alert,
+    DeadLetter,
+    MeterCount,
+    ReceiptBatch,
+    ReceiptRow,
+    RecordBatch,
+    SummaryBatch,
+    SummaryRow,
+)
 from ami_beam.settings import Settings
 from pipelines.operational import Inputs, operational
 
@@ -160,4 +169,7 @@ def run_pipeline(
 
 
 def _capture(row: Any, place: str) -> None:
-    _captured[place].append(row)
+    if isinstance(row, SummaryBatch | ReceiptBatch):
+        _captured[place] += row.rows
+    else:
+        _captured[place].append(row)

@@ -14,7 +14,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.io.files import ReadReplay, ReplayError, WriteOutputs, batch_timestamp, read_batches, replay_files
-from ami_beam.records import RecordBatch
+from ami_beam.records import KeyedRecords, RecordBatch
 
 RUNNER = "BundleBasedDirectRunner"
 
@@ -127,7 +127,7 @@ def test_outputs_are_one_file_a_topic_also_when_empty(tmp_path: Path, runner: st
     values = [f'{{"n":{number},"text":"ü"}}'.encode() for number in range(100)]
     for run in (values, values[:3]):  # the second replaces the files of the first
         with TestPipeline(runner=runner) as pipeline:
-            records = pipeline | beam.Create([(b"key", value) for value in run])
+            records = pipeline | beam.Create([KeyedRecords([b"key"] * len(part), part) for part in (run[:2], run[2:])])
             windowed = records | beam.WindowInto(beam.window.FixedWindows(1))
             empty = records | beam.Filter(lambda record: False)
             outputs = dict.fromkeys(OUTPUT_TOPICS, empty) | {OUTPUT_TOPICS[0]: windowed}

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.codecs import json_outputs as outputs
 from ami_beam.instants import parse_instant
-from ami_beam.records import Alert, DeadLetter, ReceiptRow, SummaryRow
+from ami_beam.records import Alert, DeadLetter, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
@@ -23,7 +24,7 @@ LETTER = DeadLetter("NOT_JSON", "It is not JSON.", "ami.headend.reads", 3, 17, A
 
 
 def test_a_summary_row() -> None:
-    key, value = outputs.summary_record(SUMMARY)
+    (key,), (value,) = astuple(outputs.summary_records(SummaryBatch([SUMMARY])))
     assert key == b"T1"
     assert json.loads(value) == {
         "transformer_id": "T1",
@@ -46,7 +47,7 @@ def test_a_summary_row() -> None:
 
 
 def test_a_receipt_row() -> None:
-    key, value = outputs.receipt_record(RECEIPT)
+    (key,), (value,) = astuple(outputs.receipt_records(ReceiptBatch([RECEIPT])))
     assert key == b"T1"
     assert json.loads(value) == {
         "transformer_id": "T1",
@@ -64,7 +65,7 @@ def test_a_receipt_row() -> None:
 
 
 def test_an_alert() -> None:
-    key, value = outputs.alert_record(ALERT)
+    (key,), (value,) = astuple(outputs.alert_records(ALERT))
     assert key == b"M1"
     assert json.loads(value) == {
         "alert_id": "a" * 32,
@@ -85,7 +86,7 @@ def test_an_alert() -> None:
 
 
 def test_a_dead_letter() -> None:
-    key, value = outputs.dead_letter_record(LETTER)
+    (key,), (value,) = astuple(outputs.dead_letter_records(LETTER))
     assert key == b"ami.headend.reads/3/17"
     assert json.loads(value) == {
         "reason": "NOT_JSON",

@@ -16,7 +16,7 @@ from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively, TopicReader
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
-from ami_beam.records import RecordBatch
+from ami_beam.records import KeyedRecords, RecordBatch
 
 RECORDS = 30_000
 WINDOWS = 10
@@ -27,8 +27,8 @@ def counted(batch: RecordBatch) -> tuple[str, int]:
     return "records", len(batch.values)
 
 
-def total(element: tuple[str, list[int]]) -> tuple[bytes, bytes]:
-    return element[0].encode(), str(sum(element[1])).encode()
+def total(element: tuple[str, list[int]]) -> KeyedRecords:
+    return KeyedRecords([element[0].encode()], [str(sum(element[1])).encode()])
 
 
 def test_windows_become_due_while_a_backlog_is_read(
@@ -58,7 +58,7 @@ def test_windows_become_due_while_a_backlog_is_read(
         | beam.Map(counted).with_output_types(tuple[str, int])
         | beam.WindowInto(FixedWindows(size))
         | beam.GroupByKey()
-        | beam.Map(total).with_output_types(tuple[bytes, bytes])
+        | beam.Map(total).with_output_types(KeyedRecords)
         | WriteTopicNatively(results, config)
     )
     result = pipeline.run()

@@ -25,6 +25,7 @@ from ami_beam.io.native_kafka_source import (
     TopicSourceCoder,
 )
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.records import KeyedRecords
 
 SECONDS = 20.0
 HOUR = 3_600_000
@@ -289,7 +290,7 @@ def test_the_sink_writes_every_record(kafka_broker: KafkaBroker, topic: str) -> 
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = (
             pipeline
-            | beam.Create(records)
+            | beam.Create([KeyedRecords([key for key, _ in records], [value for _, value in records])])
             | WriteTopicNatively(topic, {"bootstrap.servers": kafka_broker.bootstrap_servers})
         )
     assert sorted(written(kafka_broker, topic)) == sorted(records)
@@ -304,10 +305,10 @@ def test_a_refused_record_fails_the_bundle_and_the_next_attempt_has_a_new_produc
     write = WriteTopicNatively(name, config)
     refused = pytest.raises(Exception, match=f"topic {name}: refused a record")
     with refused, beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        _ = pipeline | beam.Create([(b"k", value)]) | write
+        _ = pipeline | beam.Create([KeyedRecords([b"k"], [value])]) | write
     assert tuple(sorted(config.items())) not in native_kafka_sink._producers
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        _ = pipeline | beam.Create([(b"k", b"again")]) | WriteTopicNatively(topic, config)
+        _ = pipeline | beam.Create([KeyedRecords([b"k"], [b"again"])]) | WriteTopicNatively(topic, config)
     assert written(kafka_broker, topic) == [(b"k", b"again")]
 
 

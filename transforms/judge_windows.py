@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptDue, ReceiptRow
+from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptBatch, ReceiptDue, ReceiptRow
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.alert_lifecycle import AlertState
@@ -28,7 +28,7 @@ RECEIPTS, COMM, VOLTAGE = "receipts", "comm", "voltage"
 class Judged(NamedTuple):
     """What `JudgeWindows` gives."""
 
-    receipts: beam.PCollection[ReceiptRow]
+    receipts: beam.PCollection[ReceiptBatch]
     comm_alerts: beam.PCollection[Alert]
     voltage_alerts: beam.PCollection[Alert]
 
@@ -81,7 +81,7 @@ class JudgeWindows(beam.PTransform):
         due, observed = inputs
         updates = due | "Due" >> beam.MapTuple(_from_due).with_output_types(tuple[tuple[int, int], JudgeInput])
         # Types before with_outputs, or they would not reach the outputs, which would then be pickled.
-        judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(ReceiptRow, comm=Alert, voltage=Alert)
+        judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(ReceiptBatch, comm=Alert, voltage=Alert)
         label = f"Judge {self._settings.state_label()}"
         judged = (
             (updates, observed) | "Both" >> beam.Flatten() | label >> judge.with_outputs(COMM, VOLTAGE, main=RECEIPTS)
@@ -126,7 +126,8 @@ class _JudgeWindowsDoFn(beam.DoFn):
         updates, kept = _read(log)
         if not updates and not kept:
             return
-        yield from self._observe(window_end, updates, kept)
+        rows: list[ReceiptRow] = []
+        yield from self._observe(window_end, updates, kept, rows)
         for update in updates:
             for count in update.due.counts if update.due is not None else ():
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
@@ -136,7 +137,9 @@ class _JudgeWindowsDoFn(beam.DoFn):
         for transformer_id, transformer in kept.items():
             due = transformer.receipt is None and transformer.count is not None
             if due and self._delay(transformer.count) == delay:
-                yield from self._receipt(window_end, transformer_id, transformer)
+                yield from self._receipt(window_end, transformer_id, transformer, rows)
+        if rows:
+            yield ReceiptBatch(rows)
         if updates:
             expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         log.clear()
@@ -152,8 +155,10 @@ class _JudgeWindowsDoFn(beam.DoFn):
         if any(transformer.receipt is not None for transformer in kept.values()):
             log.clear()
 
-    def _observe(self, window_end: int, updates: list[JudgeInput], kept: dict[str, KeptTransformer]) -> Iterator[Any]:
-        """Take the observations in; voltage alerts, and new rows of transformers whose receipt was judged before."""
+    def _observe(
+        self, window_end: int, updates: list[JudgeInput], kept: dict[str, KeptTransformer], rows: list[ReceiptRow]
+    ) -> Iterator[Any]:
+        """Take the observations in; alerts, and into `rows` new ones of transformers that were judged before."""
         batches = [update.observations for update in updates if update.observations]
         observations = batches[0] if len(batches) == 1 else [each for batch in batches for each in batch]
         for observation in sorted(observations, key=_revision) if len(batches) > 1 else observations:
@@ -174,17 +179,19 @@ class _JudgeWindowsDoFn(beam.DoFn):
                     yield TaggedOutput(VOLTAGE, alert)
             if transformer.receipt is not None:
                 transformer.count = observation.count or transformer.count
-                yield from self._receipt(window_end, transformer_id, transformer)
+                yield from self._receipt(window_end, transformer_id, transformer, rows)
 
-    def _receipt(self, window_end: int, transformer_id: str, transformer: KeptTransformer) -> Iterator[Any]:
-        """The row to publish now and the alert that follows from it, if any, noted as published."""
+    def _receipt(
+        self, window_end: int, transformer_id: str, transformer: KeptTransformer, rows: list[ReceiptRow]
+    ) -> Iterator[Any]:
+        """Into `rows` the one to publish now, if any, noted as published, and the alert that follows from it."""
         assert transformer.count is not None
         published = publish(transformer.heard, transformer.count, transformer.receipt, window_end)
         if published is None:
             return
         transformer.receipt = published
         receipt = row(transformer_id, window_end - self._settings.window, window_end, published)
-        yield receipt
+        rows.append(receipt)
         result = comm_alert(receipt, transformer.comm, self._settings.min_receipt_rate_pct)
         if result is not None:
             transformer.comm, alert = result

@@ -11,9 +11,9 @@ from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from ami_beam.codecs.pack_columns import pack_columns
+from ami_beam.codecs.pack_columns import PendingReads
 from ami_beam.codecs.read_block import ReadBlock
-from ami_beam.read_columns import ReadColumns, joined
+from ami_beam.read_columns import ReadColumns
 from ami_beam.settings import Settings
 
 MAX_PENDING_READS = 100_000
@@ -60,16 +60,14 @@ class _PackDoFn(beam.DoFn):
     def __init__(self, settings: Settings, max_pending: int):
         self._settings = settings
         self._max_pending = max_pending
-        self._pending: list[ReadColumns] = []
-        self._count = 0
+        self._pending = PendingReads()
 
     def start_bundle(self) -> None:
-        self._pending, self._count = [], 0
+        self._pending = PendingReads()
 
     def process(self, reads: ReadColumns) -> Iterator[Any]:
-        self._pending.append(reads)
-        self._count += len(reads)
-        if self._count >= self._max_pending:
+        self._pending.add(reads)
+        if len(self._pending) >= self._max_pending:
             for value, timestamp in self._flush():
                 if isinstance(value, TaggedOutput):
                     yield TaggedOutput(value.tag, TimestampedValue(value.value, timestamp))
@@ -84,9 +82,8 @@ class _PackDoFn(beam.DoFn):
                 yield WindowedValue(value, timestamp, (GlobalWindow(),))
 
     def _flush(self) -> Iterator[tuple[Any, Timestamp]]:
-        pending, self._pending, self._count = self._pending, [], 0
-        if pending:
-            settings = self._settings
-            for shard, late, block in pack_columns(joined(pending), settings.shards, settings.collection_delay):
-                at = Timestamp(micros=block.first_record_time)
-                yield (TaggedOutput(LATE, (shard, block)) if late else ((shard, block.window_end), block)), at
+        pending, self._pending = self._pending, PendingReads()
+        settings = self._settings
+        for shard, late, block in pending.blocks(settings.shards, settings.collection_delay):
+            at = Timestamp(micros=block.first_record_time)
+            yield (TaggedOutput(LATE, (shard, block)) if late else ((shard, block.window_end), block)), at

@@ -14,12 +14,23 @@ from math import fsum
 
 import numpy as np
 
-from ami_beam.codecs.read_block import ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE, BlockColumns, PackedRead
-from ami_beam.read_columns import Flags
+from ami_beam.codecs.read_block import (
+    CENTIVOLT,
+    ESTIMATED,
+    MICRO_KWH,
+    VOLTAGE_REJECTED,
+    ZERO_VOLTAGE,
+    BlockColumns,
+    PackedRead,
+    Scaled,
+)
+from ami_beam.read_columns import Flags, Floats, Ints
 from ami_beam.records import FeederStatistics
 from transforms.winners import Winners
 
 DECIMALS = 6
+_MANY = 4_000
+"""Reads of a transformer up to which integers give the same sums as floats."""
 
 
 @dataclass(slots=True)
@@ -73,34 +84,30 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         for flag in (ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE)
     )
     as_of = np.maximum.reduceat(columns.record_time[order], starts).tolist()
-    volts = columns.voltage_v[order]
-    every_voltage = not np.isnan(volts).any()
-    consumption, delivered, received, voltage = (
-        column.tolist()
-        for column in (columns.consumption_kwh[order], columns.delivered_kwh[order], columns.received_kwh[order], volts)
+    consumption, delivered, received = (
+        _totals(column[order], starts)
+        for column in (columns.consumption_kwh, columns.delivered_kwh, columns.received_kwh)
     )
+    average, least, greatest = _voltages(columns.voltage_v[order], starts)
+    sizes = np.diff(starts, append=count).tolist()
     if not one_read_a_meter:
         meters = [meters[i] for i in order.tolist()]
     names = columns.names
     measured = {}
     shared: set[str] = set()
-    numbers = zip(transformer[starts].tolist(), feeder[starts].tolist(), strict=True)
-    for group, ((first, last), (number, of)) in enumerate(
-        zip(pairwise([*starts.tolist(), count]), numbers, strict=True)
-    ):
-        voltages = voltage[first:last]
-        if not every_voltage:
-            voltages = [each for each in voltages if each == each]
-        heard = last - first if one_read_a_meter else len(set(meters[first:last]))
+    firsts, numbers, feeders = starts.tolist(), transformer[starts].tolist(), feeder[starts].tolist()
+    for group, size in enumerate(sizes):
+        first = firsts[group]
+        heard = size if one_read_a_meter else len(set(meters[first : first + size]))
         statistics = FeederStatistics(
-            names[of],
-            _total(consumption[first:last]),
-            _total(delivered[first:last]),
-            _total(received[first:last]),
+            names[feeders[group]],
+            consumption[group],
+            delivered[group],
+            received[group],
             heard,
-            round(fsum(voltages) / len(voltages), DECIMALS) if voltages else None,
-            min(voltages, default=None),
-            max(voltages, default=None),
+            average[group],
+            least[group],
+            greatest[group],
             estimated[group],
             rejected[group],
             zero[group],
@@ -108,18 +115,74 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
             0,
             True,
         )
-        name = names[number]
+        name = names[numbers[group]]
         if name in measured:
             shared.add(name)
         elif one_read_a_meter:
             measured[name] = Measured([statistics], heard, heard - estimated[group], as_of[group])
         else:
-            actual = (flags[first:last] & ESTIMATED == 0).tolist()
-            heard_actually = {meter for meter, known in zip(meters[first:last], actual, strict=True) if known}
+            actual = (flags[first : first + size] & ESTIMATED == 0).tolist()
+            heard_actually = {meter for meter, known in zip(meters[first : first + size], actual, strict=True) if known}
             measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group])
     if shared:  # rare: reads of more than one feeder, whose meters may be the same
         measured |= {name: measure(reads) for name, reads in by_transformer(columns.of(shared)).items()}
     return measured
+
+
+def _totals(column: Floats, starts: Ints) -> list[float]:
+    """`_total` of every group of reads, which begin at `starts`.
+
+    Whole micro-kWh are added as integers. The floats they came from are off by so little (6e-11 kWh each below a
+    million kWh) that their exact sum, rounded, is the same for groups of up to a few thousand reads.
+    """
+    whole = Scaled(column, MICRO_KWH)
+    if whole.exact.all() and np.abs(whole.whole).max() < MICRO_KWH * 10**6 and _longest(starts, len(column)) <= _MANY:
+        return (np.add.reduceat(whole.whole, starts) / MICRO_KWH).tolist()
+    values = column.tolist()
+    return [_total(values[first:last]) for first, last in pairwise([*starts.tolist(), len(values)])]
+
+
+def _voltages(column: Floats, starts: Ints) -> tuple[list[float | None], list[float | None], list[float | None]]:
+    """Mean, least and greatest voltage of every group of reads, which begin at `starts`; None where there is none.
+
+    Hundredths of a volt are added as integers. The mean of the floats is off by less than a millionth of what separates
+    it from the next tie of the rounding to 6 decimals; where it is a tie itself, the floats decide.
+    """
+    measured: Flags = ~np.isnan(column)
+    counts = np.add.reduceat(measured, starts, dtype=np.int64)
+    none = (counts == 0).tolist() if not measured.all() else None
+    least = np.minimum.reduceat(np.where(measured, column, np.inf), starts).tolist()
+    greatest = np.maximum.reduceat(np.where(measured, column, -np.inf), starts).tolist()
+    whole = Scaled(column, CENTIVOLT)
+    known = whole.whole[measured]
+    if (
+        len(known)
+        and whole.exact[measured].all()
+        and known.min() >= 0
+        and known.max() < CENTIVOLT * 10**5
+        and _longest(starts, len(column)) <= _MANY
+    ):
+        # Millionths of a volt times the reads. Readings that are None count 0.
+        sums = np.add.reduceat(np.where(measured, whole.whole, 0), starts) * (10**DECIMALS // CENTIVOLT)
+        divisors = np.maximum(counts, 1)
+        average: list[float | None] = ((sums + divisors // 2) // divisors / 10**DECIMALS).tolist()
+        unsure = np.flatnonzero(2 * (sums % divisors) == divisors).tolist()
+    else:
+        average, unsure = [None] * len(starts), list(range(len(starts)))
+    if unsure:
+        values, bounds = column.tolist(), [*starts.tolist(), len(column)]
+        for group in unsure:
+            voltages = [each for each in values[bounds[group] : bounds[group + 1]] if each == each]
+            average[group] = round(fsum(voltages) / len(voltages), DECIMALS) if voltages else None
+    if none is not None:
+        for group, empty in enumerate(none):
+            if empty:
+                average[group] = least[group] = greatest[group] = None
+    return average, least, greatest
+
+
+def _longest(starts: Ints, count: int) -> int:
+    return int(np.diff(starts, append=count).max())
 
 
 def by_transformer(reads: Iterable[PackedRead]) -> dict[str, list[PackedRead]]:

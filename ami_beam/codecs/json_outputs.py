@@ -6,14 +6,13 @@ Instants are RFC 3339 text in UTC; every other field is as in `records`. One row
 from __future__ import annotations
 
 from base64 import b64encode
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
 
 from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
-from ami_beam.records import Alert, DeadLetter, ReceiptRow, SummaryRow
+from ami_beam.records import Alert, DeadLetter, KeyedRecords, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
 
 SUMMARY_TOPIC = "ami.transformer.summary"
 RECEIPT_TOPIC = "ami.transformer.receipt"
@@ -27,12 +26,11 @@ MAX_LETTER_BYTES = 512 * 1024
 
 _INSTANTS = {"window_start", "window_end", "as_of", "alert_time"}
 _encode = msgspec.json.Encoder().encode
-_text = lru_cache(maxsize=1 << 16)(format_instant)
 Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert)
 
 
 def _optional_text(instant: int | None) -> str | None:
-    return None if instant is None else _text(instant)
+    return None if instant is None else format_instant(instant)
 
 
 def summary_json(row: SummaryRow) -> bytes:
@@ -41,8 +39,8 @@ def summary_json(row: SummaryRow) -> bytes:
         {
             "transformer_id": row.transformer_id,
             "feeder_id": row.feeder_id,
-            "window_start": _text(row.window_start),
-            "window_end": _text(row.window_end),
+            "window_start": format_instant(row.window_start),
+            "window_end": format_instant(row.window_end),
             "total_consumption_kwh": row.total_consumption_kwh,
             "total_delivered_kwh": row.total_delivered_kwh,
             "total_received_kwh": row.total_received_kwh,
@@ -53,7 +51,7 @@ def summary_json(row: SummaryRow) -> bytes:
             "estimated_count": row.estimated_count,
             "voltage_rejected_count": row.voltage_rejected_count,
             "zero_voltage_count": row.zero_voltage_count,
-            "as_of": _text(row.as_of),
+            "as_of": format_instant(row.as_of),
             "revision": row.revision,
         }
     )
@@ -65,14 +63,14 @@ def receipt_json(row: ReceiptRow) -> bytes:
         {
             "transformer_id": row.transformer_id,
             "feeder_id": row.feeder_id,
-            "window_start": _text(row.window_start),
-            "window_end": _text(row.window_end),
+            "window_start": format_instant(row.window_start),
+            "window_end": format_instant(row.window_end),
             "meters_reported": row.meters_reported,
             "total_meters": row.total_meters,
             "receipt_rate_pct": row.receipt_rate_pct,
             "actual_meters_reported": row.actual_meters_reported,
             "actual_rate_pct": row.actual_rate_pct,
-            "as_of": _text(row.as_of),
+            "as_of": format_instant(row.as_of),
             "revision": row.revision,
         }
     )
@@ -85,13 +83,13 @@ def alert_json(alert: Alert) -> bytes:
             "alert_id": alert.alert_id,
             "alert_source": alert.alert_source,
             "entity_id": alert.entity_id,
-            "alert_time": _text(alert.alert_time),
+            "alert_time": format_instant(alert.alert_time),
             "alert_type": alert.alert_type,
             "detail_value": alert.detail_value,
             "severity": alert.severity,
             "status": alert.status,
             "revision": alert.revision,
-            "as_of": _text(alert.as_of),
+            "as_of": format_instant(alert.as_of),
             "window_start": _optional_text(alert.window_start),
             "window_end": _optional_text(alert.window_end),
             "feeder_id": alert.feeder_id,
@@ -128,24 +126,25 @@ def dead_letter_json(letter: DeadLetter) -> bytes:
         return _encode(fields)
 
 
-def summary_record(row: SummaryRow) -> tuple[bytes, bytes]:
-    """Partition key and value."""
-    return row.transformer_id.encode(), summary_json(row)
+def summary_records(batch: SummaryBatch) -> KeyedRecords:
+    """A record for each row, by transformer."""
+    return KeyedRecords([row.transformer_id.encode() for row in batch.rows], list(map(summary_json, batch.rows)))
 
 
-def receipt_record(row: ReceiptRow) -> tuple[bytes, bytes]:
-    """Partition key and value."""
-    return row.transformer_id.encode(), receipt_json(row)
+def receipt_records(batch: ReceiptBatch) -> KeyedRecords:
+    """A record for each row, by transformer."""
+    return KeyedRecords([row.transformer_id.encode() for row in batch.rows], list(map(receipt_json, batch.rows)))
 
 
-def alert_record(alert: Alert) -> tuple[bytes, bytes]:
-    """Partition key and value."""
-    return alert.entity_id.encode(), alert_json(alert)
+def alert_records(alert: Alert) -> KeyedRecords:
+    """Its one record, by entity."""
+    return KeyedRecords([alert.entity_id.encode()], [alert_json(alert)])
 
 
-def dead_letter_record(letter: DeadLetter) -> tuple[bytes, bytes]:
-    """Partition key (the record's provenance) and value."""
-    return f"{letter.topic}/{letter.partition}/{letter.offset}".encode(), dead_letter_json(letter)
+def dead_letter_records(letter: DeadLetter) -> KeyedRecords:
+    """Its one record, by the provenance of what was set aside."""
+    key = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
+    return KeyedRecords([key], [dead_letter_json(letter)])
 
 
 def _parse(data: bytes | str, row_type: type[Row]) -> Row:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from ami_beam.codecs import checks
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
-from ami_beam.codecs.strict_json import may_be_too_deep
+from ami_beam.codecs.strict_json import MAX_DEPTH, may_be_too_deep
 from ami_beam.instants import MICROS_PER_MINUTE, window_end_left_closed, window_end_right_closed
 from ami_beam.read_columns import ReadColumns, from_reads, joined
 from ami_beam.records import DeadLetter, Read, RecordBatch
@@ -43,11 +45,11 @@ ZERO_BELOW_V = 10
 _LIMIT_INTERVAL = 15 * MICROS_PER_MINUTE
 """The interval length that `max_interval_kwh` is for."""
 
+_OPENING, _CLOSING = b"{}"
+
 CHUNK = 250
 """Records that are decoded one by one where one among them needs it, so that a bad record costs a chunk its speed and
 not its whole batch."""
-
-_LINE_FEED, _OPENING, _CLOSING = b"\n{}"
 
 _Id = Annotated[str, Meta(min_length=1)]
 _Int64 = Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)]
@@ -71,6 +73,9 @@ class _WireRead(Struct, gc=False):
     estimated_flag: bool
     read_ts: str
     voltage_v: float | None = None
+
+
+_FIELDS = len(_WireRead.__struct_fields__)
 
 
 class ReadDecoder:
@@ -126,22 +131,18 @@ class ReadDecoder:
         values = batch.values
         if not values or None in values or None in batch.record_times:
             return None
-        # One document for many records, which is only the same thing if each stays a document of its own. With as
-        # many opening as closing braces as records, none nested, every line is one flat object; what is left that
-        # could reach over a line is a text, and a text with a line break in it is no JSON.
-        lines = b"\n".join(values)  # type: ignore[arg-type]
+        # One text for many records, which is only the same thing if each stays a document of its own. Every record
+        # begins with an opening and ends with a closing brace, and the two with a line break between them occur within
+        # no document: a comma is missing, or a text has a line break in it. So a record holds whole documents, and as
+        # many documents as records are one in each.
         count = len(values)
+        lengths = np.fromiter(map(len, values), np.int64, count)  # type: ignore[arg-type]
+        if not lengths.all() or (lengths.max() > 2 * MAX_DEPTH and any(map(may_be_too_deep, values))):  # type: ignore[arg-type]
+            return None
+        lines = b"\n".join(values)  # type: ignore[arg-type]
         octets = np.frombuffer(lines, np.uint8)
-        breaks = np.flatnonzero(octets == _LINE_FEED)
-        if not (
-            len(breaks) == count - 1
-            and lines.startswith(b"{")
-            and lines.endswith(b"}")
-            and (octets[breaks - 1] == _CLOSING).all()
-            and (octets[breaks + 1] == _OPENING).all()
-            and np.count_nonzero(octets == _OPENING) == np.count_nonzero(octets == _CLOSING) == count
-            and b"[" not in lines
-        ):
+        behind = np.cumsum(lengths + 1) - 1
+        if not ((octets[behind - lengths] == _OPENING).all() and (octets[behind - 1] == _CLOSING).all()):
             return None
         try:
             if not lines.isascii():
@@ -152,10 +153,11 @@ class ReadDecoder:
         if len(wires) != count:
             return None
         settings = self._settings
+        flat = list(chain.from_iterable(map(astuple, wires)))
         (
             meter_ids, service_point_ids, customer_ids, transformer_ids, feeder_ids, read_types, starts, ends,
             consumed, deliveries, receipts, quality_codes, estimated, stamps, voltages,
-        ) = zip(*map(msgspec.structs.astuple, wires), strict=True)  # fmt: skip
+        ) = [flat[place::_FIELDS] for place in range(_FIELDS)]  # fmt: skip
         instant = self._instants.__getitem__
         try:
             start = np.array(list(map(instant, starts)), np.int64)
@@ -186,12 +188,12 @@ class ReadDecoder:
         ):
             return None
         return ReadColumns(
-            list(meter_ids),
-            list(service_point_ids),
-            list(customer_ids),
-            list(transformer_ids),
-            list(feeder_ids),
-            list(read_types),
+            meter_ids,
+            service_point_ids,
+            customer_ids,
+            transformer_ids,
+            feeder_ids,
+            read_types,
             start.tobytes(),
             end.tobytes(),
             consumption.tobytes(),

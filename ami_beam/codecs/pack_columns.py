@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -17,60 +19,102 @@ from ami_beam.codecs.read_block import (
     Scaled,
     encode_block,
 )
-from ami_beam.read_columns import Flags, ReadColumns, flags, floats, ints
-from ami_beam.shards import shard_of
+from ami_beam.read_columns import Flags, Ints, ReadColumns, flags, floats, ints
+
+
+class _Numbers(dict[str, int]):
+    """`numbers[name]` is the same number for the same name, counted from 0."""
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
+
+    def of(self, names: list[str]) -> Ints:
+        return np.fromiter(map(self.__getitem__, names), np.int64, len(names))
+
+
+class PendingReads:
+    """INTERVAL reads that wait to be packed, without what packing does not need. Other read types are left out."""
+
+    def __init__(self) -> None:
+        self._numbers = _Numbers()
+        self._meters: list[list[str]] = []
+        self._columns: list[tuple[Any, ...]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, reads: ReadColumns) -> None:
+        """Take reads in, behind those that are there."""
+        meters = reads.meter_id
+        columns: tuple[Any, ...] = (
+            self._numbers.of(reads.transformer_id), self._numbers.of(reads.feeder_id), ints(reads.window_end),
+            ints(reads.interval_end), ints(reads.read_ts), ints(reads.record_time), ints(reads.partition),
+            ints(reads.offset), floats(reads.consumption_kwh), floats(reads.delivered_kwh), floats(reads.received_kwh),
+            floats(reads.voltage_v),
+            flags(reads.estimated_flag) * np.int8(ESTIMATED)
+            + flags(reads.voltage_rejected) * np.int8(VOLTAGE_REJECTED)
+            + flags(reads.zero_voltage) * np.int8(ZERO_VOLTAGE),
+        )  # fmt: skip
+        if reads.read_type.count("INTERVAL") < len(reads):
+            chosen = np.flatnonzero(np.array([kind == "INTERVAL" for kind in reads.read_type], np.bool_))
+            meters = [meters[i] for i in chosen.tolist()]
+            columns = tuple(column[chosen] for column in columns)
+        if meters:
+            self._meters.append(meters)
+            self._columns.append(columns)
+            self._count += len(meters)
+
+    def blocks(self, shards: int, collection_delay: int | None = None) -> Iterator[tuple[int, bool, ReadBlock]]:
+        """(shard of transformers, False, block) for every shard and window of which there is a read.
+
+        With a `collection_delay` (microseconds) the reads whose window was due before their record time are apart:
+        (shard, True, block) for every shard of which there are some. Such a block mixes windows, and its `window_end`
+        is only what its times are counted from. Each read is in exactly one block; reads of a block keep their order.
+        The blocks unpack to the same numbers as those of `pack`.
+        """
+        if not self._count:
+            return
+        (
+            transformer, feeder, window_end, interval_end, read_ts, record_time, partition, offset,
+            consumption, delivered, received, voltage, marks,
+        ) = (np.concatenate(parts) for parts in zip(*self._columns, strict=True))  # fmt: skip
+        names = list(self._numbers)
+        # As `shard_of` says.
+        shard = np.array([crc32(name.encode()) % shards for name in names], np.int64)[transformer]
+        if collection_delay is not None:
+            late: Flags = record_time >= window_end + collection_delay
+            if late.any():
+                window_end = np.where(late, window_end.max(), window_end)
+                shard = np.where(late, shard + shards, shard)
+        order = np.lexsort((shard, window_end))
+        shard, window_end = shard[order], window_end[order]
+        all_meters = list(chain.from_iterable(self._meters))
+        meters = [all_meters[i] for i in order.tolist()]
+        transformer, feeder = transformer[order], feeder[order]
+        interval_end, read_ts, record_time = interval_end[order], read_ts[order], record_time[order]
+        partition, offset = partition[order], offset[order]
+        kwh = [Scaled(column[order], MICRO_KWH) for column in (consumption, delivered, received)]
+        volts, marks = Scaled(voltage[order], CENTIVOLT), marks[order].astype(np.int64)
+        begins = (shard[1:] != shard[:-1]) | (window_end[1:] != window_end[:-1])
+        starts = np.flatnonzero(np.concatenate(([True], begins))).tolist()
+        for first, last in pairwise([*starts, len(order)]):
+            place, cut = int(shard[first]), slice(first, last)
+            yield (
+                place % shards,
+                place >= shards,
+                encode_block(
+                    int(window_end[first]), names, transformer, feeder, meters, interval_end, read_ts,
+                    record_time, partition, offset, kwh[0], kwh[1], kwh[2], volts, marks, cut,
+                ),
+            )  # fmt: skip
 
 
 def pack_columns(
     reads: ReadColumns, shards: int, collection_delay: int | None = None
 ) -> Iterator[tuple[int, bool, ReadBlock]]:
-    """(shard of transformers, False, block) for every shard and window of which `reads` holds an INTERVAL read.
-
-    With a `collection_delay` (microseconds) the reads whose window was due before their record time are apart:
-    (shard, True, block) for every shard of which there are some. Such a block mixes windows, and its `window_end` is
-    only what its times are counted from. Each read is in exactly one block; reads of a block keep their order. Other
-    read types are left out. The blocks unpack to the same numbers as those of `pack`.
-    """
-    shard = np.array([shard_of(name, shards) for name in reads.transformer_id], np.int64)
-    window_end = ints(reads.window_end)
-    if collection_delay is not None and len(window_end):
-        late: Flags = ints(reads.record_time) >= window_end + collection_delay
-        if late.any():
-            window_end = np.where(late, window_end.max(), window_end)
-            shard = np.where(late, shard + shards, shard)
-    if reads.read_type.count("INTERVAL") == len(reads):
-        order = np.lexsort((shard, window_end))
-    else:
-        chosen = np.flatnonzero(np.array([kind == "INTERVAL" for kind in reads.read_type], np.bool_))
-        order = chosen[np.lexsort((shard[chosen], window_end[chosen]))]
-    if not len(order):
-        return
-    shard, window_end = shard[order], window_end[order]
-    positions = order.tolist()
-    transformers = [reads.transformer_id[i] for i in positions]
-    feeders = [reads.feeder_id[i] for i in positions]
-    meters = [reads.meter_id[i] for i in positions]
-    interval_ends, read_ts = ints(reads.interval_end)[order], ints(reads.read_ts)[order]
-    record_times = ints(reads.record_time)[order]
-    partitions, offsets = ints(reads.partition)[order], ints(reads.offset)[order]
-    marks = (
-        flags(reads.estimated_flag) * np.int64(ESTIMATED)
-        + flags(reads.voltage_rejected) * np.int64(VOLTAGE_REJECTED)
-        + flags(reads.zero_voltage) * np.int64(ZERO_VOLTAGE)
-    )[order]
-    consumption = Scaled(floats(reads.consumption_kwh)[order], MICRO_KWH)
-    delivered = Scaled(floats(reads.delivered_kwh)[order], MICRO_KWH)
-    received = Scaled(floats(reads.received_kwh)[order], MICRO_KWH)
-    voltage = Scaled(floats(reads.voltage_v)[order], CENTIVOLT)
-
-    starts = np.flatnonzero(np.concatenate(([True], (shard[1:] != shard[:-1]) | (window_end[1:] != window_end[:-1]))))
-    for first, last in pairwise([*starts.tolist(), len(order)]):
-        place = int(shard[first])
-        yield (
-            place % shards,
-            place >= shards,
-            encode_block(
-                int(window_end[first]), transformers, feeders, meters, interval_ends, read_ts, record_times,
-                partitions, offsets, consumption, delivered, received, voltage, marks, slice(first, last),
-            ),
-        )  # fmt: skip
+    """The blocks of these reads alone, see `PendingReads.blocks`."""
+    pending = PendingReads()
+    pending.add(reads)
+    return pending.blocks(shards, collection_delay)

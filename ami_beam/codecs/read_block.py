@@ -162,12 +162,11 @@ class BlockColumns:
 
     def block(self, window_end: int) -> ReadBlock:
         """The block of these reads. There must be at least one."""
-        names = self.names
         return encode_block(
-            window_end, [names[i] for i in self.transformer.tolist()], [names[i] for i in self.feeder.tolist()],
-            self.meter_id, self.interval_end, self.read_ts, self.record_time, self.partition, self.offset,
-            Scaled(self.consumption_kwh, MICRO_KWH), Scaled(self.delivered_kwh, MICRO_KWH),
-            Scaled(self.received_kwh, MICRO_KWH), Scaled(self.voltage_v, CENTIVOLT), self.flags, slice(None),
+            window_end, self.names, self.transformer, self.feeder, self.meter_id, self.interval_end, self.read_ts,
+            self.record_time, self.partition, self.offset, Scaled(self.consumption_kwh, MICRO_KWH),
+            Scaled(self.delivered_kwh, MICRO_KWH), Scaled(self.received_kwh, MICRO_KWH),
+            Scaled(self.voltage_v, CENTIVOLT), self.flags, slice(None),
         )  # fmt: skip
 
 
@@ -189,8 +188,9 @@ class Scaled:
 
 def encode_block(
     window_end: int,
-    transformers: Sequence[str],
-    feeders: Sequence[str],
+    names: Sequence[str],
+    transformers: Ints,
+    feeders: Ints,
     meters: list[str],
     interval_ends: Ints,
     read_ts: Ints,
@@ -204,15 +204,16 @@ def encode_block(
     flags: Ints,
     cut: slice,
 ) -> ReadBlock:
-    """The block of the reads that `cut` takes of every column; at least one. Instants are as in `PackedRead`."""
+    """The block of the reads that `cut` takes of every column; at least one. Instants are as in `PackedRead`.
+
+    `transformers` and `feeders` are places in `names`, of which the block keeps those that it needs.
+    """
     times, places = record_times[cut], offsets[cut]
     first_time, first_offset = int(times.min()), int(places.min())
     ages, stamps = times - first_time, read_ts[cut] - window_end
     time_unit = 1 if (ages % MICROS_PER_MILLI).any() else MICROS_PER_MILLI
     stamp_unit = 1 if (stamps % MICROS_PER_SECOND).any() else MICROS_PER_SECOND
-    names: dict[str, int] = {}
-    transformer = [names.setdefault(name, len(names)) for name in transformers[cut]]
-    feeder = [names.setdefault(name, len(names)) for name in feeders[cut]]
+    used, numbers = _renumbered(np.concatenate((transformers[cut], feeders[cut])), len(names))
     if delivered.exact[cut].all() and consumption.exact[cut].all() and received.exact[cut].all():
         coded = _encoded(delivered.whole[cut] - consumption.whole[cut] - received.whole[cut])
     else:
@@ -224,10 +225,10 @@ def encode_block(
         time_unit=time_unit,
         read_ts_unit=stamp_unit,
         first_offset=first_offset,
-        names=list(names),
+        names=[names[place] for place in used.tolist()],
         meters=meters[cut],
-        transformers=_encoded(np.array(transformer, np.int64)),
-        feeders=_encoded(np.array(feeder, np.int64)),
+        transformers=_encoded(numbers[: len(times)]),
+        feeders=_encoded(numbers[len(times) :]),
         interval_ends=_encoded(window_end - interval_ends[cut]),
         read_ts=_encoded(stamps // stamp_unit),
         record_times=_encoded(ages // time_unit),
@@ -255,10 +256,15 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
     interval_end, stamp, record_time, partition, offset = (
         np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
     )
+    names: dict[str, int] = {}
+    numbers = [
+        np.array([names.setdefault(name, len(names)) for name in column], np.int64)
+        for column in (transformers, feeders)
+    ]
     kwh = [Scaled(np.array(column, np.float64), MICRO_KWH) for column in (consumption, delivered, received)]
     return encode_block(
-        window_end, transformers, feeders, list(meters), interval_end, stamp, record_time, partition, offset,
-        kwh[0], kwh[1], kwh[2], Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
+        window_end, list(names), numbers[0], numbers[1], list(meters), interval_end, stamp, record_time, partition,
+        offset, kwh[0], kwh[1], kwh[2], Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
     )  # fmt: skip
 
 
@@ -303,6 +309,15 @@ def columns_of(blocks: Sequence[ReadBlock]) -> BlockColumns:
         np.concatenate(feeders),
         *(np.concatenate(parts) for parts in zip(*columns, strict=True)),
     )
+
+
+def _renumbered(numbers: Ints, size: int) -> tuple[Ints, Ints]:
+    """The numbers that occur, in order, and where in them each of `numbers` is. All are below `size`."""
+    if size > 8 * len(numbers):
+        return np.unique(numbers, return_inverse=True)
+    occurs = np.zeros(size, np.bool_)
+    occurs[numbers] = True
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[numbers]
 
 
 def _encoded(column: Ints) -> bytes:

@@ -20,7 +20,7 @@ from apache_beam.transforms.window import GlobalWindows, TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MIN_INSTANT
-from ami_beam.records import RecordBatch
+from ami_beam.records import KeyedRecords, RecordBatch
 
 BATCH_RECORDS = 2_000
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz")
@@ -140,7 +140,7 @@ class ReadReplay(beam.PTransform):
 
 
 class WriteOutputs(beam.PTransform):
-    """`{topic: PCollection[tuple[bytes, bytes]]} | WriteOutputs(directory)`: one file `<topic>.jsonl` each.
+    """`{topic: PCollection[KeyedRecords]} | WriteOutputs(directory)`: one file `<topic>.jsonl` each.
 
     A file holds exactly the values that would go to Kafka, one a line, and exists also when there is none; files of
     an earlier run are replaced. For bounded sources only: a file is complete when the pipeline is.
@@ -150,10 +150,10 @@ class WriteOutputs(beam.PTransform):
         super().__init__()
         self._directory = directory
 
-    def expand(self, outputs: Mapping[str, beam.PCollection[tuple[bytes, bytes]]]) -> dict[str, Any]:
+    def expand(self, outputs: Mapping[str, beam.PCollection[KeyedRecords]]) -> dict[str, Any]:
         return {
             topic: records
-            | f"Values of {topic}" >> beam.Values().with_output_types(bytes)
+            | f"Values of {topic}" >> beam.FlatMap(_values).with_output_types(bytes)
             | f"Once over all windows of {topic}" >> beam.WindowInto(GlobalWindows())
             | f"Write {topic}"
             >> beam.io.WriteToText(
@@ -164,3 +164,7 @@ class WriteOutputs(beam.PTransform):
             )
             for topic, records in outputs.items()
         }
+
+
+def _values(records: KeyedRecords) -> list[bytes]:
+    return records.values

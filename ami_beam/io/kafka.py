@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -10,7 +10,7 @@ from apache_beam.io.kafka import ReadFromKafka, WriteToKafka
 from apache_beam.pvalue import PBegin
 
 from ami_beam.instants import MICROS_PER_MILLI
-from ami_beam.records import RecordBatch
+from ami_beam.records import KeyedRecords, RecordBatch
 from transforms.batch_records import BatchRecords
 
 BYTES_DESERIALIZER = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
@@ -70,7 +70,7 @@ class ReadTopic(beam.PTransform):
 
 
 class WriteTopic(beam.PTransform):
-    """Every (key, value) pair reaches the topic at least once.
+    """Every record reaches the topic at least once.
 
     Args:
       topic: its name.
@@ -84,11 +84,16 @@ class WriteTopic(beam.PTransform):
         self._config = dict(producer_config)
         self._expansion_service = expansion_service
 
-    def expand(self, records: beam.PCollection[tuple[bytes, bytes]]) -> Any:
-        return records | "WriteToKafka" >> WriteToKafka(
+    def expand(self, records: beam.PCollection[KeyedRecords]) -> Any:
+        pairs = records | "EachRecord" >> beam.FlatMap(_pairs).with_output_types(tuple[bytes, bytes])
+        return pairs | "WriteToKafka" >> WriteToKafka(
             producer_config=self._config,
             topic=self._topic,
             key_serializer=BYTES_SERIALIZER,
             value_serializer=BYTES_SERIALIZER,
             expansion_service=self._expansion_service,
         )
+
+
+def _pairs(records: KeyedRecords) -> Iterator[tuple[bytes, bytes]]:
+    return zip(records.keys, records.values, strict=True)

@@ -9,14 +9,16 @@ from typing import Any
 import apache_beam as beam
 from confluent_kafka import KafkaException, Producer
 
+from ami_beam.records import KeyedRecords
+
 FLUSH_SECONDS = 120.0
-_DEFAULTS = {"linger.ms": 20, "compression.type": "lz4"}
+_DEFAULTS = {"linger.ms": 20, "compression.type": "lz4", "delivery.report.only.error": True}
 _producers: dict[tuple[tuple[str, Any], ...], Producer] = {}
 _lock = threading.Lock()
 
 
 class WriteTopicNatively(beam.PTransform):
-    """Every (key, value) pair reaches the topic at least once, acknowledged by all in-sync replicas.
+    """Every record reaches the topic at least once, acknowledged by all in-sync replicas.
 
     A bundle ends only after the broker has acknowledged its records, and fails with the topic and the broker's reason
     when it refused one, so that the runner goes back to its last checkpoint. Processes share one idempotent producer
@@ -32,11 +34,11 @@ class WriteTopicNatively(beam.PTransform):
         self._topic = topic
         self._config = tuple(sorted(config.items()))
 
-    def expand(self, records: beam.PCollection[tuple[bytes, bytes]]) -> Any:
+    def expand(self, records: beam.PCollection[KeyedRecords]) -> Any:
         return records | "Produce" >> beam.ParDo(_ProduceDoFn(self._topic, self._config))
 
 
-@beam.typehints.with_input_types(tuple[bytes, bytes])
+@beam.typehints.with_input_types(KeyedRecords)
 class _ProduceDoFn(beam.DoFn):
     def __init__(self, topic: str, config: tuple[tuple[str, Any], ...]):
         self._topic = topic
@@ -50,21 +52,21 @@ class _ProduceDoFn(beam.DoFn):
         if self._producer is None:
             self._producer = _producer(self._config)
 
-    def process(self, record: tuple[bytes, bytes]) -> None:
+    def process(self, records: KeyedRecords) -> None:
         assert self._producer is not None
-        key, value = record
-        while True:
-            try:
-                self._producer.produce(self._topic, value, key, on_delivery=self._delivered)
-                break
-            except BufferError:  # the producer's queue is full: wait for room
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                # Refused without being sent, for example for its size.
-                raise self._failed(f"refused a record: {error.args[0].str()}") from error
-        self._open += 1
-        if not self._open % 1_000:
-            self._producer.poll(0)
+        produce, topic, failed = self._producer.produce, self._topic, self._refused
+        for key, value in zip(records.keys, records.values, strict=True):
+            while True:
+                try:
+                    produce(topic, value, key, on_delivery=failed)
+                    break
+                except BufferError:  # the producer's queue is full: wait for room
+                    self._producer.poll(0.1)
+                except KafkaException as error:
+                    # Refused without being sent, for example for its size.
+                    raise self._failed(f"refused a record: {error.args[0].str()}") from error
+            self._open += 1
+        self._producer.poll(0)
 
     def finish_bundle(self) -> None:
         if not self._open:
@@ -84,7 +86,7 @@ class _ProduceDoFn(beam.DoFn):
         self._producer = None
         return RuntimeError(f"Kafka, topic {self._topic}: {reason}")
 
-    def _delivered(self, error: Any, message: Any) -> None:
+    def _refused(self, error: Any, message: Any) -> None:
         if error is not None:
             self._failure = error.str()
 

@@ -414,26 +414,31 @@ class TopicReader(UnboundedReader):
     def _read(self, timeout: float) -> bool:
         """Take the next batch; False when there is none now. Waits up to `timeout` for it to fill."""
         until = time.monotonic() + timeout
-        messages: list[Any] = []
+        taken: list[tuple[int, list[Any]]] = []
+        count = 0
         while True:
             for partition in self._in_turn():
-                messages += self._consumers[partition].consume(BATCH_RECORDS - len(messages), 0)
-                if len(messages) >= BATCH_RECORDS:
+                messages = self._consumers[partition].consume(BATCH_RECORDS - count, 0)
+                if messages:
+                    taken.append((partition, messages))
+                    count += len(messages)
+                if count >= BATCH_RECORDS:
                     break
-            if len(messages) >= BATCH_RECORDS or time.monotonic() >= until:
+            if count >= BATCH_RECORDS or time.monotonic() >= until:
                 break
             time.sleep(_POLL_SECONDS)
-        errors = [message for message in messages if message.error() is not None]
+        errors = [message for _, messages in taken for message in messages if message.error() is not None]
         if errors:
-            messages = [message for message in messages if message.error() is None]
-        if messages:
-            self._keep(messages)
+            good = [(partition, [m for m in messages if m.error() is None]) for partition, messages in taken]
+            taken = [(partition, messages) for partition, messages in good if messages]
+        if taken:
+            self._keep(taken)
             if self._bundle_since is None:
                 self._bundle_since = time.monotonic()
         # Afterwards: to go on behind deleted records is to go on from the positions.
         for message in errors:
             self._handle(message)
-        return bool(messages)
+        return bool(taken)
 
     def _in_turn(self) -> list[int]:
         """The partitions that may be read now, the one that is furthest behind in record time first."""
@@ -445,32 +450,32 @@ class TopicReader(UnboundedReader):
         order = sorted(times, key=lambda partition: times[partition])
         return [partition for partition in order if limit is None or times[partition] <= limit]
 
-    def _keep(self, messages: list[Any]) -> None:
-        """Make them the current batch, and move the positions."""
-        partitions = [message.partition() for message in messages]
-        offsets = [message.offset() for message in messages]
-        # (type, milliseconds); type 0 says that the record has none
-        record_times = [
-            stamp[1] * MICROS_PER_MILLI if stamp[0] and stamp[1] >= 0 else None
-            for stamp in [message.timestamp() for message in messages]
-        ]
-        self._batch = RecordBatch(
-            self._topic, partitions, offsets, record_times, [message.value() for message in messages]
-        )
+    def _keep(self, taken: list[tuple[int, list[Any]]]) -> None:
+        """Make the messages of these partitions the current batch, and move the positions."""
+        batch = RecordBatch(self._topic, [], [], [], [])
         now = _now()
-        greatest: dict[int, int] = {}
         believed = now + CLOCK_SKEW
-        for partition, record_time in zip(partitions, record_times, strict=True):
-            if record_time is not None and greatest.get(partition, -1) < record_time <= believed:
-                greatest[partition] = record_time
-        for partition, offset in dict(zip(partitions, offsets, strict=True)).items():
-            before = self._positions[partition]
-            time_read = greatest.get(partition, before.record_time)
-            if before.record_time is not None and time_read is not None and time_read < before.record_time:
-                time_read = before.record_time
-            self._positions[partition] = Position(partition, offset + 1, time_read, now)
-        known = [record_time for record_time in record_times if record_time is not None]
-        self._timestamp = Timestamp(micros=min(min(known), MAX_INSTANT)) if known else MIN_TIMESTAMP
+        least: int | None = None
+        for partition, messages in taken:
+            batch.partitions += [partition] * len(messages)
+            batch.offsets += [message.offset() for message in messages]
+            batch.values += [message.value() for message in messages]
+            # (type, milliseconds); type 0 says that the record has none
+            stamps = [message.timestamp() for message in messages]
+            times = [stamp[1] * MICROS_PER_MILLI if stamp[0] and stamp[1] >= 0 else None for stamp in stamps]
+            batch.record_times += times
+            known = [record_time for record_time in times if record_time is not None]
+            time_read = self._positions[partition].record_time
+            if known:
+                least = min(known) if least is None else min(least, min(known))
+                greatest = max(known)
+                if greatest > believed:
+                    greatest = max((record_time for record_time in known if record_time <= believed), default=-1)
+                if greatest > (-1 if time_read is None else time_read):
+                    time_read = greatest
+            self._positions[partition] = Position(partition, batch.offsets[-1] + 1, time_read, now)
+        self._batch = batch
+        self._timestamp = MIN_TIMESTAMP if least is None else Timestamp(micros=min(least, MAX_INSTANT))
 
     def _handle(self, message: Any) -> None:
         """Go on after what passes by itself, tell of lost records, fail where an operator must act."""
