@@ -2,7 +2,8 @@
 
 For each number of meters (10 a transformer): the pipeline runs and is warm, one window's reads become visible in the
 topic at once (they are published in a transaction), and when all of them are read, the record time passes the window's
-end and collection delay. 5 % of the transformers then have a low voltage and 5 % a low receipt rate. Prints a table, or
+end and collection delay. Then as many windows as have two million reads, or one, are shown together for what they cost.
+5 % of the transformers then have a low voltage and 5 % a low receipt rate. Prints a table, or
 with --json a list on standard output.
 """
 
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -36,8 +38,7 @@ _WARM_UP_WINDOWS = 15
 _QUIET_CORES = 0.3
 _QUIET_SECONDS = 3.0
 _STATE_SECONDS = 25.0
-_IDLE_SECONDS = 15.0
-_MEASURED_READS = 1_000_000
+_MEASURED_READS = 2_000_000
 _PATIENCE_SECONDS = 900.0
 _LOW_VOLTAGE, _SILENT = 0, 1
 """Of twenty transformers, the one whose voltage is low and the one half of whose meters are silent."""
@@ -54,14 +55,11 @@ class Scale:
     """The figures of one number of meters. Seconds are of the wall clock, memory is each process's own peak."""
 
     meters: int
-    windows: int
-    """How many were measured, one after another: more of fewer meters, so that there is something to measure."""
     cpu_s_per_million: float
-    """From the first read to the last alert, of all processes but the broker, beyond what they take at rest."""
-    idle_cores: float
-    """What they take at rest."""
+    """Of all processes but the broker, from the first read to the last alert of windows that are shown together: two
+    million reads or one window."""
     reads_per_s: float
-    """From when the reads are visible until all processes are at rest."""
+    """In the same time."""
     last_alert_s: float
     """From when the record that moves the watermark is published; the longest of the windows."""
     alerts: int
@@ -164,9 +162,10 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
     # The last window's reads, and the record that makes it due, lie in the past by now.
     last = int(time.time() - DUE - 60) // WINDOW * WINDOW
     warm_up = min(meters, _WARM_UP_METERS)
-    windows, wanted = max(1, min(10, _MEASURED_READS // meters)), alerts_of(meters)
+    windows, at_once = max(1, min(3, _MEASURED_READS // meters)), max(1, _MEASURED_READS // meters)
+    wanted = alerts_of(meters)
     # The end of the last warm-up window.
-    first = last - windows * WINDOW
+    first = last - (windows + at_once) * WINDOW
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-scale-") as directory:
         for topic in (READS, EVENTS, *OUTPUT_TOPICS):
             broker.create_topic(topic, PARTITIONS)
@@ -188,65 +187,55 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
                     _make_due(feed, window_end)
                 alerts.until(first, alerts_of(warm_up), process)
                 _say(f"  warm after {warm_up * _WARM_UP_WINDOWS:,} reads")
-                idle = _IdleCost(process)
-                cpu, reads, reading_s, delays, state = 0.0, 0, 0.0, [], 0.0
-                for window_end in range(last - (windows - 1) * WINDOW, last + 1, WINDOW):
+                _until_at_rest(process)
+                delays, state = [], 0.0
+                ends = iter(range(first + WINDOW, last + 1, WINDOW))
+                for window_end in islice(ends, windows):
                     published = feed.prepare(reads_of(window_end, meters))
-                    reads += published
                     state_before = _checkpoint_bytes(process.pid)
-                    idle.begin()
                     shown = time.monotonic()
                     feed.show()
                     at_rest = _until_at_rest(process)
-                    reading_s += at_rest - shown
-                    cpu += idle.more()
-                    _say(f"  read at {published / (at_rest - shown):,.0f} reads/s")
+                    _say(f"  {published:,} reads taken in {at_rest - shown:.1f} s")
                     if not state:
                         time.sleep(_STATE_SECONDS)
                         state = (_checkpoint_bytes(process.pid) - state_before) / published
-                    idle.begin()
                     moved = time.monotonic()
                     _make_due(feed, window_end)
                     delays.append(alerts.until(window_end, wanted, process) - moved)
-                    _until_at_rest(process)
-                    cpu += idle.more()
                     _say(f"  the last alert after {delays[-1]:.1f} s")
+                    _until_at_rest(process)
+                reads = feed.prepare(chain.from_iterable(_with_due(window_end, meters) for window_end in ends))
+                cpu, shown = cpu_seconds(process.pid), time.monotonic()
+                feed.show()
+                took = alerts.until(last, wanted, process) - shown
+                cpu = cpu_seconds(process.pid) - cpu
                 peaks = {name: peak // 1_000_000 for name, peak in peak_bytes_by_process(process.pid).items()}
         finally:
             alerts.close()
         return Scale(
-            meters, windows, cpu / reads * 1e6, idle.cores, reads / reading_s, max(delays), wanted, state, peaks,
+            meters, cpu / reads * 1e6, reads / took, max(delays), wanted, state, peaks,
             memory.peak // 1_000_000,
         )  # fmt: skip
 
 
-class _IdleCost:
-    """CPU time beyond what the same processes take when nothing is to be done, which is measured for 15 s first."""
-
-    def __init__(self, process: Running) -> None:
-        self._pid = process.pid
-        self._cpu, self._at = 0.0, 0.0
-        self.cores = 0.0
-        _until_at_rest(process)
-        self.begin()
-        time.sleep(_IDLE_SECONDS)
-        self.cores = self.more() / _IDLE_SECONDS
-
-    def begin(self) -> None:
-        self._cpu, self._at = cpu_seconds(self._pid), time.monotonic()
-
-    def more(self) -> float:
-        """CPU seconds since `begin`."""
-        return cpu_seconds(self._pid) - self._cpu - self.cores * (time.monotonic() - self._at)
+def _with_due(window_end: int, meters: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """A window's reads, and what makes it due."""
+    yield from reads_of(window_end, meters)
+    yield from _late_again(window_end)
 
 
 def _make_due(feed: Feed, window_end: int) -> None:
+    feed.prepare(_late_again(window_end))
+    feed.show()
+
+
+def _late_again(window_end: int) -> Iterator[tuple[int, int, bytes, bytes]]:
     """A read that was there already, once more in every partition, at the moment at which the window is due."""
     again: dict[int, tuple[int, int, bytes, bytes]] = {}
     for partition, _, key, value in reads_of(window_end, 100):
         again[partition] = partition, (window_end + DUE) * 1_000 + 1, key, value
-    feed.prepare(iter(again.values()))
-    feed.show()
+    yield from again.values()
 
 
 def _until_at_rest(process: Running) -> float:
@@ -293,15 +282,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps(results))
         return 0
-    print(
-        "| meters | CPU-s per million | idle cores | reads/s | last alert after | alerts | state bytes a read"
-        " | peak MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print("| meters | CPU-s per million | reads/s | last alert after | alerts | state bytes a read | peak MB |")
+    print("|---|---|---|---|---|---|---|")
     for row in results:
         print(
-            f"| {row['meters']:,} | {row['cpu_s_per_million']:.2f} | {row['idle_cores']:.2f} |"
-            f" {row['reads_per_s']:,.0f} | {row['last_alert_s']:.1f} s | {row['alerts']:,} |"
+            f"| {row['meters']:,} | {row['cpu_s_per_million']:.2f} | {row['reads_per_s']:,.0f} |"
+            f" {row['last_alert_s']:.1f} s | {row['alerts']:,} |"
             f" {row['state_bytes_per_read']:.1f} | {row['peak_sum_mb']:,} |"
         )
     return 0

@@ -27,7 +27,7 @@ from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
 from ami_beam.io.flink_subtasks import subtask_of
 from ami_beam.records import RecordBatch
 
-BATCH_RECORDS = 5_000
+BATCH_RECORDS = 1_000
 GATHER_SECONDS = 0.05
 """How long a batch that is not full waits for more records."""
 BUNDLE_SECONDS = 1.0
