@@ -203,3 +203,36 @@ class TestMeasure:
     def test_no_voltage_is_none(self):
         feeder = measure([packed(voltage=None)]).feeders[0]
         assert feeder.avg_voltage_v is feeder.min_voltage_v is feeder.max_voltage_v is None
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-2_000_000, 2_000_000),
+            st.one_of(st.none(), st.integers(0, 40_000)),
+            st.sampled_from(["T1", "T2", "T3"]),
+        ),
+        min_size=1,
+        max_size=130,
+    )
+)
+def test_integers_sum_as_exact_floats_do(values):
+    """Metered values are decimals: their sums and means must be those of `fsum`, ties of the rounding included."""
+    rows = [
+        packed(meter=f"M{n}", transformer=name, kwh=micro / 1e6, voltage=None if centi is None else centi / 100)
+        for n, (micro, centi, name) in enumerate(values)
+    ]
+    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]))
+    assert by_columns == {
+        name: measure([row for row in rows if row.transformer_id == name])
+        for name in {row.transformer_id for row in rows}
+    }
+
+
+def test_a_mean_that_is_a_tie_is_rounded_as_the_floats_are():
+    # 230.02 and 63 times 230.00: 230.0003125, which both neighbours with 6 decimals are equally far from.
+    for count, odd in ((64, 230.02), (128, 230.04)):
+        rows = [packed(meter=f"M{n}", voltage=230.0 if n else odd) for n in range(count)]
+        (measured,) = measure_columns(columns_of([pack(WINDOW_END, rows)])).values()
+        assert measured.feeders[0].avg_voltage_v == round(fsum([odd, *[230.0] * (count - 1)]) / count, 6)
