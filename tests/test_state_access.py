@@ -1,4 +1,4 @@
-"""How the steps over (shard, window) use their state: they wait for an answer once a timer, in whatever order it holds."""
+"""How the steps over (shard, window) use their state: one wait for an answer a timer, in any order."""
 
 from __future__ import annotations
 
