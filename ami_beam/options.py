@@ -95,10 +95,10 @@ def _add_where(group: Any) -> None:
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
         "--kafka_io",
-        default="beam",
-        choices=("beam", "native"),
-        help="Beam's own Kafka connector, which needs a JVM that knows it, or ami-beam's in Python, which needs none"
-        " and costs a fraction (beam)",
+        default="auto",
+        choices=("auto", "beam", "native"),
+        help="beam: Beam's own Kafka connector, in a JVM that knows it; native: ami-beam's in Python, which needs"
+        " none and costs a fraction; auto: native on Flink, beam elsewhere (auto)",
     )
     add(
         "--start",
@@ -281,6 +281,13 @@ def _parser() -> Parser:
     return parser
 
 
+def kafka_io_of(given: Literal["auto", "beam", "native"], runner: str) -> Literal["beam", "native"]:
+    """Which Kafka I/O: as given, else the one that is known to work and cheaper with this runner."""
+    if given == "auto":
+        return "native" if runner == "FlinkRunner" else "beam"
+    return given
+
+
 def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     """The rules and the plan of a command line (without the program's name). Raises OptionError.
 
@@ -318,7 +325,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         output=output_of(values["output"]) if sink == "files" else values["output"],
         start=start_of(values["start"], source, "--start" in explicit),
-        kafka_io=values["kafka_io"],
+        kafka_io=kafka_io_of(values["kafka_io"], runner),
         choose_shards=values["shards"] == "auto",
         bootstrap_servers=servers,
         kafka_config=config,

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from ami_beam.beam_options import OptionError
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
 from ami_beam.kafka_config import REDACTED, properties, redacted
-from ami_beam.options import AmiOptions, help_text, validate
+from ami_beam.options import AmiOptions, help_text, kafka_io_of, validate
 from ami_beam.settings import Settings
 
 LIVE = ("--bootstrap_servers=broker:9092",)
@@ -300,3 +300,16 @@ def test_help_shows_ours_with_an_explanation_apart_from_beams(capsys: pytest.Cap
     assert "--streaming" not in ours
     assert "--streaming" in beams
     assert "--checkpointing_interval" in beams
+
+
+@pytest.mark.parametrize(
+    ("runner", "given", "taken"),
+    [("FlinkRunner", "auto", "native"), ("FlinkRunner", "beam", "beam"), ("DataflowRunner", "auto", "beam"),
+     ("DataflowRunner", "native", "native")],
+)  # fmt: skip
+def test_the_native_kafka_io_is_the_default_on_flink_only(runner: str, given: str, taken: str) -> None:
+    assert kafka_io_of(given, runner) == taken  # type: ignore[arg-type]
+
+
+def test_kafka_io_without_a_word_is_native_on_flink() -> None:
+    assert validate([*LIVE])[1].kafka_io == "native"

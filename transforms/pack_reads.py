@@ -16,7 +16,7 @@ from ami_beam.codecs.read_block import ReadBlock
 from ami_beam.read_columns import ReadColumns
 from ami_beam.settings import Settings
 
-MAX_PENDING_READS = 100_000
+MAX_PENDING_READS = 300_000
 
 
 ON_TIME = "on_time"

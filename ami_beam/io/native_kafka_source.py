@@ -30,7 +30,7 @@ from ami_beam.records import RecordBatch
 BATCH_RECORDS = 1_000
 GATHER_SECONDS = 0.05
 """How long a batch that is not full waits for more records."""
-BUNDLE_SECONDS = 1.0
+BUNDLE_SECONDS = 2.0
 """A reader with a backlog ends its bundle after this, so that the watermark moves."""
 LIVE_BUNDLE_SECONDS = 0.1
 """A reader without a backlog ends its bundle after this, although records keep trickling in."""
