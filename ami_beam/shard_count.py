@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from ami_beam.meter_counts import effective
 from ami_beam.records import MeterCount
 
-METERS_PER_SHARD = 8_000
-"""At most, on average. An access to state costs about 1 ms, as much as 200 reads: measured, see docs/performance.md."""
+METERS_PER_SHARD = 20_000
+"""At most, on average. A backlog is cheaper in fewer shards, and late reads in more: each fetches its window of a shard.
+Measured, see docs/performance.md."""
 _COUNTS = (4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 """Far apart, so that a network can grow a long time before a savepoint no longer fits."""
 
 
 def shards_for(rows: Iterable[MeterCount]) -> int:
-    """The least of 4, 16, 64, 256 … 65536 with at most 8,000 meters a shard, by the newest counts."""
+    """The least of 4, 16, 64, 256 … 65536 with at most 20,000 meters a shard, by the newest counts."""
     newest = {row.transformer_id: row.total_meters for row in sorted(rows, key=effective)}
     meters = sum(newest.values())
     return next((count for count in _COUNTS if meters <= count * METERS_PER_SHARD), _COUNTS[-1])

@@ -24,13 +24,12 @@ def counts(tmp_path: Path, *rows: str) -> Path:
     ("meters", "shards"),
     [
         (1, 4),
-        (32_000, 4),
-        (100_000, 16),
-        (128_000, 16),
-        (128_001, 64),
-        (1_000_000, 256),
-        (5_000_000, 1_024),
-        (150_000_000, 65_536),
+        (80_000, 4),
+        (80_001, 16),
+        (320_000, 16),
+        (1_000_000, 64),
+        (5_000_000, 256),
+        (150_000_000, 16_384),
     ],
 )
 def test_shards_grow_with_the_meters(tmp_path: Path, meters: int, shards: int) -> None:
@@ -51,5 +50,5 @@ def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplo
     version = load_version(named[1].meter_counts)
     assert _with_shards(*named, version).shards == 7
     with caplog.at_level(logging.INFO):
-        assert _with_shards(*validate(live), version).shards == 256
-    assert "--shards=256" in caplog.text
+        assert _with_shards(*validate(live), version).shards == 64
+    assert "--shards=64" in caplog.text

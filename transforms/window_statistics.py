@@ -27,7 +27,7 @@ from transforms.winners import Winners
 DUE, LATE, EXPIRE = "due", "late", "expire"
 """Why a window's timer fires: its on-time result, late reads that were gathered, the end of its state."""
 BLOCK_READS = 256
-"""Blocks that are smaller on average are merged when their window is published."""
+"""Smaller blocks have more head than reads."""
 
 
 class PublishedTransformer(Struct, array_like=True, gc=False):
@@ -176,14 +176,18 @@ def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> 
 
 
 def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[ReadBlock], list[TransformerStatistics]]:
-    """The blocks to keep, and the statistics of every transformer."""
+    """The blocks to keep, and the statistics of every transformer.
+
+    The blocks are merged where they are small or name most transformers again: the window is kept for more than a day.
+    """
     columns = columns_of(fresh)
     changed = [
         _publication(name, of_transformer, of_transformer.feeders, of_transformer.as_of, 0)
         for name, of_transformer in measure_columns(columns).items()
     ]
-    small = len(columns) < BLOCK_READS * len(fresh) and len(fresh) > 1
-    return [columns.block(window_end)] if small else fresh, changed
+    repeated = sum(len(block.names) for block in fresh) - len(columns.names)
+    merge = len(fresh) > 1 and (len(columns) < BLOCK_READS * len(fresh) or repeated * 3 > len(columns))
+    return [columns.block(window_end)] if merge else fresh, changed
 
 
 def revise(
