@@ -200,7 +200,7 @@ def _add_running(group: Any) -> None:
         default="auto",
         metavar="N",
         help="into how many parts transformers are spread; 1 to 65536. Results do not depend on it; a savepoint does:"
-        " name the logged number where the network may grow (auto: from the meter counts, 8,000 meters each at most)",
+        " name the logged number where the network may grow (auto: from the meter counts, 20,000 meters each at most)",
     )
     add(
         "--pass_to_runner",
