@@ -8,7 +8,7 @@ from ami_beam.meter_counts import effective
 from ami_beam.records import MeterCount
 
 METERS_PER_SHARD = 20_000
-"""At most, on average. A backlog is cheaper in fewer shards, and late reads in more, for each of which a shard's window is
+"""At most, on average. A backlog is cheaper in fewer shards, late reads in more: for each a shard's window is
 fetched. Measured, see docs/performance.md."""
 _COUNTS = (4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 """Far apart, so that a network can grow a long time before a savepoint no longer fits."""

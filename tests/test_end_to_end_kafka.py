@@ -38,9 +38,12 @@ def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: floa
 
 
 @pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
-@pytest.mark.parametrize(("kafka_io", "parallelism"), [("beam", 1), ("beam", 2), ("native", 1), ("native", 2)])
+@pytest.mark.parametrize(
+    ("kafka_io", "parallelism", "shards"),
+    [("beam", 1, "auto"), ("beam", 2, "1"), ("native", 1, "1"), ("native", 2, "1024")],
+)
 def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(
-    tmp_path: Path, kafka_io: str, parallelism: int
+    tmp_path: Path, kafka_io: str, parallelism: int, shards: str
 ) -> None:
     counts = SIMBENCH / "transformer_meter_count.csv"
     paths = {READS: SIMBENCH / "reads.jsonl.gz", EVENTS: SIMBENCH / "events.jsonl.gz"}
@@ -50,7 +53,7 @@ def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(
         published = {topic: publish(broker, topic, path, shift) for topic, path in paths.items()}
         outputs = Outputs(broker, tmp_path / "out")
         arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
-        arguments += [f"--kafka_io={kafka_io}", f"--parallelism={parallelism}"]
+        arguments += [f"--kafka_io={kafka_io}", f"--parallelism={parallelism}", f"--shards={shards}"]
         run = Run([f"--bootstrap_servers={broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
         compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
         report = ""
