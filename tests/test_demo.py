@@ -237,8 +237,8 @@ class Demo:
             time.sleep(0.1)
 
     def wait_until_running(self) -> None:
-        """Broker, head-end, pipeline, Flink and expansion service are there."""
-        modules = ("kafka.Kafka", "ami_beam.simulate", "ami_beam.run", "FlinkJobServerDriver", "ExpansionService")
+        """Broker, head-end, pipeline and Flink are there."""
+        modules = ("kafka.Kafka", "ami_beam.simulate", "ami_beam.run", "FlinkJobServerDriver")
         self.wait_until(lambda: all(any(name in each for each in self.processes().values()) for name in modules))
 
     def assert_nothing_is_left(self, ended: bool = True) -> None:
