@@ -125,6 +125,8 @@ class LocalFlink:
             f"--parallelism={parallelism}",
             # Beam spells it so. The default of a second is added by every stage that an element passes.
             f"--max_bundle_time_mills={bundle_milliseconds}",
+            # The default of 1,000 elements is 1,000 records of Beam's KafkaIO: a fifth of its cost.
+            "--max_bundle_size=50000",
         ]
         if checkpoint_seconds is not None:
             arguments.append(f"--checkpointing_interval={round(checkpoint_seconds * 1000)}")
