@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics, exported, publish, shift_to_now
 
+COMBINATIONS = (
+    list(product(("beam", "native"), (1, 2), ("auto", "1", "7", "1024")))
+    if os.environ.get("AMI_BEAM_EVERY_COMBINATION")
+    else [("beam", 1, "auto"), ("beam", 2, "1"), ("native", 1, "1"), ("native", 2, "1024")]
+)
+"""Kafka I/O, parallelism and shards of the replays through Kafka and Flink; all of them take a quarter of an hour."""
 SIMBENCH = Path(__file__).parents[2] / "shared" / "data" / "simbench-small"
 JOB_SECONDS = 280
 
@@ -38,10 +45,7 @@ def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: floa
 
 
 @pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
-@pytest.mark.parametrize(
-    ("kafka_io", "parallelism", "shards"),
-    [("beam", 1, "auto"), ("beam", 2, "1"), ("native", 1, "1"), ("native", 2, "1024")],
-)
+@pytest.mark.parametrize(("kafka_io", "parallelism", "shards"), COMBINATIONS)
 def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(
     tmp_path: Path, kafka_io: str, parallelism: int, shards: str
 ) -> None:
