@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 
 import apache_beam as beam
@@ -9,7 +10,7 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
-from ami_beam.codecs.pack_columns import pack_columns
+from ami_beam.codecs.pack_columns import PendingReads
 from ami_beam.codecs.read_block import ReadBlock, unpack
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, window_end_right_closed
 from ami_beam.read_columns import from_reads
@@ -48,17 +49,23 @@ def late_reads() -> list[Read]:
     ]
 
 
+def packed_blocks(reads: list[Read], shards: int) -> Iterator[tuple[int, bool, ReadBlock]]:
+    pending = PendingReads()
+    pending.add(from_reads(reads))
+    return pending.blocks(shards, DELAY)
+
+
 def test_reads_are_apart_from_the_moment_at_which_their_window_is_due() -> None:
     reads = [read(1, NOON, NOON + DELAY - 1), read(1, NOON, NOON + DELAY)]
     packed = [(late, [each.record_time for each in unpack(block)]) for _, late, block in
-              pack_columns(from_reads(reads), 4, DELAY)]  # fmt: skip
+              packed_blocks(reads, 4)]  # fmt: skip
     assert packed == [(False, [NOON + DELAY - 1]), (True, [NOON + DELAY])]
 
 
 def test_every_late_read_comes_out_once_in_its_window() -> None:
     reads = late_reads()
     blocks = [(shard, block) for part in (reads[:25], reads[25:])
-              for shard, late, block in pack_columns(from_reads(part), 3, DELAY) if late]  # fmt: skip
+              for shard, late, block in packed_blocks(part, 3) if late]  # fmt: skip
     # One block a shard and part, whatever the windows.
     assert len(blocks) == 6
 

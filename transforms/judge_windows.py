@@ -19,7 +19,7 @@ from ami_beam.shards import ShardWindow
 from transforms.alert_lifecycle import AlertState
 from transforms.comm_alerts import comm_alert
 from transforms.receipt_rate import Heard, PublishedReceipt, heard, publish, row
-from transforms.voltage_alerts import VoltageState, voltage_alerts, within_limits
+from transforms.voltage_alerts import VoltageState, voltage_alerts
 from transforms.window_expiry import expiry
 
 RECEIPTS, COMM, VOLTAGE = "receipts", "comm", "voltage"
@@ -172,11 +172,11 @@ class _JudgeWindowsDoFn(beam.DoFn):
                 transformer.nominal_voltage_v = observation.nominal_voltage_v
             transformer.statistics_revision = observation.revision
             transformer.heard = heard(observation)
-            nominal = transformer.nominal_voltage_v
-            if transformer.voltage is not None or not within_limits(observation, nominal, self._settings):
-                transformer.voltage = transformer.voltage or VoltageState()
-                for alert in voltage_alerts(observation, window_end, nominal, transformer.voltage, self._settings):
-                    yield TaggedOutput(VOLTAGE, alert)
+            transformer.voltage, alerts = voltage_alerts(
+                observation, window_end, transformer.nominal_voltage_v, transformer.voltage, self._settings
+            )
+            for alert in alerts:
+                yield TaggedOutput(VOLTAGE, alert)
             if transformer.receipt is not None:
                 transformer.count = observation.count or transformer.count
                 yield from self._receipt(window_end, transformer_id, transformer, rows)

@@ -116,16 +116,16 @@ class _WindowStatisticsDoFn(beam.DoFn):
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         key, block = element
         due_at = block.window_end + self._settings.collection_delay
-        if block.first_record_time >= due_at:
+        late = block.first_record_time >= due_at
+        if late:
             base, _ = _divided(reads)
             if base:
                 yield from self._published(key, _revise(base, [block], revised))
                 return
         reads.add(HeldReads([block], published=False))
         # Late reads of a window that was never published, or whose first publication is on its way.
-        fire_at = due_at if block.first_record_time < due_at else max(due_at, block.last_record_time)
-        tag = DUE if block.first_record_time < due_at else LATE
-        publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=tag)
+        fire_at = max(due_at, block.last_record_time) if late else due_at
+        publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=LATE if late else DUE)
 
     @on_timer(PUBLISH)
     def on_publish(

@@ -6,6 +6,7 @@ Instants are RFC 3339 text in UTC; every other field is as in `records`. One row
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ MAX_LETTER_BYTES = 512 * 1024
 
 _INSTANTS = {"window_start", "window_end", "as_of", "alert_time"}
 _encode = msgspec.json.Encoder().encode
+TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
 Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert)
 
 
@@ -128,12 +130,16 @@ def dead_letter_json(letter: DeadLetter) -> bytes:
 
 def summary_records(batch: SummaryBatch) -> KeyedRecords:
     """A record for each row, by transformer."""
-    return KeyedRecords([row.transformer_id.encode() for row in batch.rows], list(map(summary_json, batch.rows)))
+    return _by_transformer(batch.rows, summary_json)
 
 
 def receipt_records(batch: ReceiptBatch) -> KeyedRecords:
     """A record for each row, by transformer."""
-    return KeyedRecords([row.transformer_id.encode() for row in batch.rows], list(map(receipt_json, batch.rows)))
+    return _by_transformer(batch.rows, receipt_json)
+
+
+def _by_transformer(rows: list[TransformerRow], encode: Callable[[TransformerRow], bytes]) -> KeyedRecords:
+    return KeyedRecords([row.transformer_id.encode() for row in rows], list(map(encode, rows)))
 
 
 def alert_records(alert: Alert) -> KeyedRecords:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ami_beam.codecs.read_block import (
     encode_block,
 )
 from ami_beam.read_columns import Flags, Ints, ReadColumns, flags, floats, ints
+from ami_beam.shards import shard_of
 
 
 class _Numbers(dict[str, int]):
@@ -81,8 +81,7 @@ class PendingReads:
             consumption, delivered, received, voltage, marks,
         ) = (np.concatenate(parts) for parts in zip(*self._columns, strict=True))  # fmt: skip
         names = list(self._numbers)
-        # As `shard_of` says.
-        shard = np.array([crc32(name.encode()) % shards for name in names], np.int64)[transformer]
+        shard = np.array([shard_of(name, shards) for name in names], np.int64)[transformer]
         if collection_delay is not None:
             late: Flags = record_time >= window_end + collection_delay
             if late.any():
@@ -109,12 +108,3 @@ class PendingReads:
                     record_time, partition, offset, kwh[0], kwh[1], kwh[2], volts, marks, cut,
                 ),
             )  # fmt: skip
-
-
-def pack_columns(
-    reads: ReadColumns, shards: int, collection_delay: int | None = None
-) -> Iterator[tuple[int, bool, ReadBlock]]:
-    """The blocks of these reads alone, see `PendingReads.blocks`."""
-    pending = PendingReads()
-    pending.add(reads)
-    return pending.blocks(shards, collection_delay)

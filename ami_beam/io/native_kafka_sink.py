@@ -54,11 +54,11 @@ class _ProduceDoFn(beam.DoFn):
 
     def process(self, records: KeyedRecords) -> None:
         assert self._producer is not None
-        produce, topic, failed = self._producer.produce, self._topic, self._refused
+        produce, topic, refused = self._producer.produce, self._topic, self._refused
         for key, value in zip(records.keys, records.values, strict=True):
             while True:
                 try:
-                    produce(topic, value, key, on_delivery=failed)
+                    produce(topic, value, key, on_delivery=refused)
                     break
                 except BufferError:  # the producer's queue is full: wait for room
                     self._producer.poll(0.1)
