@@ -4,6 +4,9 @@ The system is started on the reads of the warm-up. When it has published their w
 it all at once, as a backlog, and it is measured until the rows of all their windows are there but the last, which is
 due only when its time has come. So everything that the measured reads cost is counted, reading and publishing, and
 nothing that a system starts with (JVM, class loading, compilation, the first state).
+
+A system that may not catch up in between (`System.whole_backlog`) finds all reads from the start on, and is measured
+between two windows, both with reads to come, so that what it has read ahead is as much at either end.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from benchmarks.workload import Arrivals
 STALL_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 3.0
+_READ_AHEAD_WINDOWS = 10
+"""More than a system that is measured between two windows reads beyond the one that it publishes."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,18 @@ class Measured:
 def run(system: System, place: Place, arrivals: Arrivals, log: Path, progress: Callable[[str], None]) -> Measured:
     """Publish the reads to `place.reads`, which is empty, run the system on them and measure it; then stop it.
 
-    Raises RuntimeError when it ends, or publishes nothing for two minutes.
+    Raises RuntimeError when it ends, or publishes nothing for two minutes, and ValueError for too few windows.
     """
     workload = arrivals.workload
     wanted = arrivals.transformers_on_time()
     warm_up = range(workload.warmup_windows)
-    arrivals.publish(place.bootstrap_servers, place.reads, warm_up)
+    measured = range(workload.warmup_windows, workload.windows)
+    first, last = warm_up[-2], measured[-2]
+    if system.whole_backlog:
+        last -= _READ_AHEAD_WINDOWS
+        if last - first < _READ_AHEAD_WINDOWS:
+            raise ValueError(f"{system.name} needs reads of {3 * _READ_AHEAD_WINDOWS} windows at least: more --reads")
+    arrivals.publish(place.bootstrap_servers, place.reads, range(workload.windows) if system.whole_backlog else warm_up)
     watch = SummaryWatch(place.bootstrap_servers, system.summaries(place))
     try:
         with Running(system, place, log) as process, PeakMemory(process.pid) as memory:
@@ -65,18 +76,19 @@ def run(system: System, place: Place, arrivals: Arrivals, log: Path, progress: C
                         raise RuntimeError(f"{system.name} published nothing for {STALL_SECONDS:g} s:\n{_tail(log)}")
                 return cpu_by_program(process.pid), time.monotonic()
 
-            until(warm_up[-2])
-            measured = range(workload.warmup_windows, workload.windows)
-            show = arrivals.prepare(place.bootstrap_servers, place.reads, measured)
-            cpu_before, time_before = cpu_by_program(process.pid), time.monotonic()
-            show()
-            cpu_after, time_after = until(measured[-2])
+            cpu_before, time_before = until(first)
+            if not system.whole_backlog:
+                show = arrivals.prepare(place.bootstrap_servers, place.reads, measured)
+                cpu_before, time_before = cpu_by_program(process.pid), time.monotonic()
+                show()
+            cpu_after, time_after = until(last)
+            until(measured[-2])
             watch.collect(_SETTLE_SECONDS)
         over = {workload.window_end_text(window) for window in range(workload.windows - 2)}
         rows = {key: row for key, row in watch.newest().items() if key[2] in over}
     finally:
         watch.close()
-    reads = arrivals.measured_reads()
+    reads = arrivals.reads_in(range(first + 1, last + 1) if system.whole_backlog else measured)
     programs = {name: (seconds - cpu_before.get(name, 0.0)) / reads * 1e6 for name, seconds in cpu_after.items()}
     return Measured(sum(programs.values()), programs, reads / (time_after - time_before), memory.peak / 1e6, rows)
 

@@ -104,9 +104,9 @@ class Arrivals:
         self.workload = workload
         self.position = position
 
-    def measured_reads(self) -> int:
-        """Reads that arrive behind the warm-up."""
-        return int((self.position >= self.workload.warmup_windows).sum())
+    def reads_in(self, positions: range) -> int:
+        """How many reads arrive at these positions."""
+        return int(((self.position >= positions.start) & (self.position < positions.stop)).sum())
 
     def transformers_on_time(self) -> list[int]:
         """By window, how many transformers have a read that is not late: so many rows has its on-time result."""

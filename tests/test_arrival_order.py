@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from itertools import pairwise
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ami_beam.codecs.read_block import PackedRead, columns_of, pack
+from ami_beam.codecs.read_block import PackedRead, pack
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import FeederStatistics, ReadProgress, TransformerStatistics
 from ami_beam.settings import Settings
+from transforms import window_statistics
 from transforms.due_windows import Covered, arm, extend
 from transforms.window_statistics import PublishedWindow, first_publication, revise
 
@@ -33,6 +36,14 @@ contents = st.builds(
     voltage=st.sampled_from([None, 206.99, 230.0]),
     before=st.sampled_from([0, 1]),
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True, params=[1, 3, window_statistics.LATE_BLOCKS])
+def late_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Late blocks are merged after every revision, now and then, and hardly ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window_statistics, "LATE_BLOCKS", request.param)
+        yield
 
 
 @st.composite
@@ -83,7 +94,7 @@ def published(
         base, changed = first_publication(WINDOW_END, [block])
         window = PublishedWindow(base, None)
     else:
-        window.revised, changed = revise(WINDOW_END, window, columns_of([block]))
+        window.revised, changed = revise(WINDOW_END, window, [block])
     return msgspec.msgpack.decode(msgspec.msgpack.encode(window), type=PublishedWindow), changed
 
 

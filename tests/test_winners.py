@@ -121,6 +121,17 @@ def test_packing_loses_nothing(rows):
     assert list(unpack(block)) == rows
 
 
+@given(
+    st.lists(st.lists(reads, min_size=1, max_size=8), min_size=1, max_size=3),
+    st.sets(st.sampled_from(["T1", "T2", "T3"])),
+)
+def test_reads_of_some_transformers_are_those_of_all_filtered(blocks, transformers):
+    packed_blocks = [pack(WINDOW_END, rows) for rows in blocks]
+    every = columns_of(packed_blocks).reads()
+    chosen = columns_of(packed_blocks, transformers).reads()
+    assert chosen == [read for read in every if read.transformer_id in transformers]
+
+
 def test_a_packed_read_costs_at_most_40_bytes():
     rows = [
         packed(meter=f"MTR-{n:06d}", transformer=f"TR-{n % 10}", arrival=(n * 37_000, n % 8, n * 13),

@@ -14,7 +14,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.codecs.read_block import BlockColumns, PackedRead, ReadBlock, columns_of, pack, unpack
+from ami_beam.codecs.read_block import PackedRead, ReadBlock, columns_of, pack, unpack
 from ami_beam.coders import MsgspecCoder
 from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
 from ami_beam.settings import Settings
@@ -28,6 +28,8 @@ DUE, LATE, EXPIRE = "due", "late", "expire"
 """Why a window's timer fires: its on-time result, late reads that were gathered, the end of its state."""
 BLOCK_READS = 256
 """Smaller blocks have more head than reads."""
+LATE_BLOCKS = 16
+"""More of them in a window are merged: packing all late reads for every revision would cost more than revising."""
 
 
 class PublishedTransformer(Struct, array_like=True, gc=False):
@@ -40,9 +42,9 @@ class PublishedTransformer(Struct, array_like=True, gc=False):
 
 
 class Revised(Struct, array_like=True, gc=False):
-    """What came after a window's first publication: late reads that may still win, and what was published."""
+    """What came after a window's first publication: the late reads that may still win, and what was published."""
 
-    block: ReadBlock | None
+    blocks: list[ReadBlock]
     published: dict[str, PublishedTransformer]
 
 
@@ -64,8 +66,8 @@ class PublishedWindow(Struct, array_like=True, gc=False):
         reads = Winners()
         for block in self.base:
             reads.add(unpack(block))
-        if self.revised is not None and self.revised.block is not None:
-            reads.add(unpack(self.revised.block))
+        for block in self.revised.blocks if self.revised is not None else ():
+            reads.add(unpack(block))
         return reads.contenders()
 
 
@@ -170,7 +172,7 @@ def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
 
 def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> list[TransformerStatistics]:
     """Merge reads into a window that was published; the statistics that have changed."""
-    after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), columns_of(fresh))
+    after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), fresh)
     revised.write(after)
     return changed
 
@@ -191,26 +193,20 @@ def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[Rea
 
 
 def revise(
-    window_end: int, before: PublishedWindow, fresh: BlockColumns
+    window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock]
 ) -> tuple[Revised, list[TransformerStatistics]]:
     """Merge reads that came after the first publication: what to remember, and the statistics that have changed."""
-    touched = {fresh.names[number] for number in np.unique(fresh.transformer).tolist()}
-    old = Winners()
-    if before.base:
-        old.add(columns_of(before.base).of(touched))
-    later = Winners()
-    published: dict[str, PublishedTransformer] = {}
+    late = columns_of(fresh)
+    touched = {late.names[number] for number in np.unique(late.transformer).tolist()}
+    earlier, published = [], {}
     if before.revised is not None:
-        published = dict(before.revised.published)
-        if before.revised.block is not None:
-            earlier = columns_of([before.revised.block]).reads()
-            later.add(earlier)
-            old.add(read for read in earlier if read.transformer_id in touched)
-    fresh_reads = fresh.reads()
-    later.add(fresh_reads)
+        earlier, published = before.revised.blocks, dict(before.revised.published)
+    old = Winners()
+    if before.base or earlier:
+        old.add(columns_of([*before.base, *earlier], touched).reads())
     new = Winners()
     new.merge(old)
-    new.add(fresh_reads)
+    new.add(late.reads())
     old_reads, new_reads = by_transformer(old.winners()), by_transformer(new.winners())
     changed = []
     for transformer_id in sorted(touched):
@@ -221,8 +217,13 @@ def revise(
             changed.append(statistics)
         if known is not None:
             published[transformer_id] = known
-    # Contenders against later reads, not against the base: a read of the base that loses to them does no harm.
-    return Revised(pack(window_end, later.contenders()), published), changed
+    blocks = [*earlier, *fresh]
+    if len(blocks) > LATE_BLOCKS:
+        # Contenders against later reads, not against the base: a read of the base that loses to them does no harm.
+        later = Winners()
+        later.add(columns_of(blocks).reads())
+        blocks = [pack(window_end, later.contenders())]
+    return Revised(blocks, published), changed
 
 
 def _statistics(

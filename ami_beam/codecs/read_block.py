@@ -273,42 +273,57 @@ def unpack(block: ReadBlock) -> Iterator[PackedRead]:
     return iter(columns_of([block]).reads())
 
 
-def columns_of(blocks: Sequence[ReadBlock]) -> BlockColumns:
-    """All reads of the blocks, in order, with the numbers that were packed. There must be at least one block."""
+def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None = None) -> BlockColumns:
+    """The reads of the blocks, in order, with the numbers that were packed. There must be at least one block.
+
+    Args:
+      blocks: they may be of different windows.
+      transformers: whose reads; None for all. The other reads are not decoded, but for the names of their meters.
+    """
     names: dict[str, int] = {}
-    transformers, feeders, columns = [], [], []
+    transformers_of, feeders_of, columns = [], [], []
+    meters: list[list[str]] = []
     for block in blocks:
+        places = None if transformers is None else _places(block, transformers)
         count = len(block.meters)
         numbers = np.array([names.setdefault(name, len(names)) for name in block.names], np.int64)
-        transformers.append(numbers[_decoded(block.transformers, count)])
-        feeders.append(numbers[_decoded(block.feeders, count)])
-        consumption, received = _decoded(block.consumption, count), _decoded(block.received, count)
-        delivered = _decoded(block.delivered, count)
+        transformers_of.append(numbers[_decoded(block.transformers, count, places)])
+        feeders_of.append(numbers[_decoded(block.feeders, count, places)])
+        meters.append(block.meters if places is None else [block.meters[place] for place in places.tolist()])
+        consumption = _decoded(block.consumption, count, places)
+        received = _decoded(block.received, count, places)
+        delivered = _decoded(block.delivered, count, places)
         if block.delivered[0] != _FLOAT:
             delivered = (delivered + consumption + received) / MICRO_KWH
         columns.append(
             (
-                block.window_end - _decoded(block.interval_ends, count),
-                block.window_end + _decoded(block.read_ts, count) * block.read_ts_unit,
-                block.first_record_time + _decoded(block.record_times, count) * block.time_unit,
-                _decoded(block.partitions, count),
-                block.first_offset + _decoded(block.offsets, count),
+                block.window_end - _decoded(block.interval_ends, count, places),
+                block.window_end + _decoded(block.read_ts, count, places) * block.read_ts_unit,
+                block.first_record_time + _decoded(block.record_times, count, places) * block.time_unit,
+                _decoded(block.partitions, count, places),
+                block.first_offset + _decoded(block.offsets, count, places),
                 consumption if block.consumption[0] == _FLOAT else consumption / MICRO_KWH,
                 delivered,
                 received if block.received[0] == _FLOAT else received / MICRO_KWH,
-                _voltages(block.voltages, count),
-                _decoded(block.flags, count),
+                _voltages(block.voltages, count, places),
+                _decoded(block.flags, count, places),
             )
         )
     if len(blocks) == 1:
-        return BlockColumns(list(names), blocks[0].meters, transformers[0], feeders[0], *columns[0])
+        return BlockColumns(list(names), meters[0], transformers_of[0], feeders_of[0], *columns[0])
     return BlockColumns(
         list(names),
-        list(chain.from_iterable(block.meters for block in blocks)),
-        np.concatenate(transformers),
-        np.concatenate(feeders),
+        list(chain.from_iterable(meters)),
+        np.concatenate(transformers_of),
+        np.concatenate(feeders_of),
         *(np.concatenate(parts) for parts in zip(*columns, strict=True)),
     )
+
+
+def _places(block: ReadBlock, transformers: Collection[str]) -> Ints:
+    """Where in the block the reads of these transformers are."""
+    wanted: Flags = np.array([name in transformers for name in block.names], np.bool_)
+    return np.flatnonzero(wanted[_decoded(block.transformers, len(block.meters))])
 
 
 def _renumbered(numbers: Ints, size: int) -> tuple[Ints, Ints]:
@@ -342,14 +357,20 @@ def _encoded_voltages(voltages: Scaled, cut: slice) -> bytes:
     return _encoded(whole)
 
 
-def _decoded(column: bytes, count: int) -> np.ndarray:
+def _decoded(column: bytes, count: int, places: Ints | None = None) -> np.ndarray:
+    """The values of `count` reads, or of those at `places`."""
     kind = column[0]
     values = np.frombuffer(column, "<f8" if kind == _FLOAT else _KINDS[kind], offset=1)
+    one_for_all = len(values) != count
+    if places is not None:
+        count = len(places)
+        if not one_for_all:
+            values = values[places]
     if kind != _FLOAT:
         values = values.astype(np.int64)
-    return values if len(values) == count else np.repeat(values, count)
+    return np.repeat(values, count) if one_for_all else values
 
 
-def _voltages(column: bytes, count: int) -> Floats:
-    values = _decoded(column, count)
+def _voltages(column: bytes, count: int, places: Ints | None = None) -> Floats:
+    values = _decoded(column, count, places)
     return values if column[0] == _FLOAT else np.where(values == _NO_VOLTAGE, np.nan, values / CENTIVOLT)
