@@ -244,6 +244,14 @@ def output_of(path: str) -> str:
     return path
 
 
+def output_prefix_of(text: str) -> str:
+    """The beginning of topic names."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,200}", text):
+        allowed = "letters, digits, '.', '_' and '-'"
+        raise OptionError("--output_prefix", text, "cannot begin a topic name", allowed, "--output_prefix=shadow.")
+    return text
+
+
 def start_of(text: str, source: str, explicit: bool) -> Any:
     """latest, earliest, or a record time in microseconds."""
     allowed, example = "latest, earliest or a time with a zone", "--start=2026-03-03T00:00:00Z"

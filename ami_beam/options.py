@@ -27,6 +27,7 @@ from ami_beam.option_checks import (
     input_of,
     meter_counts_of,
     output_of,
+    output_prefix_of,
     runner_of,
     settings_of,
     start_of,
@@ -91,6 +92,13 @@ def _add_where(group: Any) -> None:
         default="60s",
         metavar="DURATION",
         help="how often a live run looks for changed meter counts; at least 1s (60s)",
+    )
+    add(
+        "--output_prefix",
+        default="",
+        metavar="TEXT",
+        help="before the name of every result topic: shadow. writes to shadow.ami.alerts.grid and so on, so that a new"
+        " version can run beside the old one and be compared (none)",
     )
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
@@ -203,6 +211,20 @@ def _add_running(group: Any) -> None:
         " name the logged number where the network may grow (auto: from the meter counts, 20,000 meters each at most)",
     )
     add(
+        "--on_stop",
+        default="savepoint",
+        metavar="savepoint|cancel|leave",
+        help="what SIGTERM and Ctrl-C do to a job on a Flink cluster: end it with a savepoint, whose path is logged,"
+        " end it at once, or let it run on (savepoint)",
+    )
+    add(
+        "--return_when",
+        default="ended",
+        metavar="ended|checkpointed",
+        help="when a run on a Flink cluster returns: at the end of the job, or when its first checkpoint is complete;"
+        " the job then runs on by itself (ended)",
+    )
+    add(
         "--pass_to_runner",
         nargs="+",
         action="extend",
@@ -224,9 +246,12 @@ class RunPlan:
     meter_counts: str
     meter_counts_refresh: int
     output: str
+    output_prefix: str
     start: Literal["latest", "earliest"] | int
     """Where a live run starts; a number is a record time in microseconds."""
     kafka_io: Literal["beam", "native"]
+    on_stop: Literal["savepoint", "cancel", "leave"]
+    return_when: Literal["ended", "checkpointed"]
     choose_shards: bool
     """Whether `Settings.shards` is still to be chosen from the meter counts."""
     bootstrap_servers: str | None
@@ -324,8 +349,11 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         meter_counts=meter_counts_of(values["meter_counts"]),
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         output=output_of(values["output"]) if sink == "files" else values["output"],
+        output_prefix=output_prefix_of(values["output_prefix"]),
         start=start_of(values["start"], source, "--start" in explicit),
         kafka_io=kafka_io_of(values["kafka_io"], runner),
+        on_stop=choice(values, "on_stop", ("savepoint", "cancel", "leave")),
+        return_when=choice(values, "return_when", ("ended", "checkpointed")),
         choose_shards=values["shards"] == "auto",
         bootstrap_servers=servers,
         kafka_config=config,

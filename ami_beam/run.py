@@ -25,6 +25,9 @@ from apache_beam.runners.runner import PipelineState
 
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.flink_checks import value_of
+from ami_beam.flink_rest import FlinkError
+from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, librdkafka, report
@@ -57,10 +60,14 @@ class Stopped(BaseException):
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the job runs: pipeline options, and the expansion service that knows KafkaIO there (None: Beam's own)."""
+    """Where the job runs: pipeline options, and the expansion service that knows KafkaIO there (None: Beam's own).
+
+    `cluster` is there when the job outlives this process.
+    """
 
     pipeline_args: tuple[str, ...]
     expansion_service: str | None
+    cluster: FlinkCluster | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OptionError, PreflightError, MeterCountsError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 2
-        except StartError as error:
+        except (StartError, FlinkError, JobEndedError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 1
         except Stopped:
@@ -124,11 +131,12 @@ def build(
         return
     producer_config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
     for topic, rows in outputs.items():
+        name = plan.output_prefix + topic
         write: beam.PTransform
         if plan.kafka_io == "native":
-            write = WriteTopicNatively(topic, librdkafka(plan.bootstrap_servers or "", plan.kafka_config))
+            write = WriteTopicNatively(name, librdkafka(plan.bootstrap_servers or "", plan.kafka_config))
         else:
-            write = WriteTopic(topic, producer_config, expansion_service)
+            write = WriteTopic(name, producer_config, expansion_service)
         _ = rows | f"Kafka {topic}" >> write
 
 
@@ -155,7 +163,8 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
     if plan.bootstrap_servers is None:
         return {}
     inputs = [] if plan.bounded else [plan.reads, plan.events]
-    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, OUTPUT_TOPICS if plan.sink == "kafka" else [])
+    results = [plan.output_prefix + topic for topic in OUTPUT_TOPICS] if plan.sink == "kafka" else []
+    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results)
     report(topics)
     return {topic.name: topic for topic in topics}
 
@@ -164,10 +173,19 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
 def _runner(plan: RunPlan) -> Iterator[Runner]:
     """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
     arguments = list(plan.pipeline_args)
-    named = any(word.startswith(("--flink_master", "--job_endpoint", "--flink_job_server_jar")) for word in arguments)
-    if plan.runner != "FlinkRunner" or named:
+    own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
+    if plan.runner != "FlinkRunner" or own_server:
         yield Runner(tuple(arguments), None)
         return
+    needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
+    master = value_of(arguments, "--flink_master")
+    if master is not None and not master.startswith("["):
+        with FlinkCluster(master, arguments) as cluster:
+            for warning in cluster.warnings:
+                _log.warning("%s", warning)
+            yield Runner(cluster.pipeline_args, cluster.expansion_service if needs_kafka else None, cluster)
+        return
+    arguments = [word for word in arguments if not word.startswith("--flink_master")]
     _log.info("Starting a local Flink (name a cluster with --flink_master).")
     lost: list[str] = []
 
@@ -185,7 +203,6 @@ def _runner(plan: RunPlan) -> Iterator[Runner]:
         given = {word.partition("=")[0] for word in arguments}
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]
-        needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
         try:
             yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
         except Stopped:
@@ -216,13 +233,20 @@ def _run(
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     result = pipeline.run()
     try:
+        if runner.cluster is not None and plan.return_when == "checkpointed":
+            job = runner.cluster.wait_for_checkpoint()
+            _log.info("Job %s (%s) runs, and its first checkpoint is complete.", job, runner.cluster.job_name)
+            return 0
         state = result.wait_until_finish()
     except Stopped:
-        _log.info("Stopping the job.")
-        _report_metrics(result)
         # A second signal ends the process at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        if runner.cluster is not None:
+            _stop_on_cluster(runner.cluster, plan.on_stop)
+            raise
+        _log.info("Stopping the job.")
+        _report_metrics(result)
         # Beam's threads would each tell of the connections that end.
         threading.excepthook = _without_lost_connections
         with contextlib.suppress(Exception):
@@ -233,6 +257,20 @@ def _run(
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _stop_on_cluster(cluster: FlinkCluster, how: str) -> None:
+    """Raises FlinkError when the job could not be stopped in that way, and runs on."""
+    threading.excepthook = _without_lost_connections
+    if how == "leave":
+        _log.info("Job %s runs on at %s.", cluster.job_name, cluster.rest.master)
+    elif how == "cancel":
+        cluster.cancel()
+        _log.info("Job %s is cancelled.", cluster.job_name)
+    else:
+        _log.info("Stopping job %s with a savepoint.", cluster.job_name)
+        path = cluster.stop()
+        _log.info("Savepoint %s is complete; go on from it with --savepoint_path=%s", path, path)
 
 
 def _without_lost_connections(error: threading.ExceptHookArgs) -> None:

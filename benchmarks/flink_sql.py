@@ -11,8 +11,6 @@ a JVM whose code is compiled. `measured job started` on standard output says tha
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
 import re
 import signal
@@ -31,8 +29,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from py4j.java_gateway import GatewayParameters, JavaGateway
 from py4j.protocol import Py4JJavaError
 
-from ami_beam.local import flink_cluster, java, process
-from benchmarks import flink_jars
+from ami_beam.flink_rest import FlinkError, FlinkRest
+from ami_beam.local import flink_cluster, flink_distribution, jars, java, process
 
 SLOTS = 2
 _START_SECONDS = 90.0
@@ -63,16 +61,16 @@ class Cluster:
         self._processes: list[process.ChildProcess] = []
         self._directory: process.TemporaryDirectory | None = None
         self._class_path = ""
-        self._rest = ""
+        self._rest = FlinkRest("")
 
     def __enter__(self) -> Self:
         """Fetches the jars if needed, and returns when both slots are there. Raises StartError with a log's end."""
-        self._class_path = flink_jars.class_path()
+        self._class_path = ":".join(map(str, [*flink_distribution.fetch(), *jars.fetch("flink_sql")]))
         self._directory = process.TemporaryDirectory("ami-beam-flink-sql-")
         path = self._directory.path
         (path / "tmp").mkdir()
         rest_port, rpc_port = process.free_ports(2)
-        self._rest = f"http://127.0.0.1:{rest_port}"
+        self._rest = FlinkRest(f"127.0.0.1:{rest_port}")
         (path / "config.yaml").write_text(self._configuration(path, rest_port, rpc_port), encoding="utf-8")
         (path / "log4j.properties").write_text(_LOGGING, encoding="utf-8")
         try:
@@ -148,7 +146,7 @@ class Cluster:
     def cancel(self, job: str) -> None:
         """Return when the job has ended and its slots are free. Raises JobError after 30 s."""
         deadline = time.monotonic() + 30
-        flink_cluster.request(f"{self._rest}/jobs/{job}?mode=cancel", "PATCH")
+        self._rest.cancel(job)
         while self._get("/overview").get("slots-available", 0) < SLOTS:
             if time.monotonic() > deadline:
                 raise JobError(f"job {job} has not ended 30 s after its cancellation")
@@ -216,8 +214,8 @@ class Cluster:
     def _get(self, path: str) -> dict[str, Any]:
         """An answer of the JobManager, empty while it gives none."""
         try:
-            return json.loads(flink_cluster.request(self._rest + path))
-        except (OSError, http.client.HTTPException, ValueError):
+            return self._rest.request(path)
+        except FlinkError:
             return {}
 
 

@@ -132,17 +132,20 @@ class Run:
     def check(self) -> None:
         """Fail with the log's end when the process has ended."""
         if self._process.poll() is not None:
-            raise AssertionError(f"run ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
+            raise AssertionError(f"run ended with {self._process.returncode}:\n{self.log_tail()}")
 
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""
-        found = subprocess.run(
-            ["pgrep", "-f", "-P", str(self._process.pid), "ami_beam.worker"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [int(word) for word in found.stdout.split()]
+        return children(self._process.pid, "ami_beam.worker")
+
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def kill(self) -> None:
+        """SIGKILL, which nothing can do anything about."""
+        self._process.kill()
+        self._process.wait()
 
     def wait(self, seconds: float) -> int:
         """The exit code, once it has ended by itself."""
@@ -163,6 +166,12 @@ class Run:
         """The counters that the run logged when it ended."""
         found = re.findall(r"Counters: (\{.*\})", self.log.read_text())
         return json.loads(found[-1]) if found else {}
+
+
+def children(pid: int, command: str) -> list[int]:
+    """Process ids of the children of a process whose command line has this in it."""
+    found = subprocess.run(["pgrep", "-f", "-P", str(pid), command], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
 
 
 def create_topics(broker: KafkaBroker, partitions: int = 3, timestamp_type: str = "CreateTime") -> None:

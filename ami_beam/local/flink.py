@@ -2,34 +2,28 @@
 
 Without TaskManagers each job runs in a Flink of its own inside the job server's JVM and its Python code in the
 submitting process (LOOPBACK): small and quick to start. With them the jobs run on a cluster of processes
-(`flink_cluster`), and the Python code in a worker process for each. The expansion service, which only pipelines with
-Kafka's Java connector need, is a JVM of its own that starts when its address is first asked for. It is not the job
-server's own one: that one expands for docker, and into a read that stays idle on Flink.
+(`flink_cluster`), and the Python code in a worker process for each.
 
-Flink listens on loopback only. Beam's gRPC servers (jobs, artifacts, expansion, workers) accept connections from every
-interface and have no option against it, and whoever reaches them can run code: not for a machine that others can reach.
+Flink listens on loopback only, Beam's gRPC servers do not (`job_server`): not for a machine that others can reach.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-from ami_beam.local import flink_cluster, jars, process, workers
+from ami_beam.flink_rest import FlinkError, FlinkRest
+from ami_beam.local import flink_cluster, jars, process
+from ami_beam.local.job_server import JobServer
+from ami_beam.worker_pool import Workers
 
-_START_ATTEMPTS = 3
-_START_SECONDS = 90.0
 _MAX_JOBS = 64
-_ENDED = {"FINISHED", "CANCELED", "FAILED"}
 
 
 class LocalFlink:
@@ -59,14 +53,10 @@ class LocalFlink:
         self._expansion_heap = expansion_heap
         self._on_lost = on_lost
         self._cluster: flink_cluster.FlinkCluster | None = None
-        self._processes: list[process.ChildProcess] = []
+        self._server: JobServer | None = None
         self._directory: process.TemporaryDirectory | None = None
-        self._class_path = ""
-        self._expansion_service = ""
-        self._lock = threading.Lock()
-        self._workers = workers.Workers(on_lost)
+        self._workers = Workers(on_lost)
         self._rest_ports = range(0)
-        self.job_endpoint = ""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -79,13 +69,16 @@ class LocalFlink:
     @property
     def pids(self) -> list[int]:
         """The job server's, the expansion service's once it has been started, the cluster's, the jobs' workers'."""
-        cluster = self._cluster.pids if self._cluster else []
-        return [*(each.pid for each in self._processes), *cluster, *self._workers.pids]
+        return [*(each for part in (self._server, self._cluster) if part for each in part.pids), *self._workers.pids]
 
     @property
     def logs(self) -> list[Path]:
-        cluster = self._cluster.logs if self._cluster else []
-        return [*(each.log for each in self._processes if each.log is not None), *cluster]
+        return [each for part in (self._server, self._cluster) if part for each in part.logs]
+
+    @property
+    def job_endpoint(self) -> str:
+        """The address for `--job_endpoint`."""
+        return self._running_server().endpoint
 
     @property
     def checkpoints(self) -> Path:
@@ -95,10 +88,7 @@ class LocalFlink:
     @property
     def expansion_service(self) -> str:
         """The address for `expansion_service=` of Kafka's Java connector; its JVM starts on the first call."""
-        with self._lock:
-            if not self._expansion_service:
-                self._expansion_service = self._start("the expansion service", 1, self._expansion_command)
-            return self._expansion_service
+        return self._running_server().expansion_service
 
     def pipeline_args(
         self,
@@ -150,33 +140,36 @@ class LocalFlink:
         while jobs := self._flink_jobs(name):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"job {name} still runs {timeout:.0f} s after its cancellation")
-            for url in jobs:
-                with suppress(OSError, http.client.HTTPException):
-                    flink_cluster.request(f"{url}?mode=cancel", "PATCH")
+            for rest, job in jobs:
+                with suppress(FlinkError):
+                    rest.cancel(job)
             time.sleep(0.2)
 
     def start(self) -> Self:
         """Fetches the jars if needed, and returns when jobs can be submitted. Raises StartError with the log's end."""
-        self._class_path = jars.class_path("flink")
+        class_path = jars.class_path("flink")
         self._directory = process.TemporaryDirectory("ami-beam-flink-")
         directory = self._directory.path
-        for name in ("conf", "checkpoints", "artifacts", "tmp"):
+        for name in ("checkpoints", "tmp"):
             (directory / name).mkdir()
         try:
             self._workers.start()
+            master, heap = "[local]", self._heap
             if self._task_managers:
                 self._cluster = flink_cluster.FlinkCluster(
-                    self._class_path, directory, self._task_managers, self._heap, self._on_lost
+                    class_path, directory, self._task_managers, self._heap, self._on_lost
                 )
                 self._cluster.start()
                 self._rest_ports = range(self._cluster.rest_port, self._cluster.rest_port + 1)
+                # In front of a cluster it only translates and submits.
+                master, heap = self._cluster.master, "512m"
             else:
                 first = min(process.free_ports(1)[0], 65_535 - _MAX_JOBS)
                 self._rest_ports = range(first, first + _MAX_JOBS)
             ports = f"{self._rest_ports.start}-{self._rest_ports.stop - 1}"
             settings = flink_cluster.common_settings(directory) | {"rest.bind-port": ports}
-            (directory / "conf" / "config.yaml").write_text(flink_cluster.as_yaml(settings), encoding="utf-8")
-            self.job_endpoint = self._start("the Flink job server", 2, self._job_server_command)
+            self._server = JobServer(master, directory, settings, heap, self._expansion_heap)
+            self._server.start()
         except BaseException:
             self.stop()
             raise
@@ -186,74 +179,32 @@ class LocalFlink:
         """Ends every job, its workers and every JVM and removes the temporary directory. May be called twice."""
         # The workers first: they would tell at length of a Flink that is gone.
         self._workers.stop()
-        for each in reversed(self._processes):
-            each.stop()
-        self._processes.clear()
+        if self._server:
+            self._server.stop()
+            self._server = None
         if self._cluster:
             self._cluster.stop()
             self._cluster = None
-        self._expansion_service = self.job_endpoint = ""
         if self._directory:
             self._directory.remove()
             self._directory = None
 
-    def _flink_jobs(self, name: str) -> list[str]:
-        """Addresses of the unended jobs of that name. Each job has a Flink, hence a REST port, of its own."""
+    def _flink_jobs(self, name: str) -> list[tuple[FlinkRest, str]]:
+        """The unended jobs of that name, and whom to ask. Each job has a Flink, hence a REST port, of its own."""
         jobs = []
         for port in self._rest_ports:
-            url = f"http://127.0.0.1:{port}/jobs"
+            rest = FlinkRest(f"127.0.0.1:{port}")
             # Something else than a Flink may listen there, such as one of Beam's gRPC servers.
-            with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
-                for job in json.loads(flink_cluster.request(f"{url}/overview"))["jobs"]:
-                    if job["name"] == name and job["state"] not in _ENDED:
-                        jobs.append(f"{url}/{job['jid']}")
+            with suppress(FlinkError, LookupError, TypeError):
+                jobs += [(rest, job.id) for job in rest.jobs() if job.name == name and not job.ended]
         return jobs
+
+    def _running_server(self) -> JobServer:
+        if self._server is None:
+            raise RuntimeError("the local Flink is not running")
+        return self._server
 
     def _running_directory(self) -> Path:
         if self._directory is None:
             raise RuntimeError("the local Flink is not running")
         return self._directory.path
-
-    def _start(self, name: str, ports: int, command: _Command) -> str:
-        directory = self._running_directory()
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            chosen = process.free_ports(ports)
-            log = directory / f"{name.split()[1]}-{attempt}.log"
-            child = process.ChildProcess(name, command(directory, chosen), log)
-            self._processes.append(child)
-            try:
-                child.wait_until(lambda port=chosen[0]: process.is_listening(port), _START_SECONDS)  # type: ignore[misc]
-            except process.StartError as error:
-                self._processes.remove(child)
-                # Another process took a port between the choice and the start.
-                if attempt == _START_ATTEMPTS or "Address already in use" not in str(error):
-                    raise
-            else:
-                return f"127.0.0.1:{chosen[0]}"
-        raise AssertionError("unreachable")
-
-    def _job_server_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
-        # In front of a cluster it only translates and submits.
-        heap = ["-Xmx512m"] if self._cluster else [f"-Xmx{self._heap}"] if self._heap else []
-        return [
-            *flink_cluster.jvm(self._class_path, directory / "tmp", heap),
-            *(*flink_cluster.OPENED, "org.apache.beam.runners.flink.FlinkJobServerDriver"),
-            *("--flink-master", self._cluster.master if self._cluster else "[local]"),
-            *("--flink-conf-dir", directory / "conf"),
-            *("--job-host", "127.0.0.1", "--job-port", str(ports[0]), "--artifact-port", str(ports[1])),
-            *("--expansion-port", "-1", "--artifacts-dir", directory / "artifacts"),
-        ]
-
-    def _expansion_command(self, directory: Path, ports: list[int]) -> list[str | Path]:
-        return [
-            *flink_cluster.jvm(self._class_path, directory / "tmp", [f"-Xmx{self._expansion_heap}"]),
-            *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
-            # The harness runs in Flink's own JVM, which has the connector's classes.
-            "--defaultEnvironmentType=EMBEDDED",
-            # The splittable read stays idle on Flink: no output, no error.
-            "--experiments=use_deprecated_read",
-        ]
-
-
-class _Command(Protocol):
-    def __call__(self, directory: Path, ports: list[int]) -> list[str | Path]: ...

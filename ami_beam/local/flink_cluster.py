@@ -9,13 +9,14 @@ Everything listens on loopback only; whoever reaches the JobManager's REST port 
 
 from __future__ import annotations
 
-import json
+import itertools
+import signal
 import threading
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.local import java, process
 
 _START_SECONDS = 90.0
@@ -38,6 +39,7 @@ class FlinkCluster:
       task_managers: how many.
       heap: that of each TaskManager ("512m"). Without it all of them together may take two fifths of the machine's.
       on_lost: called in another thread with a sentence when a process ends that nobody has ended.
+      settings: Flink's, on top of ours.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class FlinkCluster:
         task_managers: int,
         heap: str | None = None,
         on_lost: Callable[[str], None] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._settings = dict(settings or {})
         self._class_path = class_path
         self._directory = directory
         self._task_managers = task_managers
@@ -55,7 +59,11 @@ class FlinkCluster:
         self._on_lost = on_lost
         self._processes: list[process.ChildProcess] = []
         self._stopping = threading.Event()
+        self._numbers = itertools.count(1)
         self.rest_port = 0
+        self.job_manager: process.ChildProcess | None = None
+        self.task_managers: list[process.ChildProcess] = []
+        """Those that were alive when the last one was started."""
 
     @property
     def master(self) -> str:
@@ -98,18 +106,37 @@ class FlinkCluster:
                     "rest.server.max-content-length": 1 << 30,
                     "rest.client.max-content-length": 1 << 30,
                 }
+                | self._settings
             ),
             encoding="utf-8",
         )
-        manager = self._run("the JobManager", "StandaloneSessionClusterEntrypoint", ["-Xmx512m"])
-        manager.wait_until(lambda: process.is_listening(self.rest_port), _START_SECONDS)
-        heap = f"-Xmx{self._heap}" if self._heap else f"-XX:MaxRAMPercentage={40 / self._task_managers:g}"
-        for number in range(1, self._task_managers + 1):
-            self._run(f"the TaskManager {number}", "TaskManagerRunner", [heap])
-        for each in self._processes[1:]:
+        self.start_job_manager()
+        for _ in range(self._task_managers):
+            self.start_task_manager()
+        for each in self.task_managers:
             each.wait_until(lambda: self._slots() == self._task_managers, _START_SECONDS)
         for each in self._processes:
             threading.Thread(target=self._watch, args=(each,), daemon=True).start()
+
+    def start_job_manager(self) -> process.ChildProcess:
+        """Start one at the same address as before, and return when it answers."""
+        manager = self._run("the JobManager", "StandaloneSessionClusterEntrypoint", ["-Xmx512m"])
+        manager.wait_until(lambda: process.is_listening(self.rest_port), _START_SECONDS)
+        self.job_manager = manager
+        return manager
+
+    def kill_job_manager(self) -> None:
+        """SIGKILL to it; returns when it is gone."""
+        if self.job_manager is not None:
+            self.job_manager.signal(signal.SIGKILL)
+            self.job_manager.wait()
+
+    def start_task_manager(self) -> process.ChildProcess:
+        """Start one more, which may take the place of one that has ended."""
+        heap = f"-Xmx{self._heap}" if self._heap else f"-XX:MaxRAMPercentage={40 / self._task_managers:g}"
+        manager = self._run(f"the TaskManager {next(self._numbers)}", "TaskManagerRunner", [heap])
+        self.task_managers = [each for each in self.task_managers if each.is_alive()] + [manager]
+        return manager
 
     def stop(self) -> None:
         """End every process. May be called twice."""
@@ -120,8 +147,8 @@ class FlinkCluster:
 
     def _slots(self) -> int:
         try:
-            return json.loads(request(f"http://{self.master}/overview")).get("slots-total", 0)
-        except (OSError, ValueError):
+            return FlinkRest(self.master).slots()[0]
+        except FlinkError:
             return 0
 
     def _watch(self, child: process.ChildProcess) -> None:
@@ -168,11 +195,3 @@ def common_settings(directory: Path) -> dict[str, Any]:
 
 def as_yaml(settings: Mapping[str, Any]) -> str:
     return "".join(f"{name}: {value}\n" for name, value in settings.items())
-
-
-def request(url: str, method: str = "GET") -> bytes:
-    """The answer of a service on this machine. Raises OSError or HTTPException."""
-    # Not through a proxy, which the machine may have for other addresses.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
-        return response.read()

@@ -1,4 +1,4 @@
-"""A Kafka broker of its own for tests and demonstrations: one JVM on loopback, empty at the start, gone at the end.
+"""A Kafka of its own for tests and demonstrations, on loopback, empty at the start, gone at the end.
 
 It keeps every record whatever its timestamp (a replay's records are old, and a test's may lie in the future), takes
 records of up to 16 MiB, and creates topics only when asked.
@@ -6,6 +6,7 @@ records of up to 16 MiB, and creates topics only when asked.
 
 from __future__ import annotations
 
+import signal
 import threading
 import uuid
 from base64 import urlsafe_b64encode
@@ -24,14 +25,21 @@ _START_SECONDS = 60.0
 
 
 class KafkaBroker:
-    """`with KafkaBroker() as broker:` gives a broker that answers at `broker.bootstrap_servers`.
+    """`with KafkaBroker() as broker:` gives a Kafka that answers at `broker.bootstrap_servers`.
 
     The data directory is a temporary one and is removed by `stop`, which leaving the block calls.
+
+    Args:
+      heap: of each node.
+      nodes: brokers, each a process that is a controller, too. Topics have a replica on every one, up to three, and
+        with three of them a record is acknowledged when two have it.
     """
 
-    def __init__(self, heap: str = "512m") -> None:
+    def __init__(self, heap: str = "512m", nodes: int = 1) -> None:
         self._heap = heap
-        self._process: process.ChildProcess | None = None
+        self._nodes = nodes
+        self._ports: list[int] = []
+        self._processes: dict[int, process.ChildProcess] = {}
         self._directory: process.TemporaryDirectory | None = None
         self._admin: AdminClient | None = None
         self.bootstrap_servers = ""
@@ -46,18 +54,24 @@ class KafkaBroker:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        """The first node's."""
+        return self._processes[0].pid if 0 in self._processes else None
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the nodes that have not been stopped."""
+        return [each.pid for each in self._processes.values()]
 
     @property
     def log(self) -> Path | None:
-        return self._process.log if self._process else None
+        """The first node's."""
+        return self._processes[0].log if 0 in self._processes else None
 
     def start(self) -> Self:
         """Fetches the jars if needed, and returns when the broker answers. Raises StartError with its log's end."""
-        class_path = jars.class_path("kafka")
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
-                self._start(class_path)
+                self._start()
                 return self
             except process.StartError as error:
                 self.stop()
@@ -70,26 +84,54 @@ class KafkaBroker:
         raise AssertionError("unreachable")
 
     def stop(self) -> None:
-        """Stops the broker and removes its data. May be called twice."""
+        """Stops every node and removes its data. May be called twice."""
         self._admin = None
-        if self._process:
-            self._process.stop()
-            self._process = None
+        for each in self._processes.values():
+            each.signal(signal.SIGCONT)
+            each.stop()
+        self._processes.clear()
         if self._directory:
             self._directory.remove()
             self._directory = None
 
+    def stop_node(self, node: int, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a node and keep its data; returns when it has ended."""
+        child = self._processes.pop(node)
+        child.signal(number)
+        child.wait()
+
+    def start_node(self, node: int) -> None:
+        """Start a node that was stopped, on its data, and return when it listens. Raises StartError."""
+        directory = self._running_directory()
+        command = [*self._jvm(), "kafka.Kafka", directory / f"node-{node}" / "server.properties"]
+        child = process.ChildProcess("the Kafka broker", command, directory / f"broker-{node}.log")
+        self._processes[node] = child
+        child.wait_until(lambda: process.is_listening(self._ports[node]), _START_SECONDS)
+
+    def freeze(self) -> None:
+        """Stop answering without closing a connection, as behind a broken network; `thaw` ends it."""
+        for each in self._processes.values():
+            each.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for each in self._processes.values():
+            each.signal(signal.SIGCONT)
+
     def create_topic(
-        self, name: str, partitions: int = 1, timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
+        self,
+        name: str,
+        partitions: int = 1,
+        timestamp_type: Literal["CreateTime", "LogAppendTime"] = "CreateTime",
     ) -> None:
         """Creates a topic and returns when it can be written to. Raises KafkaException when it exists."""
         if self._admin is None:
             raise RuntimeError("the broker is not running")
+        replicas = min(self._nodes, 3)
         topic = NewTopic(
             name,
             num_partitions=partitions,
-            replication_factor=1,
-            config={"message.timestamp.type": timestamp_type},
+            replication_factor=replicas,
+            config={"message.timestamp.type": timestamp_type, "min.insync.replicas": str(max(1, replicas - 1))},
         )
         self._admin.create_topics([topic])[name].result(30)
         # The creation is acknowledged by the controller, before the broker's own metadata know of it.
@@ -101,49 +143,60 @@ class KafkaBroker:
             waiting.wait(0.1)
         raise RuntimeError(f"topic {name} has no leader after 30 s")
 
-    def _start(self, class_path: str) -> None:
+    def _start(self) -> None:
         self._directory = process.TemporaryDirectory("ami-beam-kafka-")
         directory = self._directory.path
-        port, controller_port = process.free_ports(2)
-        properties = directory / "server.properties"
-        properties.write_text(_properties(directory / "data", port, controller_port), encoding="utf-8")
-        # The serial collector and the first compiler only: a broker of tests lives for minutes, on few cores.
-        jvm: list[str | Path] = [
-            *(java.find_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Xmx{self._heap}"),
-            *("-Djava.awt.headless=true", f"-Djava.io.tmpdir={directory}"),
-            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", class_path),
-        ]
+        ports = process.free_ports(2 * self._nodes)
+        self._ports, controllers = ports[: self._nodes], ports[self._nodes :]
         # One in 64 begins with a dash, so below it has to stand in one word with its option.
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        formatting = process.ChildProcess(
-            "Kafka's storage tool",
-            [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties],
-            directory / "format.log",
-        )
-        formatting.wait_until_success(_START_SECONDS)
-        self._process = process.ChildProcess(
-            "the Kafka broker", [*jvm, "kafka.Kafka", properties], directory / "broker.log"
-        )
-        self._process.wait_until(lambda: process.is_listening(port), _START_SECONDS)
-        self.bootstrap_servers = f"127.0.0.1:{port}"
+        for node in range(self._nodes):
+            home = directory / f"node-{node}"
+            home.mkdir()
+            properties = home / "server.properties"
+            properties.write_text(_properties(node, home / "data", self._ports, controllers), encoding="utf-8")
+            formatting = process.ChildProcess(
+                "Kafka's storage tool",
+                [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties],
+                directory / f"format-{node}.log",
+            )
+            formatting.wait_until_success(_START_SECONDS)
+        for node in range(self._nodes):
+            self.start_node(node)
+        self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in self._ports)
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        self._process.wait_until(self._answers, _START_SECONDS)
+        self._processes[0].wait_until(self._answers, _START_SECONDS)
+
+    def _jvm(self) -> list[str | Path]:
+        # The serial collector and the first compiler only: a broker of tests lives for minutes, on few cores.
+        return [
+            *(java.find_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Xmx{self._heap}"),
+            *("-Djava.awt.headless=true", f"-Djava.io.tmpdir={self._running_directory()}"),
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars.class_path("kafka")),
+        ]
+
+    def _running_directory(self) -> Path:
+        if self._directory is None:
+            raise RuntimeError("the broker is not running")
+        return self._directory.path
 
     def _answers(self) -> bool:
         assert self._admin is not None
         try:
-            return bool(self._admin.list_topics(timeout=1).brokers)
+            return len(self._admin.list_topics(timeout=1).brokers) == self._nodes
         except KafkaException:
             return False
 
 
-def _properties(data: Path, port: int, controller_port: int) -> str:
+def _properties(node: int, data: Path, ports: list[int], controller_ports: list[int]) -> str:
+    voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controller_ports, start=1))
+    replicas = min(len(ports), 3)
     settings = {
         "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "node.id": node + 1,
+        "controller.quorum.voters": voters,
+        "listeners": f"PLAINTEXT://127.0.0.1:{ports[node]},CONTROLLER://127.0.0.1:{controller_ports[node]}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports[node]}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": data,
@@ -156,13 +209,13 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
         "message.max.bytes": MAX_RECORD_BYTES,
         "replica.fetch.max.bytes": MAX_RECORD_BYTES,
         # One broker cannot replicate, and one consumer need not wait for others.
-        "offsets.topic.replication.factor": 1,
+        "offsets.topic.replication.factor": replicas,
         "offsets.topic.num.partitions": 1,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": max(1, replicas - 1),
         "transaction.state.log.num.partitions": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": max(1, replicas - 1),
         "group.initial.rebalance.delay.ms": 0,
         # The default buffer of the log cleaner is a quarter of this heap.
         "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,

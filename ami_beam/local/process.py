@@ -106,13 +106,14 @@ class ChildProcess:
             return
         _children.discard(self)
         if self.is_alive():
-            self._signal(signal.SIGTERM)
+            self.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self._process.wait()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and everything it started; nothing happens when it has ended."""
         # Its session is also its process group. Gone means that nothing of it is left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)

@@ -1,11 +1,12 @@
-"""The jars of a whole Flink with SQL and its Kafka connector, as `benchmarks.flink_sql` runs it.
+"""The jars of a whole Flink as its makers release it: for a standalone cluster that has nothing of Beam's.
 
-Flink's own come out of the source distribution that `flink_sql.txt` pins and pip downloads and verifies; the connector
-is locked like the jars of `ami_beam.local`. Both stay in the cache outside the tree (`ami_beam.local.jars`).
+They come out of the source distribution that `flink_distribution.txt` pins and pip downloads and verifies, and stay in
+the cache outside the tree (`ami_beam.local.jars`).
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,20 +16,25 @@ from pathlib import Path
 
 from ami_beam.local import jars
 
-_PINNED = Path(__file__).with_name("flink_sql.txt")
+_PINNED = Path(__file__).with_suffix(".txt")
 _PROJECT = "apache-flink-libraries"
 _WANTED = ("deps/lib/", "deps/opt/flink-python-")
 
 
-def class_path() -> str:
-    """Flink's runtime, planner, formats and Python gateway, and the Kafka connector; downloaded on the first call.
+def fetch() -> list[Path]:
+    """Flink's runtime, planner and formats, and its Python gateway; downloaded on the first call.
 
-    Raises CalledProcessError when pip fails, JarError when the connector cannot be had.
+    Raises CalledProcessError when pip fails.
     """
-    return ":".join(map(str, [*sorted(_flink().glob("*.jar")), *jars.fetch("flink_sql")]))
+    return sorted(_folder().glob("*.jar"))
 
 
-def _flink() -> Path:
+def runtime_class_path() -> str:
+    """What a JobManager and a TaskManager need, as a Java class path."""
+    return os.pathsep.join(str(path) for path in fetch() if not path.name.startswith("flink-python"))
+
+
+def _folder() -> Path:
     """The folder of Flink's own jars. It has its name only once it is complete."""
     pinned = next(line for line in _PINNED.read_text().splitlines() if line.startswith(_PROJECT)).split()[0]
     cache = jars.cache_directory().parent

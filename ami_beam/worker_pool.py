@@ -1,10 +1,18 @@
-"""Starts a Python process for every worker that a portable runner on this machine asks for, and ends them all."""
+"""`python -m ami_beam.worker_pool`: starts a Python process for every worker that a runner asks for, and ends them all.
+
+One runs beside every TaskManager of a Flink cluster (on Kubernetes as a side-car). Jobs find it with
+`--environment_type=EXTERNAL --environment_config=localhost:50000`, the defaults with `--flink_master`.
+The local Flink has one of its own.
+"""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -14,21 +22,25 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from ami_beam.local.process import ChildProcess
 
+DEFAULT_PORT = 50_000
 _THREADS = 4
+_log = logging.getLogger("ami_beam.worker_pool")
 
 
 class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """`with Workers() as workers:` listens on loopback; jobs with `workers.pipeline_args()` get processes of their own.
+    """`with Workers() as workers:` listens; jobs with `workers.pipeline_args()` get processes of their own.
 
     Beam's own pool would discard the workers' logs into a pipe that nobody reads, and knows no pipeline options.
 
     Args:
-      on_lost: called in another thread with a sentence when a worker ends that nobody has ended. Beam does not replace
-        it: the job would begin anew again and again, each time with the worker that is gone.
+      on_lost: called in another thread with a sentence when a worker ends that nobody has ended.
+      host: the interface to listen on. Whoever reaches it can start processes: loopback, or behind a firewall.
+      port: 0 for any that is free.
     """
 
-    def __init__(self, on_lost: Callable[[str], None] | None = None) -> None:
+    def __init__(self, on_lost: Callable[[str], None] | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self._on_lost = on_lost
+        self._listen_at = (host, port)
         # Every TaskManager numbers its workers by itself; its control endpoint tells whose they are.
         self._children: dict[tuple[str, str], ChildProcess] = {}
         self._dismissed: set[str] = set()
@@ -40,9 +52,12 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return self.start()
 
     def start(self) -> Self:
-        """Listen for requests."""
-        self._server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="workers"))
-        self._address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        """Listen for requests. Raises RuntimeError when the port is taken."""
+        host, port = self._listen_at
+        # Two pools that share a port would each get some of a job's requests.
+        options = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="workers"), options=options)
+        self._address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
         self._server.start()
         return self
@@ -56,6 +71,11 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def pids(self) -> list[int]:
         with self._lock:
             return [child.pid for child in self._children.values()]
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self._address
 
     def pipeline_args(self) -> list[str]:
         """The pipeline options with which a job has one of these processes for each TaskManager."""
@@ -111,3 +131,29 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         if child is not None:
             child.stop()
         return beam_fn_api_pb2.StopWorkerResponse()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C, which end the workers, too. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ami_beam.worker_pool", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="interface to listen on; whoever reaches it can run code")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"({DEFAULT_PORT})")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    pool = Workers(lambda ending: _log.warning("%s.", ending), options.host, options.port)
+    try:
+        pool.start()
+    except RuntimeError:
+        print(f"ami_beam.worker_pool: cannot listen on {options.host}:{options.port}; another pool?", file=sys.stderr)
+        return 1
+    _log.info("Listening on %s.", pool.address)
+    stop.wait()
+    pool.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

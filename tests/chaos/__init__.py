@@ -1,0 +1,1 @@
+"""Faults on real processes: `make chaos`. Nothing here is collected by pytest."""

@@ -1,0 +1,95 @@
+"""`make chaos`: faults on real processes, and a proof that nothing was lost and nothing invented.
+
+Every scenario has processes of its own: Kafka, a Flink cluster, a worker pool, ami_beam.run, and a head-end that
+publishes for a minute while they fail at seeded random instants. Afterwards the final rows, the final state of every
+alert and the dead letters must be those that the same records give without a fault, and after every fault the job must
+run again, take checkpoints and move its watermark within a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos.headend import HeadEnd
+from tests.chaos.scenarios import SCENARIOS, Scenario
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of the faults' instants and of the records (1)")
+    parser.add_argument("--rounds", type=int, default=1, help="how often, each with the next seed (1)")
+    parser.add_argument(
+        "--scenarios",
+        default=",".join(each.name for each in SCENARIOS),
+        help="which, of %(default)s (all)",
+    )
+    parser.add_argument("--meters", type=int, default=300, help="of the simulated head-end (300)")
+    parser.add_argument("--logs", type=Path, help="folder that keeps the logs and results of failed scenarios")
+    options = parser.parse_args()
+    by_name = {each.name: each for each in SCENARIOS}
+    unknown = [name for name in options.scenarios.split(",") if name not in by_name]
+    if unknown:
+        parser.error(f"no scenario {unknown[0]}; there are {', '.join(by_name)}")
+    chosen = [by_name[name] for name in options.scenarios.split(",")]
+    faults = lost = invented = failed = 0
+    recoveries: list[float] = []
+    for seed in range(options.seed, options.seed + options.rounds):
+        for scenario in chosen:
+            result = _run(scenario, seed, options.meters, options.logs)
+            faults += result.faults
+            lost += result.lost
+            invented += result.invented
+            failed += bool(result.problem)
+            recoveries += result.recoveries
+    if recoveries:
+        recoveries.sort()
+        print(f"recovery p50 {recoveries[len(recoveries) // 2]:.1f} s, worst {recoveries[-1]:.1f} s")
+    if failed:
+        print(f"{failed} scenarios FAILED")
+    print(f"{faults} faults, {len(chosen) * options.rounds} scenarios, {lost} rows lost, {invented} invented")
+    return 1 if failed or lost or invented else 0
+
+
+class _Result:
+    def __init__(self) -> None:
+        self.faults = self.lost = self.invented = 0
+        self.recoveries: list[float] = []
+        self.problem = ""
+
+
+def _run(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> _Result:
+    result = _Result()
+    directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
+    began = time.monotonic()
+    try:
+        (directory / "checkpoints").mkdir()
+        # Not hash(): a seed gives the same faults on every machine.
+        rng = random.Random(f"{scenario.name} {seed}")
+        head_end = HeadEnd(directory, seed, meters)
+        world, difference = scenario.run(directory, head_end, rng)
+        result.faults, result.recoveries = world.faults, world.recoveries
+        result.lost, result.invented = len(difference.lost), len(difference.invented)
+        if difference:
+            result.problem = str(difference)
+    except Exception as error:  # whatever it is, the other scenarios shall run
+        result.problem = f"{type(error).__name__}: {error}"
+    seconds = ", ".join(f"{each:.1f}" for each in result.recoveries)
+    print(
+        f"{time.strftime('%H:%M:%S')} seed {seed} {scenario.name}: {'FAILED' if result.problem else 'passed'} in"
+        f" {time.monotonic() - began:.0f} s, {result.faults} faults, recovered in {seconds or '-'} s {result.problem}",
+        flush=True,
+    )
+    if result.problem and logs is not None:
+        shutil.copytree(directory, logs / f"{scenario.name}-{seed}", dirs_exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""What a scenario publishes, at which pace, and what must come of it in the end.
+
+The records are the simulator's: meters that are collected in several ways, outages, resends, estimates, malformed
+records. What must come of them is what ami-beam makes of the same records as files, on one worker and without a fault;
+that this is right is proved against independently computed rows by `tests/test_simbench_replay.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from confluent_kafka import Message, Producer
+
+from ami_beam.instants import MICROS_PER_SECOND, format_instant
+from tests.kafka_replay import EVENTS, READS, exported
+
+PARTITIONS = 4
+WINDOW_SECONDS = 900
+INTERVALS = 24
+_FLUSH_SECONDS = 26 * 3600
+"""Record time after the last record, by which every window is due and every late read has been gathered."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A record as it goes to the broker; `offset` is known once the broker has it."""
+
+    topic: str
+    partition: int
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    offset: int = -1
+
+
+class HeadEnd:
+    """The records of one scenario. `publish` sends them in another thread, `wait` returns when the broker has them all.
+
+    Args:
+      directory: for the simulation and the expected results.
+      seed: of the simulation.
+      meters: how many.
+    """
+
+    def __init__(self, directory: Path, seed: int, meters: int) -> None:
+        self._directory = directory
+        simulated = directory / "simulated"
+        # Record times end a good day ago, so that the records that make everything due are not ahead of the clock.
+        span = (INTERVALS * WINDOW_SECONDS + 26 * 3600 + _FLUSH_SECONDS + 3600) * MICROS_PER_SECOND
+        window = WINDOW_SECONDS * MICROS_PER_SECOND
+        start = (time.time_ns() // 1_000 - span) // window * window
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "ami_beam.simulate", f"--output={simulated}", f"--seed={seed}"),
+                *(f"--meters={meters}", f"--intervals={INTERVALS}", "--profile=mixed"),
+                f"--start={format_instant(start)}",
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self.meter_counts = simulated / "transformer_meter_count.csv"
+        self.records = _in_order(simulated)
+        self._sent: list[Sent] = []
+        self._failures: list[str] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def published(self) -> float:
+        """The share of the records that the broker has."""
+        return len(self._sent) / len(self.records)
+
+    def publish(self, bootstrap_servers: str, seconds: float) -> None:
+        """Begin to send the records, evenly over `seconds`."""
+        self._thread = threading.Thread(target=self._publish, args=(bootstrap_servers, seconds), daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Raises RuntimeError when the broker has not taken every record by then."""
+        assert self._thread is not None
+        self._thread.join(seconds)
+        if self._thread.is_alive() or self._failures or len(self._sent) < len(self.records):
+            raise RuntimeError(f"{len(self._sent)} of {len(self.records)} records published: {self._failures[:1]}")
+
+    def expected(self) -> Path:
+        """The folder of results that the pipeline gives without a fault. Only after `wait`."""
+        for topic, name in ((READS, "reads"), (EVENTS, "events")):
+            with gzip.open(self._directory / f"{name}.jsonl.gz", "wt", compresslevel=1) as file:
+                for sent in self._sent:
+                    if sent.topic == topic:
+                        file.write(json.dumps(_exported(sent)) + "\n")
+        output = self._directory / "expected"
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "ami_beam.run", "--source=files", "--sink=files"),
+                *(f"--reads={self._directory}/reads.jsonl.gz", f"--events={self._directory}/events.jsonl.gz"),
+                *(f"--meter_counts={self.meter_counts}", f"--output={output}"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        return output
+
+    def _publish(self, bootstrap_servers: str, seconds: float) -> None:
+        producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.timeout.ms": 600_000,
+                "log_level": 0,
+            }
+        )
+        began = time.monotonic()
+        for number, record in enumerate(self.records):
+            due = began + seconds * number / len(self.records)
+            while (early := due - time.monotonic()) > 0:
+                producer.poll(min(early, 0.05))
+
+            def delivered(error: object, message: Message, record: Sent = record) -> None:
+                if error is not None:
+                    self._failures.append(str(error))
+                else:
+                    self._sent.append(replace(record, offset=message.offset()))
+
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                record.partition,
+                timestamp=record.time_ms,
+                on_delivery=delivered,
+            )
+        producer.flush(600)
+
+
+def _in_order(simulated: Path) -> list[Sent]:
+    """All records in the order of their record times, and then, on every partition, one that makes everything due."""
+    records = [
+        Sent(topic, zlib.crc32(key or b"") % PARTITIONS, ts_ms, key, value)
+        for topic, name in ((READS, "reads"), (EVENTS, "events"))
+        for ts_ms, key, value in exported(simulated / f"{name}.jsonl.gz")
+    ]
+    records.sort(key=lambda record: record.time_ms)
+    end = records[-1].time_ms + _FLUSH_SECONDS * 1000
+    return records + list(_flushing(end))
+
+
+def _flushing(time_ms: int) -> Iterator[Sent]:
+    for topic in (READS, EVENTS):
+        for partition in range(PARTITIONS):
+            yield Sent(topic, partition, time_ms, None, b"no record, only a later time")
+
+
+def _exported(sent: Sent) -> dict[str, object]:
+    return {
+        "topic": sent.topic,
+        "partition": sent.partition,
+        "offset": sent.offset,
+        "ts_ms": sent.time_ms,
+        "key": sent.key.decode() if sent.key else None,
+        "value_b64": None if sent.value is None else base64.b64encode(sent.value).decode(),
+    }
