@@ -97,8 +97,6 @@ def check_settings(settings: Mapping[str, str], arguments: Sequence[str], master
         warnings.append(
             "--allow_non_restored_state: state that no step of this version takes is DROPPED, with every read in it."
         )
-    if value_of(arguments, "--retain_externalized_checkpoints_on_cancellation") == "false":
-        warnings.append("Checkpoints are deleted when the job is cancelled: only savepoints remain.")
     return warnings
 
 

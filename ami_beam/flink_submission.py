@@ -31,16 +31,16 @@ _MAX_CONTENT = 1 << 30
 _CHECKPOINT_FILE = "_metadata"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 120.0
-DEFAULTS = {
+DEFAULTS: dict[str, str | None] = {
     "--checkpointing_interval": "10000",
     # Without these the checkpoints are deleted with the job, and a lost JobManager takes the job along.
-    "--externalized_checkpoints_enabled": "true",
-    "--retain_externalized_checkpoints_on_cancellation": "true",
+    "--externalized_checkpoints_enabled": None,
+    "--retain_externalized_checkpoints_on_cancellation": None,
     "--sdk_worker_parallelism": "1",
     "--max_bundle_time_mills": "100",
     "--max_bundle_size": "50000",
 }
-"""Options of a job on a cluster where the command line names none."""
+"""Options of a job on a cluster where the command line names none; None for those without a value."""
 
 
 class FlinkCluster:
@@ -157,7 +157,9 @@ class FlinkCluster:
             defaults["--parallelism"] = str(max(1, self.rest.slots()[0]))
         if "--environment_type" not in names:
             defaults |= {"--environment_type": "EXTERNAL", "--environment_config": f"localhost:{DEFAULT_PORT}"}
-        added = [f"{name}={value}" for name, value in defaults.items() if name not in names]
+        added = [
+            name if value is None else f"{name}={value}" for name, value in defaults.items() if name not in names
+        ]
         savepoint = value_of(given, "--savepoint_path")
         if savepoint is not None:
             added.append(f"--savepoint_path={newest_checkpoint(savepoint)}")
