@@ -157,9 +157,7 @@ class FlinkCluster:
             defaults["--parallelism"] = str(max(1, self.rest.slots()[0]))
         if "--environment_type" not in names:
             defaults |= {"--environment_type": "EXTERNAL", "--environment_config": f"localhost:{DEFAULT_PORT}"}
-        added = [
-            name if value is None else f"{name}={value}" for name, value in defaults.items() if name not in names
-        ]
+        added = [name if value is None else f"{name}={value}" for name, value in defaults.items() if name not in names]
         savepoint = value_of(given, "--savepoint_path")
         if savepoint is not None:
             added.append(f"--savepoint_path={newest_checkpoint(savepoint)}")

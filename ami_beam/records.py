@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ami_beam.coders import carries
 
@@ -193,11 +193,26 @@ class Observation(Struct, array_like=True, gc=False):
     """The row of the meter counts that is valid at the window's end, only where rows have effective_from."""
 
 
+class PublishedAlert(Struct, array_like=True, gc=False):
+    """What consumers of the grid alerts were told of one alert on a transformer in a window."""
+
+    transformer_id: str
+    alert_type: str
+    status: AlertStatus
+    value: float | None
+    revision: int
+    as_of: int
+
+
 class JudgeInput(Struct, array_like=True, gc=False):
-    """What a shard's window is judged by: observations of transformers, or the transformers that have become due."""
+    """What a shard's window is judged by: observations of transformers, or the transformers that have become due.
+
+    `published` are alerts as they stand in the topic, ours and those of an attempt that a failure has ended.
+    """
 
     observations: list[Observation]
     due: ReceiptDue | None
+    published: list[PublishedAlert] = field(default_factory=list)
 
 
 class SummaryRow(Struct, gc=False):

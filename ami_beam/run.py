@@ -24,7 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import GRID_ALERTS_TOPIC, OUTPUT_TOPICS
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
@@ -125,7 +125,13 @@ def build(
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     events = pipeline | "Events" >> records(plan.events_topic)
-    outputs = published(operational(Inputs(reads, events, counts), settings))
+    alerts = None
+    if plan.source == plan.sink == "kafka" and plan.kafka_io == "native":
+        # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
+        client = librdkafka(plan.bootstrap_servers or "", plan.kafka_config)
+        topic = plan.output_prefix + GRID_ALERTS_TOPIC
+        alerts = pipeline | "PublishedGridAlerts" >> ReadTopicNatively(topic, client, plan.start, keeps_time=False)
+    outputs = published(operational(Inputs(reads, events, counts, alerts), settings))
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return

@@ -17,6 +17,7 @@ from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
 from transforms.pack_reads import PackReads
+from transforms.published_alerts import PublishedAlerts
 from transforms.summary_rows import SummaryRows
 from transforms.window_statistics import WindowStatistics
 
@@ -28,6 +29,8 @@ class Inputs:
     reads: beam.PCollection[RecordBatch]
     events: beam.PCollection[RecordBatch]
     meter_counts: MeterCountsSource
+    published_alerts: beam.PCollection[RecordBatch] | None = None
+    """The topic of the grid alerts, read back; None where there is none. It holds no watermark back."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
         | "DueWindows" >> DueWindows(settings, counts)
         | "ExpandDueWindows" >> ExpandDueWindows(settings, counts)
     )  # fmt: skip
-    judged = (due, observed) | "JudgeWindows" >> JudgeWindows(settings)
+    judged_by = [due, observed]
+    if inputs.published_alerts is not None:
+        judged_by.append(inputs.published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
+    judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
 
     event_alerts = events.accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()

@@ -13,16 +13,30 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptBatch, ReceiptDue, ReceiptRow
+from ami_beam.instants import MICROS_PER_MINUTE
+from ami_beam.records import (
+    Alert,
+    JudgeInput,
+    MeterCount,
+    Observation,
+    PublishedAlert,
+    ReceiptBatch,
+    ReceiptDue,
+    ReceiptRow,
+)
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
-from transforms.alert_lifecycle import AlertState
-from transforms.comm_alerts import comm_alert
+from transforms.alert_lifecycle import AlertState, adopt
+from transforms.comm_alerts import LOW_RECEIPT_RATE, comm_alert
 from transforms.receipt_rate import Heard, PublishedReceipt, heard, publish, row
-from transforms.voltage_alerts import VoltageState, voltage_alerts
+from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE, VoltageState, voltage_alerts
 from transforms.window_expiry import expiry
 
 RECEIPTS, COMM, VOLTAGE = "receipts", "comm", "voltage"
+PUBLISHED = "published"
+"""The tag of the timer for alerts that were found in their topic; the others' is the delay after which they fire."""
+RECONCILE_AFTER = MICROS_PER_MINUTE
+"""So long after an alert's as_of it is compared with what we know, so that a window is read once for all of its."""
 
 
 class Judged(NamedTuple):
@@ -46,6 +60,13 @@ class KeptTransformer(Struct, array_like=True, gc=False):
     receipt: PublishedReceipt | None = None
     comm: AlertState | None = None
     voltage: VoltageState | None = None
+    lowest: tuple[float, str | None] | None = None
+    """The least voltage and its feeder: None for the feeder of `heard`, as nearly always."""
+    highest: tuple[float, str | None] | None = None
+
+    def extreme(self, which: tuple[float, str | None] | None) -> tuple[float, str] | None:
+        """`lowest` or `highest` with the name of its feeder."""
+        return None if which is None else (which[0], which[1] or self.heard.feeder_id or "")
 
 
 class LogEntry(Struct, array_like=True, gc=False):
@@ -58,18 +79,22 @@ class LogEntry(Struct, array_like=True, gc=False):
 class JudgeWindows(beam.PTransform):
     """Every due window's receipt rows and alerts, each published again only when its content changed.
 
-    Takes a tuple of the due windows (`ExpandDueWindows`) and the observations (`JoinMeterCounts`), both keyed by
-    (shard, window_end) in the global window.
+    Takes a tuple of the due windows (`ExpandDueWindows`), the observations (`JoinMeterCounts`) and, where there is a
+    topic to read them from, the alerts that were published (`PublishedAlerts`), all keyed by (shard, window_end) in the
+    global window.
 
     Receipt: one row per transformer of the meter counts. A transformer is judged when the watermark of both inputs has
     passed window_end + its receipt delay, so that reads that were in time are never missing from its first row. The
     window keeps the row of the meter counts that was current when it was judged; where rows have effective_from a
     revision looks the valid one up again. A reload alone publishes nothing. COMM alerts follow from the rows.
 
+    An alert that stands in its topic and is not what we know of it was published by an attempt that a failure has
+    ended: it is set right, UPDATED or CLEARED, so that the last word on every alert is the true one.
+
     Voltage: a transformer is judged by every observation of it, in the order of their revisions. The window keeps the
     nominal voltage of the first, unless rows have effective_from.
 
-    State per (shard, window): about 80 bytes a transformer, until the window's reads are too late. It is a log, which
+    State per (shard, window): about 110 bytes a transformer, until the window's reads are too late. It is a log, which
     is read and written anew when a timer fires: what arrives is only appended, which needs no answer.
     """
 
@@ -77,14 +102,14 @@ class JudgeWindows(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> Judged:
-        due, observed = inputs
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> Judged:
+        due, *others = inputs
         updates = due | "Due" >> beam.MapTuple(_from_due).with_output_types(tuple[tuple[int, int], JudgeInput])
         # Types before with_outputs, or they would not reach the outputs, which would then be pickled.
         judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(ReceiptBatch, comm=Alert, voltage=Alert)
         label = f"Judge {self._settings.state_label()}"
         judged = (
-            (updates, observed) | "Both" >> beam.Flatten() | label >> judge.with_outputs(COMM, VOLTAGE, main=RECEIPTS)
+            (updates, *others) | "Both" >> beam.Flatten() | label >> judge.with_outputs(COMM, VOLTAGE, main=RECEIPTS)
         )
         return Judged(judged[RECEIPTS], judged[COMM], judged[VOLTAGE])
 
@@ -110,6 +135,10 @@ class _JudgeWindowsDoFn(beam.DoFn):
     ) -> None:
         (_, window_end), update = element
         log.add(LogEntry(update, None))
+        if update.published:
+            newest = max(alert.as_of for alert in update.published)
+            judge.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
+            return
         # The tag is the delay after which the timer fires. Observations come when their time has passed: at once.
         delay = self._settings.collection_delay if update.due is None else update.due.receipt_delay
         judge.set(Timestamp(micros=window_end + delay), dynamic_timer_tag=str(delay))
@@ -133,11 +162,15 @@ class _JudgeWindowsDoFn(beam.DoFn):
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
                 if transformer.receipt is None:
                     transformer.count = count
-        delay = int(tag)
-        for transformer_id, transformer in kept.items():
-            due = transformer.receipt is None and transformer.count is not None
-            if due and self._delay(transformer.count) == delay:
-                yield from self._receipt(window_end, transformer_id, transformer, rows)
+        if tag != PUBLISHED:
+            delay = int(tag)
+            for transformer_id, transformer in kept.items():
+                due = transformer.receipt is None and transformer.count is not None
+                if due and self._delay(transformer.count) == delay:
+                    yield from self._receipt(window_end, transformer_id, transformer, rows)
+        for update in updates:
+            for alert in update.published:
+                yield from self._reconcile(window_end, alert, kept)
         if rows:
             yield ReceiptBatch(rows)
         if updates:
@@ -151,8 +184,11 @@ class _JudgeWindowsDoFn(beam.DoFn):
         # A timer for what has just come is on its way, and this one is set again by it.
         if updates:
             return
+        judged = any(transformer.receipt is not None for transformer in kept.values())
+        # Neither observed nor due: there is nothing but alerts of a run that ended long ago.
+        waiting = any(each.count is not None or each.statistics_revision >= 0 for each in kept.values())
         # Nothing judged yet: the head-end has been silent since, and the rows come when its reads resume.
-        if any(transformer.receipt is not None for transformer in kept.values()):
+        if judged or not waiting:
             log.clear()
 
     def _observe(
@@ -172,14 +208,54 @@ class _JudgeWindowsDoFn(beam.DoFn):
                 transformer.nominal_voltage_v = observation.nominal_voltage_v
             transformer.statistics_revision = observation.revision
             transformer.heard = heard(observation)
-            transformer.voltage, alerts = voltage_alerts(
-                observation, window_end, transformer.nominal_voltage_v, transformer.voltage, self._settings
-            )
-            for alert in alerts:
-                yield TaggedOutput(VOLTAGE, alert)
+            transformer.lowest = _without(observation.lowest, observation.feeder_id)
+            transformer.highest = _without(observation.highest, observation.feeder_id)
+            yield from self._voltage(window_end, transformer_id, transformer)
             if transformer.receipt is not None:
                 transformer.count = observation.count or transformer.count
                 yield from self._receipt(window_end, transformer_id, transformer, rows)
+
+    def _voltage(self, window_end: int, transformer_id: str, transformer: KeptTransformer) -> Iterator[TaggedOutput]:
+        """The alerts that follow from the transformer's voltages as they are known now."""
+        transformer.voltage, alerts = voltage_alerts(
+            transformer_id,
+            transformer.extreme(transformer.lowest),
+            transformer.extreme(transformer.highest),
+            transformer.heard.as_of or window_end,
+            window_end,
+            transformer.nominal_voltage_v,
+            transformer.voltage,
+            self._settings,
+        )
+        for alert in alerts:
+            yield TaggedOutput(VOLTAGE, alert)
+
+    def _reconcile(
+        self, window_end: int, alert: PublishedAlert, kept: dict[str, KeptTransformer]
+    ) -> Iterator[TaggedOutput]:
+        """Take over what consumers were told, where it is not what we know, and set it right if it is wrong by now.
+
+        What is not judged yet is set right when it is.
+        """
+        transformer = kept.get(alert.transformer_id) or KeptTransformer(Heard())
+        if alert.alert_type == LOW_RECEIPT_RATE:
+            adopted = adopt(transformer.comm, alert)
+            if adopted is None:
+                return
+            transformer.comm = adopted
+            kept[alert.transformer_id] = transformer
+            if transformer.receipt is not None:
+                yield from self._comm(window_end, alert.transformer_id, transformer, transformer.receipt)
+        elif alert.alert_type in (LOW_VOLTAGE, HIGH_VOLTAGE):
+            state = transformer.voltage or VoltageState()
+            adopted = adopt(state.low if alert.alert_type == LOW_VOLTAGE else state.high, alert)
+            if adopted is None:
+                return
+            is_low = alert.alert_type == LOW_VOLTAGE
+            transformer.voltage = VoltageState(adopted, state.high) if is_low else VoltageState(state.low, adopted)
+            kept[alert.transformer_id] = transformer
+            if transformer.statistics_revision >= 0:
+                yield from self._voltage(window_end, alert.transformer_id, transformer)
 
     def _receipt(
         self, window_end: int, transformer_id: str, transformer: KeptTransformer, rows: list[ReceiptRow]
@@ -190,8 +266,14 @@ class _JudgeWindowsDoFn(beam.DoFn):
         if published is None:
             return
         transformer.receipt = published
+        rows.append(row(transformer_id, window_end - self._settings.window, window_end, published))
+        yield from self._comm(window_end, transformer_id, transformer, published)
+
+    def _comm(
+        self, window_end: int, transformer_id: str, transformer: KeptTransformer, published: PublishedReceipt
+    ) -> Iterator[TaggedOutput]:
+        """The alert that follows from a receipt row."""
         receipt = row(transformer_id, window_end - self._settings.window, window_end, published)
-        rows.append(receipt)
         result = comm_alert(receipt, transformer.comm, self._settings.min_receipt_rate_pct)
         if result is not None:
             transformer.comm, alert = result
@@ -212,6 +294,11 @@ def _read(log: Any) -> tuple[list[JudgeInput], dict[str, KeptTransformer]]:
         if entry.kept is not None:
             kept = entry.kept
     return updates, kept
+
+
+def _without(extreme: tuple[float, str] | None, feeder_id: str) -> tuple[float, str | None] | None:
+    """The extreme without its feeder where that is `feeder_id`."""
+    return None if extreme is None else (extreme[0], None if extreme[1] == feeder_id else extreme[1])
 
 
 def _revision(observation: Observation) -> int:

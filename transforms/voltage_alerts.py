@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ami_beam.records import Alert, Observation
+from ami_beam.records import Alert
 from ami_beam.settings import Settings
 from transforms.alert_lifecycle import AlertState
 from transforms.window_alert import window_alert
@@ -20,33 +20,37 @@ class VoltageState(Struct, array_like=True, gc=False):
     high: AlertState | None = None
 
 
+Extreme = tuple[float, str]
+"""A voltage (volts) and the feeder of the read that has it."""
+
+
 def voltage_alerts(
-    observation: Observation,
+    transformer_id: str,
+    lowest: Extreme | None,
+    highest: Extreme | None,
+    as_of: int,
     window_end: int,
     nominal_voltage_v: float,
     before: VoltageState | None,
     settings: Settings,
 ) -> tuple[VoltageState | None, list[Alert]]:
-    """What follows from an observation: the state to remember, None as long as neither alert was raised, and alerts.
+    """What follows from a window's extreme voltages: the state to remember, None if no alert ever was, and alerts.
 
     LOW_VOLTAGE and HIGH_VOLTAGE hold while the window's extreme voltage is beyond its per cent of nominal. Reads of
     several feeders are judged together, and the alert names the feeder of the extreme read. Both types may hold in one
     window.
     """
-    lowest, highest = observation.lowest, observation.highest
     is_low = lowest is not None and lowest[0] < nominal_voltage_v * settings.low_voltage_pct / 100
     is_high = highest is not None and highest[0] > nominal_voltage_v * settings.high_voltage_pct / 100
     if before is None and not is_low and not is_high:
         return None, []
     alerts: list[Alert] = []
 
-    def judge(
-        alert_type: str, known: AlertState | None, extreme: tuple[float, str] | None, holds: bool
-    ) -> AlertState | None:
+    def judge(alert_type: str, known: AlertState | None, extreme: Extreme | None, holds: bool) -> AlertState | None:
         value, feeder_id = extreme or (None, None)
         result = window_alert(
-            "VOLTAGE", alert_type, observation.transformer_id, feeder_id, window_end - settings.window, window_end,
-            observation.as_of, known, holds, value,
+            "VOLTAGE", alert_type, transformer_id, feeder_id, window_end - settings.window, window_end,
+            as_of, known, holds, value,
         )  # fmt: skip
         if result is None:
             return known

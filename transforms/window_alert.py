@@ -26,7 +26,7 @@ def window_alert(
 
     One alert id per (source, type, transformer, window). Instants in microseconds.
     """
-    after = advance(before, holds, value)
+    after = advance(before, holds, value, as_of)
     if after is None:
         return None
     count_alert(alert_type, after.status)
@@ -40,7 +40,7 @@ def window_alert(
         severity="WARNING",
         status=after.status,
         revision=after.revision,
-        as_of=as_of,
+        as_of=after.as_of,
         window_start=window_start,
         window_end=window_end,
         feeder_id=feeder_id,

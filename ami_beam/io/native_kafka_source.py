@@ -35,6 +35,7 @@ BUNDLE_SECONDS = 2.0
 LIVE_BUNDLE_SECONDS = 0.1
 """A reader without a backlog ends its bundle after this, although records keep trickling in."""
 IDLE_SECONDS = 0.1
+IDLE_SECONDS_WITHOUT_TIME = 1.0
 _POLL_SECONDS = 0.005
 MAX_SKEW = 5 * MICROS_PER_MINUTE
 """How far, in record time, a partition is read ahead of one that has a backlog."""
@@ -68,16 +69,23 @@ class ReadTopicNatively(beam.PTransform):
       config: librdkafka's properties, broker included.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
       readers: how many; as many as the runner has parallel subtasks, and at most as the topic has partitions.
+      keeps_time: False for a topic whose record times are no measure of progress: nothing waits for its watermark.
     """
 
-    def __init__(self, topic: str, config: Mapping[str, Any], start: str | int, readers: int = 1):
+    def __init__(
+        self, topic: str, config: Mapping[str, Any], start: str | int, readers: int = 1, keeps_time: bool = True
+    ):
         super().__init__()
         properties = tuple(sorted(config.items()))
-        self._sources = [spread(TopicSource(topic, properties, start, (), (i, readers))) for i in range(readers)]
+        self._idle = IDLE_SECONDS if keeps_time else IDLE_SECONDS_WITHOUT_TIME
+        self._sources = [
+            spread(TopicSource(topic, properties, start, (), (i, readers), keeps_time=keeps_time))
+            for i in range(readers)
+        ]
 
     def expand(self, pipeline: PBegin) -> beam.PCollection[RecordBatch]:
         # The two bounds are never reached: the reader ends its bundles by itself.
-        read = _ReadFromUnboundedSourceDoFn(IDLE_SECONDS, 10_000, 60.0)
+        read = _ReadFromUnboundedSourceDoFn(self._idle, 10_000, 60.0)
         return (
             pipeline
             | "Shares" >> beam.Create(self._sources, reshuffle=False).with_output_types(TopicSource)
@@ -89,7 +97,9 @@ def spread(source: TopicSource) -> TopicSource:
     """The same share of the topic, with a salt that brings it to the Flink subtask of its number."""
     number, readers = source.share
     for salt in range(1_000):
-        salted = TopicSource(source.topic, source.config, source.start, source.starts, source.share, salt)
+        salted = TopicSource(
+            source.topic, source.config, source.start, source.starts, source.share, salt, source.keeps_time
+        )
         if subtask_of(ELEMENT_CODER.encode(salted), readers) == number:
             return salted
     return source
@@ -153,6 +163,7 @@ class TopicSource(UnboundedSource):
         starts: tuple[tuple[int, int], ...] = (),
         share: tuple[int, int] = (0, 1),
         salt: int = 0,
+        keeps_time: bool = True,
     ):
         self.topic = topic
         self.config = config
@@ -162,6 +173,7 @@ class TopicSource(UnboundedSource):
         self.share = share
         self.salt = salt
         """Means nothing: it makes another element of it, which Flink brings elsewhere."""
+        self.keeps_time = keeps_time
 
     def __reduce__(self) -> tuple[type[TopicSource], tuple[Any, ...]]:
         return TopicSource, self._fields()
@@ -173,7 +185,7 @@ class TopicSource(UnboundedSource):
         return hash(self._fields())
 
     def _fields(self) -> tuple[Any, ...]:
-        return self.topic, self.config, self.start, self.starts, self.share, self.salt
+        return self.topic, self.config, self.start, self.starts, self.share, self.salt, self.keeps_time
 
     def consumer(self) -> Consumer:
         """A new consumer that commits nothing and stops at nothing."""
@@ -200,7 +212,9 @@ class TopicSource(UnboundedSource):
         It is not divided any further: Flink brings all parts of an element to one subtask, which would read them one
         after another, a bundle's length each.
         """
-        return [TopicSource(self.topic, self.config, self.start, self._starts(), self.share, self.salt)]
+        return [
+            TopicSource(self.topic, self.config, self.start, self._starts(), self.share, self.salt, self.keeps_time)
+        ]
 
     def _starts(self) -> tuple[tuple[int, int], ...]:
         consumer = self.consumer()
@@ -269,7 +283,7 @@ class TopicSourceCoder(Coder):
 
 
 _Fields = tuple[
-    str, tuple[tuple[str, Any], ...], str | int, tuple[tuple[int, int], ...], tuple[int, int], int
+    str, tuple[tuple[str, Any], ...], str | int, tuple[tuple[int, int], ...], tuple[int, int], int, bool
 ]  # fmt: skip
 registry.register_coder(TopicSource, TopicSourceCoder)
 ELEMENT_CODER = LengthPrefixCoder(TopicSourceCoder())
@@ -357,6 +371,9 @@ class TopicReader(UnboundedReader):
         if not self._positions:
             # More readers than partitions: this one is at its end.
             return MAX_TIMESTAMP
+        if not self._source.keeps_time:
+            # Not the end of time, which would be the end of the source.
+            return Timestamp(micros=MAX_INSTANT)
         now = _now()
         marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
         if marks:
