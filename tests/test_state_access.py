@@ -122,8 +122,8 @@ class Window:
     def take(self, update: JudgeInput) -> None:
         assert self.step.process((KEY, update), self.log, self.timers) is None
 
-    def judge(self, delay: int = DELAY) -> None:
-        for output in self.step.on_judge(KEY, str(delay), self.log, self.expiry):
+    def judge(self, tag: int | str = DELAY) -> None:
+        for output in self.step.on_judge(KEY, str(tag), self.log, self.expiry):
             if isinstance(output, ReceiptBatch):
                 self.rows += output.rows
             else:
@@ -189,7 +189,7 @@ class TestJudgeWindows:
     def test_a_timer_of_another_delay_judges_nobody(self):
         window = Window()
         window.take(UPDATES[0])
-        window.judge(delay=0)
+        window.judge(0)
         assert window.rows == []
         window.judge()
         assert len(window.rows) == 3

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from ami_beam.records import AlertStatus, PublishedAlert
 
-MAX_ADOPTED = 5
+MAX_ADOPTED = 10
 """How often an alert is set right after something else has published it: two jobs on one topic would never end."""
 
 

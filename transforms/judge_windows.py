@@ -168,9 +168,10 @@ class _JudgeWindowsDoFn(beam.DoFn):
                 due = transformer.receipt is None and transformer.count is not None
                 if due and self._delay(transformer.count) == delay:
                     yield from self._receipt(window_end, transformer_id, transformer, rows)
-        for update in updates:
-            for alert in update.published:
-                yield from self._reconcile(window_end, alert, kept)
+        # What was published of an alert since it was last looked at: only the last of it is what consumers know.
+        told = {(each.transformer_id, each.alert_type): each for update in updates for each in update.published}
+        for alert in told.values():
+            yield from self._reconcile(window_end, alert, kept)
         if rows:
             yield ReceiptBatch(rows)
         if updates:
