@@ -36,6 +36,10 @@ DEFAULTS: dict[str, str | None] = {
     # Without these the checkpoints are deleted with the job, and a lost JobManager takes the job along.
     "--externalized_checkpoints_enabled": None,
     "--retain_externalized_checkpoints_on_cancellation": None,
+    # Flink knows a step's state by its place in the graph, where steps are chained by another one. Steps are chained
+    # where the parallelism is one and not where it is more: a savepoint would fit its own parallelism only. The flag
+    # turns chaining off.
+    "--operator_chaining": None,
     "--sdk_worker_parallelism": "1",
     "--max_bundle_time_mills": "100",
     "--max_bundle_size": "50000",
