@@ -65,10 +65,10 @@ class FlinkRest:
         """Flink's checkpoint statistics: `counts`, `latest`, `history`."""
         return self._get(f"/jobs/{job}/checkpoints")
 
-    def exceptions(self, job: str) -> str:
-        """The root of the job's last failure, or nothing."""
+    def failure(self, job: str) -> tuple[int, str] | None:
+        """When the job failed last (milliseconds since 1970), and what said why; None if it never did."""
         entries = self._get(f"/jobs/{job}/exceptions").get("exceptionHistory", {}).get("entries", [])
-        return str(entries[0].get("stacktrace", "")) if entries else ""
+        return (int(entries[0]["timestamp"]), root_cause(str(entries[0].get("stacktrace", "")))) if entries else None
 
     def watermarks(self, job: str) -> list[int]:
         """The least input watermark of every step that has one, in milliseconds since 1970."""
@@ -105,7 +105,7 @@ class FlinkRest:
                 if "location" in operation:
                     return str(operation["location"])
                 cause = operation.get("failure-cause", {})
-                raise FlinkError(f"The savepoint failed: {_reason(str(cause.get('stack-trace') or cause))}")
+                raise FlinkError(f"The savepoint failed: {root_cause(str(cause.get('stack-trace') or cause))}")
             time.sleep(_POLL_SECONDS)
         raise FlinkError(f"The savepoint was not complete after {seconds:g} s; it may complete later.")
 
@@ -137,13 +137,20 @@ class FlinkRest:
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     try:
-        return _reason("\n".join(json.loads(error.read())["errors"]))
+        return root_cause("\n".join(json.loads(error.read())["errors"]))
     except (ValueError, LookupError, TypeError, OSError):
         return f"status {error.code}"
 
 
-def _reason(trace: str) -> str:
-    """Of a stack trace the last cause, which says most."""
-    causes = [line for line in trace.splitlines() if line.startswith("Caused by:")]
-    line = causes[-1].removeprefix("Caused by:") if causes else next(iter(trace.splitlines()), "")
+def root_cause(trace: str) -> str:
+    """Of a stack trace the line that says most: a Python error in it, else Java's last cause."""
+    lines = trace.splitlines()
+    # A Python traceback ends with the first line behind its frames that is not indented.
+    for number, line in enumerate(lines):
+        if line.startswith("Traceback (most recent call last)") or "): Traceback (most recent call last)" in line:
+            ending = next((each for each in lines[number + 1 :] if each and not each[0].isspace()), "")
+            if ending:
+                return ending
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    line = causes[-1].removeprefix("Caused by:") if causes else next(iter(lines), "")
     return line.strip()

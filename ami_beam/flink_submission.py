@@ -7,6 +7,7 @@ TaskManager (`ami_beam.worker_pool`).
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ _MAX_CONTENT = 1 << 30
 _CHECKPOINT_FILE = "_metadata"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 120.0
+_TELL_SECONDS = 5.0
 DEFAULTS: dict[str, str | None] = {
     "--checkpointing_interval": "10000",
     # Without these the checkpoints are deleted with the job, and a lost JobManager takes the job along.
@@ -62,6 +64,7 @@ class FlinkCluster:
                 "--flink_master", master, "is not an address", "HOST:PORT of the JobManager", "--flink_master=jm:8081"
             )
         self.rest = FlinkRest(master)
+        self._closed = threading.Event()
         self.job_name = value_of(arguments, "--job_name") or f"ami-beam-{uuid.uuid4().hex[:8]}"
         self.pipeline_args = self._arguments(arguments)
         staged = sum(path.stat().st_size for path in jars.fetch("flink"))
@@ -87,6 +90,7 @@ class FlinkCluster:
             self._close()
             raise
         self.pipeline_args += ("--runner=PortableRunner", f"--job_endpoint={self._server.endpoint}")
+        threading.Thread(target=self._tell_failures, daemon=True).start()
         return self
 
     def __exit__(
@@ -111,7 +115,9 @@ class FlinkCluster:
             with suppress(FlinkError):
                 job = self.job()
                 if job is None and seen is not None:
-                    raise JobEndedError(f"Job {seen} ended before its first checkpoint: {self.rest.exceptions(seen)}")
+                    failure = self.rest.failure(seen)
+                    reason = failure[1] if failure else "Flink names no failure"
+                    raise JobEndedError(f"Job {seen} ended before its first checkpoint: {reason}")
                 seen = job.id if job else seen
                 if seen is not None and self.rest.checkpoints(seen)["counts"]["completed"]:
                     return seen
@@ -136,6 +142,17 @@ class FlinkCluster:
         job = self.job()
         if job is not None:
             self.rest.cancel(job.id)
+
+    def _tell_failures(self) -> None:
+        """Log every failure after which Flink starts the job anew: nothing else tells whoever follows it."""
+        told = None
+        while not self._closed.wait(_TELL_SECONDS):
+            with suppress(FlinkError, LookupError, TypeError, ValueError):
+                job = self.job()
+                failure = self.rest.failure(job.id) if job is not None else None
+                if failure is not None and failure != told:
+                    told = failure
+                    _log.warning("The job failed, and Flink starts it anew from its last checkpoint: %s", failure[1])
 
     def _savepoints(self) -> str | None:
         """Where savepoints go: None for the cluster's own folder, else one beside the checkpoints."""
@@ -168,6 +185,7 @@ class FlinkCluster:
         return (*kept, *added, f"--job_name={self.job_name}", "--streaming")
 
     def _close(self) -> None:
+        self._closed.set()
         self._server.stop()
         self._directory.remove()
 

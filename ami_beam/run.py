@@ -235,6 +235,10 @@ def _run(
     # DirectRunner would pick one of three engines silently, and may download one.
     engine = FnApiRunner() if plan.runner == "DirectRunner" else None
     pipeline = beam.Pipeline(runner=engine, options=options)
+    if runner.cluster is not None and plan.kafka_io == "beam":
+        # Beam restores the parts of its KafkaIO by their number, and loses those that are too many (its issue 25975).
+        parallelism = options.view_as(FlinkRunnerOptions).parallelism
+        settings = replace(settings, source=f"beam,parallelism={parallelism}")
     build(pipeline, settings, plan, counts, runner.expansion_service, topics)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     result = pipeline.run()

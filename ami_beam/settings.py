@@ -41,13 +41,19 @@ class Settings:
     """How far a record time may be ahead of the wall clock when live."""
     event_dedup: int = 48 * MICROS_PER_HOUR
     """For how long, in record time, a resent event is recognised."""
+    source: str = ""
+    """What else of the source its state depends on, for `state_label`."""
     live: bool = False
     """Whether the source is a live topic, whose record times can be held against the wall clock."""
 
     def state_label(self) -> str:
-        """What shapes the stateful steps' state, for their labels: a savepoint does not fit a run with other values."""
+        """What shapes the stateful steps' state: a savepoint does not fit a run with other values.
+
+        It is in the labels of these steps, which some runners know state by, and in the state of `DueWindows`, which
+        refuses to go on with another one: Flink knows state by a step's place in the graph.
+        """
         return (
             f"window={format_duration(self.window)},{self.window_closed} delay={format_duration(self.collection_delay)}"
             f" receipt={format_duration(self.receipt_delay)} lateness={format_duration(self.allowed_lateness)}"
-            f" shards={self.shards}"
+            f" shards={self.shards}{self.source and f' source={self.source}'}"
         )

@@ -203,7 +203,7 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
 
             until = time.monotonic() + 120
             while not complete():
-                assert time.monotonic() < until, FlinkRest(cluster.master).exceptions(job.id)
+                assert time.monotonic() < until, FlinkRest(cluster.master).failure(job.id)
                 outputs.collect(1)
             FlinkRest(cluster.master).cancel(job.id)
         finally:

@@ -36,6 +36,12 @@ class Covered(Struct, array_like=True, gc=False):
     first_window_end: int | None
     last_window_end: int | None
     armed: dict[int, tuple[int, int]]
+    made_with: str = ""
+    """The settings that shape state, as they were."""
+
+
+class StateMismatchError(ValueError):
+    """The state that was restored belongs to other settings; the message names both."""
 
 
 @beam.typehints.with_input_types(ReadProgress)
@@ -48,7 +54,8 @@ class DueWindows(beam.PTransform):
     after the greatest record time read. It is due when the watermark passes W + receipt delay. So a gap is filled
     when reads resume, a fast clock's future window makes nothing due, and silence of the head-end is no rows.
 
-    All progress meets under one key: one small element a batch of records.
+    All progress meets under one key: one small element a batch of records. State that was restored from a run whose
+    settings shape state in another way fails with StateMismatchError at the first of them.
 
     Args:
       settings: window and delays.
@@ -96,6 +103,7 @@ def extend(covered: Covered | None, progress: ReadProgress) -> Covered:
         min(firsts, default=None),
         max(lasts, default=None),
         covered.armed,
+        covered.made_with,
     )
 
 
@@ -134,7 +142,15 @@ class _DueWindowsDoFn(beam.DoFn):
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> None:
         before = covered_state.read()
+        settings = self._settings.state_label()
+        if before is not None and before.made_with != settings:
+            raise StateMismatchError(
+                f"The savepoint or checkpoint was made with '{before.made_with}', and this run has '{settings}': its"
+                " reads would be looked for elsewhere, and lost. Start with the same options, or without the savepoint"
+                " and an earlier --start."
+            )
         covered = extend(before, element[1].progress)
+        covered.made_with = settings
         for receipt_delay in element[1].receipt_delays:
             for window_end in arm(covered, receipt_delay, self._settings):
                 # One timer a window and delay, all set at once: a timer that sets the next one would advance a

@@ -102,11 +102,17 @@ class KafkaBroker:
 
     def start_node(self, node: int) -> None:
         """Start a node that was stopped, on its data, and return when it listens. Raises StartError."""
+        self._launch(node)
+        self._wait_for(node)
+
+    def _launch(self, node: int) -> None:
         directory = self._running_directory()
         command = [*self._jvm(), "kafka.Kafka", directory / f"node-{node}" / "server.properties"]
         child = process.ChildProcess("the Kafka broker", command, directory / f"broker-{node}.log")
         self._processes[node] = child
-        child.wait_until(lambda: process.is_listening(self._ports[node]), _START_SECONDS)
+
+    def _wait_for(self, node: int) -> None:
+        self._processes[node].wait_until(lambda: process.is_listening(self._ports[node]), _START_SECONDS)
 
     def freeze(self) -> None:
         """Stop answering without closing a connection, as behind a broken network; `thaw` ends it."""
@@ -161,8 +167,11 @@ class KafkaBroker:
                 directory / f"format-{node}.log",
             )
             formatting.wait_until_success(_START_SECONDS)
+        # A node listens once a majority of them has elected a controller.
         for node in range(self._nodes):
-            self.start_node(node)
+            self._launch(node)
+        for node in range(self._nodes):
+            self._wait_for(node)
         self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in self._ports)
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         self._processes[0].wait_until(self._answers, _START_SECONDS)

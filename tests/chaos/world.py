@@ -246,7 +246,7 @@ class World:
         lines = []
         with suppress(FlinkError, LookupError):
             for job in self.rest.jobs():
-                lines.append(f"job {job.id} is {job.state}: {self.rest.exceptions(job.id)[:1500]}")
+                lines.append(f"job {job.id} is {job.state}: {self.rest.failure(job.id)}")
         if self.run is not None:
             lines.append(self.run.log_tail())
         return "\n".join(lines) or "no answer from Flink"
