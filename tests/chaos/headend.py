@@ -50,9 +50,10 @@ class HeadEnd:
       directory: for the simulation and the expected results.
       seed: of the simulation.
       meters: how many.
+      new_schema: whether the head-end is upgraded in mid-stream: its reads get new fields and lose others.
     """
 
-    def __init__(self, directory: Path, seed: int, meters: int) -> None:
+    def __init__(self, directory: Path, seed: int, meters: int, new_schema: bool = False) -> None:
         self._directory = directory
         simulated = directory / "simulated"
         # Record times end a good day ago, so that the records that make everything due are not ahead of the clock.
@@ -70,6 +71,10 @@ class HeadEnd:
         )
         self.meter_counts = simulated / "transformer_meter_count.csv"
         self.records = _in_order(simulated)
+        if new_schema:
+            half = len(self.records) // 2
+            upgraded = [_upgraded(number, record) for number, record in enumerate(self.records[half:])]
+            self.records[half:] = upgraded
         self._sent: list[Sent] = []
         self._failures: list[str] = []
         self._thread: threading.Thread | None = None
@@ -153,6 +158,22 @@ def _in_order(simulated: Path) -> list[Sent]:
     records.sort(key=lambda record: record.time_ms)
     end = records[-1].time_ms + _FLUSH_SECONDS * 1000
     return records + list(_flushing(end))
+
+
+def _upgraded(number: int, record: Sent) -> Sent:
+    """A record as the new version sends it: more fields, no voltage, and of every tenth read no consumption, which it
+    must have."""
+    try:
+        row = json.loads(record.value or b"")
+    except ValueError:
+        return record
+    if record.topic != READS or not isinstance(row, dict):
+        return record
+    row |= {"firmware": "7.1", "phases": [{"name": "L1", "voltage_v": 999.0}], "consumption_wh": 1}
+    row.pop("voltage_v", None)
+    if number % 10 == 0:
+        row.pop("consumption_kwh", None)
+    return replace(record, value=json.dumps(row).encode())
 
 
 def _flushing(time_ms: int) -> Iterator[Sent]:

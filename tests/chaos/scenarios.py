@@ -33,6 +33,8 @@ class Scenario:
     name: str
     story: Callable[[World, random.Random], None]
     world: dict[str, Any] = field(default_factory=dict)
+    head_end: dict[str, Any] = field(default_factory=dict)
+    """What it is that publishes, beyond the usual."""
     publish_seconds: float = PUBLISH_SECONDS
     needs_root: bool = False
 
@@ -177,6 +179,21 @@ def _fill(folder: Path) -> None:
             file.flush()
 
 
+def schema(world: World, rng: random.Random) -> None:
+    """The head-end's records change in mid-stream, and a TaskManager is killed about then."""
+    world.submit()
+    _at(world, 0.5 + 0.1 * rng.random())
+    world.fault(lambda: rng.choice(world.flink.task_managers).signal(signal.SIGKILL), world.flink.start_task_manager, 3)
+
+
+def backlog(world: World, rng: random.Random) -> None:
+    """A backlog through Beam's KafkaIO, which may not catch up in between; a TaskManager is killed meanwhile."""
+    world.head_end.wait(120)
+    world.submit()
+    time.sleep(3 * rng.random())
+    world.fault(lambda: rng.choice(world.flink.task_managers).signal(signal.SIGKILL), world.flink.start_task_manager, 3)
+
+
 def started_anew(world: World, rng: random.Random) -> None:
     """All state is thrown away, and the job is started anew from the beginning of the topics."""
     world.submit()
@@ -206,5 +223,7 @@ SCENARIOS = [
     Scenario("savepoint", savepoint),
     Scenario("rescale", rescale),
     Scenario("disk-full", disk_full, needs_root=True),
+    Scenario("schema", schema, head_end={"new_schema": True}),
+    Scenario("beam-io-backlog", backlog, {"kafka_io": "beam"}, {"meters": 3_000}, publish_seconds=5),
     Scenario("started-anew", started_anew),
 ]

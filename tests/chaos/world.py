@@ -161,7 +161,9 @@ class World:
         self.run = Run(options, self.directory / f"run-{self._runs}.log")
         self.wait_for(lambda: self._has_checkpoint_since(0.0), _START_SECONDS, "the job to run and take a checkpoint")
 
-    def fault(self, what: Callable[[], None], recover: Callable[[], None] | None = None, seconds: float = 0.0) -> None:
+    def fault(
+        self, what: Callable[[], object], recover: Callable[[], object] | None = None, seconds: float = 0.0
+    ) -> None:
         """Do it to the running job, `recover` after a while, and return when the job is well again; measures how long.
 
         Args:
