@@ -161,15 +161,11 @@ def rescale(world: World, rng: random.Random) -> None:
 def disk_full(world: World, rng: random.Random) -> None:
     """The file system of the checkpoints has no room for ten seconds."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_MEGABYTES}m", "tmpfs", world.checkpoints], check=True)
-    try:
-        world.submit()
-        for share in _instants(world, rng, 1):
-            _at(world, share)
-            world.fault(lambda: _fill(world.checkpoints), (world.checkpoints / "filler").unlink, 10)
-            world.head_end.wait(120)
-        world.stop_run()
-    finally:
-        subprocess.run(["umount", "-l", world.checkpoints], check=False)
+    world.at_exit.append(lambda: subprocess.run(["umount", "-l", world.checkpoints], check=False))
+    world.submit()
+    for share in _instants(world, rng, 1):
+        _at(world, share)
+        world.fault(lambda: _fill(world.checkpoints), (world.checkpoints / "filler").unlink, 10)
 
 
 def _fill(folder: Path) -> None:

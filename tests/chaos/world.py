@@ -66,6 +66,8 @@ class World:
         self.recoveries: list[float] = []
         """Seconds from each fault until the job ran, had a checkpoint and a moving watermark."""
         self.faults = 0
+        self.at_exit: list[Callable[[], object]] = []
+        """What a scenario has to undo, done when everything has ended."""
         self.run: Run | None = None
         self._kafka_io = kafka_io
         self._runs = 0
@@ -121,6 +123,8 @@ class World:
         if self._outputs is not None:
             self._outputs.close()
         self.broker.stop()
+        for undo in self.at_exit:
+            undo()
 
     @property
     def rest(self) -> FlinkRest:
