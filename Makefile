@@ -1,7 +1,7 @@
 # `make` lists what there is. Everything runs in .venv, which `make setup` makes and every other target makes if needed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format lock clean
+.PHONY: help setup demo test bench chaos lint format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,9 @@ test: lint ## style, types and all tests (ARGS go to pytest)
 
 bench: $(STAMP) ## against Flink SQL and a hand-written loop on the same topic (ARGS=--quick: under 15 minutes; --help)
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+chaos: $(STAMP) ## kill every process of a Flink cluster and prove that nothing is lost (ARGS="--seed 7"; half an hour)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .
