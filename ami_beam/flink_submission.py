@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlparse
 
 from apache_beam.io.filesystems import FileSystems
 
+from ami_beam import flink_stop
 from ami_beam.beam_options import OptionError
 from ami_beam.flink_checks import check_cluster, value_of
 from ami_beam.flink_rest import FlinkError, FlinkJob, FlinkRest
@@ -31,7 +32,6 @@ _log = logging.getLogger("ami_beam.run")
 _MAX_CONTENT = 1 << 30
 _CHECKPOINT_FILE = "_metadata"
 _POLL_SECONDS = 0.5
-_STOP_SECONDS = 120.0
 _TELL_SECONDS = 5.0
 DEFAULTS: dict[str, str | None] = {
     "--checkpointing_interval": "10000",
@@ -125,17 +125,7 @@ class FlinkCluster:
 
     def stop(self) -> str:
         """End the job with a savepoint, and return its path. Raises FlinkError, and then the job runs on."""
-        deadline = time.monotonic() + _STOP_SECONDS
-        while (job := self.job()) is not None and job.state != "RUNNING":
-            if time.monotonic() > deadline:
-                raise FlinkError(f"The job is {job.state}, and only a running one can take a savepoint.")
-            time.sleep(_POLL_SECONDS)
-        if job is None:
-            raise FlinkError("The job has ended already.")
-        path = self.rest.savepoint(job.id, self._savepoints(), cancel=True)
-        while self.job() is not None and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        return path
+        return flink_stop.stop(self.rest, self.job_name)
 
     def cancel(self) -> None:
         """Ask for the job's end. Raises FlinkError."""
@@ -153,14 +143,6 @@ class FlinkCluster:
                 if failure is not None and failure != told:
                     told = failure
                     _log.warning("The job failed, and Flink starts it anew from its last checkpoint: %s", failure[1])
-
-    def _savepoints(self) -> str | None:
-        """Where savepoints go: None for the cluster's own folder, else one beside the checkpoints."""
-        settings = self.rest.settings()
-        if settings.get("state.savepoints.dir") or settings.get("execution.checkpointing.savepoint-dir"):
-            return None
-        checkpoints = settings.get("state.checkpoints.dir") or settings.get("execution.checkpointing.dir") or ""
-        return f"{checkpoints.rstrip('/')}-savepoints"
 
     def _arguments(self, given: Sequence[str]) -> tuple[str, ...]:
         kept, skip = [], False
