@@ -179,8 +179,14 @@ class JobEndedError(RuntimeError):
 def newest_checkpoint(path: str) -> str:
     """The savepoint or checkpoint at `path`, or, where it is a folder of them, the one that was completed last.
 
-    Raises OptionError when there is none.
+    A path on a file system that only the cluster knows is returned as it is, and must be a savepoint's or
+    checkpoint's own. Raises OptionError when there is none.
     """
+    if "://" in path and not path.startswith("file:"):
+        try:
+            FileSystems.get_filesystem(path)
+        except ValueError:
+            return path
     place = unquote(urlparse(path).path) if urlparse(path).scheme == "file" else path
     root = place.rstrip("/")
     patterns = [f"{root}/{_CHECKPOINT_FILE}", f"{root}/*/{_CHECKPOINT_FILE}", f"{root}/*/*/{_CHECKPOINT_FILE}"]

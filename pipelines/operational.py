@@ -51,7 +51,7 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
 
     packed = reads.accepted | "PackReads" >> PackReads(settings)
-    late = packed.late | "GatherLateReads" >> GatherLateReads(settings)
+    late = packed.late | "GatherLateReads" >> GatherLateReads(settings, counts)
     blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
     statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
     summaries = statistics | "SummaryRows" >> SummaryRows(settings)

@@ -86,6 +86,9 @@ class TestNewestCheckpoint:
         assert newest_checkpoint(str(savepoint)) == savepoint.as_uri()
         assert newest_checkpoint(f"{savepoint}/_metadata") == savepoint.as_uri()
 
+    def test_a_place_that_only_the_cluster_knows_is_left_to_it(self):
+        assert newest_checkpoint("abfs://ami@store/savepoints/savepoint-1") == "abfs://ami@store/savepoints/savepoint-1"
+
     def test_none_is_refused(self, tmp_path: Path):
         with pytest.raises(OptionError, match="no completed savepoint"):
             newest_checkpoint(str(tmp_path))
@@ -189,7 +192,12 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
             assert run.stop() == 0
             (savepoint,) = re.findall(r"--savepoint_path=(\S+)", run.log.read_text())
             assert all(job.ended for job in FlinkRest(cluster.master).jobs())
+            # Other shards would look for that read elsewhere.
+            run = submit(f"--savepoint_path={savepoint}", "--shards=4", "--on_stop=cancel")
             live.read("M2", "T1", end)
+            wait_for(run, outputs, lambda: "was made with" in run.log.read_text(), 60)
+            assert run.stop() == 0
+            assert "shards=1'" in run.log.read_text()
             run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed")
             assert run.wait(120) == 0
             (job,) = [job for job in FlinkRest(cluster.master).jobs() if not job.ended]

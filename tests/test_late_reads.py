@@ -13,10 +13,12 @@ from apache_beam.testing.util import assert_that
 from ami_beam.codecs.pack_columns import PendingReads
 from ami_beam.codecs.read_block import ReadBlock, unpack
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, window_end_right_closed
+from ami_beam.meter_counts import pack
 from ami_beam.read_columns import from_reads
-from ami_beam.records import Read
+from ami_beam.records import MeterCount, Read
 from ami_beam.settings import Settings
-from transforms.late_reads import GatherLateReads, gathering
+from tests.test_state_access import Bag, Timers
+from transforms.late_reads import GatherLateReads, _GatherLateDoFn, _with_judgement, gathering
 
 NOON = 1_795_521_600_000_000
 DELAY = 5 * MICROS_PER_MINUTE
@@ -62,6 +64,32 @@ def test_reads_are_apart_from_the_moment_at_which_their_window_is_due() -> None:
     assert packed == [(False, [NOON + DELAY - 1]), (True, [NOON + DELAY])]
 
 
+HOUR = MICROS_PER_HOUR
+
+
+@pytest.mark.parametrize(
+    ("came", "released"),
+    [
+        # Of a backlog, which is gathered for hours: before the transformers with 4 h are judged, then those with 6 h.
+        (NOON + HOUR, NOON + 4 * HOUR - 1_000),
+        (NOON + 4 * HOUR - 2_000, NOON + 4 * HOUR - 1_000),
+        (NOON + 4 * HOUR, NOON + 6 * HOUR - 1_000),
+        (NOON + 6 * HOUR, None),
+    ],
+)
+def test_a_gathering_ends_before_a_transformer_is_judged_with_its_reads(came: int, released: int | None) -> None:
+    """With receipt delays of 4 and 6 hours; a read that came in time is never missing from the judgement."""
+    counts = [pack([MeterCount("T1", 2), MeterCount("T2", 2, receipt_delay=6 * HOUR)], 0)]
+    settings = Settings(receipt_delay=4 * HOUR, live=True)
+    ((_, late, block),) = packed_blocks([read(1, NOON, came)], 1)
+    assert late
+    timers = Timers()
+    _GatherLateDoFn(settings).process(_with_judgement((0, block), settings, counts), Bag(), timers)
+    (over,) = timers.due.values()
+    length = gathering(settings, 10**6 * HOUR)
+    assert over == (released or (came // length + 1) * length)
+
+
 def test_every_late_read_comes_out_once_in_its_window() -> None:
     reads = late_reads()
     blocks = [(shard, block) for part in (reads[:25], reads[25:])
@@ -83,4 +111,4 @@ def test_every_late_read_comes_out_once_in_its_window() -> None:
 
     with TestPipeline("FnApiRunner") as pipeline:
         made = pipeline | beam.Create(blocks).with_output_types(tuple[int, ReadBlock])
-        assert_that(made | GatherLateReads(Settings(shards=3)), check)
+        assert_that(made | GatherLateReads(Settings(shards=3), [pack([], 0)]), check)

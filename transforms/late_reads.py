@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -11,10 +11,14 @@ import numpy as np
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
+from msgspec import Struct
 
-from ami_beam.codecs.read_block import ReadBlock, columns_of
-from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import window_end_left_closed, window_end_right_closed
+from ami_beam.codecs.read_block import ReadBlock, columns_of, times_of
+from ami_beam.coders import MsgspecCoder, carries
+from ami_beam.instants import MICROS_PER_MILLI, window_end_left_closed, window_end_right_closed
+from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
+from ami_beam.meter_counts_view import MeterCountsSource, view
+from ami_beam.read_columns import Ints
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 
@@ -27,17 +31,49 @@ class GatherLateReads(beam.PTransform):
     Takes blocks of late reads keyed by shard, whatever their windows (`PackReads`); gives blocks keyed by
     (shard, window_end). A gathering ends when the watermark passes the next multiple of its length after the newest
     record time in the block: in record time, like the watermark, so that a replay gathers as the live run did and the
-    end of a bounded source releases what waits. The length is `late_gather`; see `gathering` for a backlog.
+    end of a bounded source releases what waits. The length is `late_gather`; see `gathering` for a backlog. It ends
+    before a transformer is judged by one of the reads, however far behind reading is: a read that came in time would
+    else be missing from the judgement, and raise an alert that is not true.
 
     State per shard: the reads of the gatherings that are open, about 45 bytes each.
+
+    Args:
+      settings: delays, and how long.
+      counts: versions of the meter counts, a side input or its stand-in; they say which receipt delays there are.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, counts: MeterCountsSource):
         super().__init__()
         self._settings = settings
+        self._counts = counts
 
     def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[ShardWindow, ReadBlock]]:
-        return blocks | f"Gather {self._settings.state_label()}" >> beam.ParDo(_GatherLateDoFn(self._settings))
+        settings = self._settings
+        return (
+            blocks
+            | "NextJudgement" >> beam.Map(
+                _with_judgement, settings, view(self._counts)
+            ).with_output_types(tuple[int, LateBlock])
+            | f"Gather {settings.state_label()}" >> beam.ParDo(_GatherLateDoFn(settings))
+        )  # fmt: skip
+
+
+class LateBlock(Struct, array_like=True, gc=False):
+    """Late reads of a shard, and the first instant at which one of them is to be judged with, if there is one."""
+
+    block: ReadBlock
+    judged_at: int | None
+
+
+carries(LateBlock)
+
+
+def _with_judgement(
+    element: tuple[int, ReadBlock], settings: Settings, versions: Iterable[MeterCountsVersion]
+) -> tuple[int, LateBlock]:
+    shard, block = element
+    delays = counts_of(newest(versions)).receipt_delays(settings.receipt_delay)
+    return shard, LateBlock(block, next_judgement(block, delays, settings))
 
 
 def gathering(settings: Settings, behind: int) -> int:
@@ -54,6 +90,27 @@ def gathering(settings: Settings, behind: int) -> int:
     return length
 
 
+def next_judgement(block: ReadBlock, receipt_delays: Iterable[int], settings: Settings) -> int | None:
+    """The first instant at which one of the reads is to be judged with; None when all of them come after it.
+
+    A read counts in a judgement at window_end + receipt delay when its record time is before that.
+    """
+    # Judged with the on-time result: every late read comes after it.
+    later = [delay for delay in receipt_delays if delay > settings.collection_delay]
+    if not later:
+        return None
+    interval_end, record_time = times_of(block)
+    window_end = _window_ends(interval_end, settings)
+    instants = [window_end + delay for delay in later]
+    to_come = [int(instant[instant > record_time].min()) for instant in instants if (instant > record_time).any()]
+    return min(to_come, default=None)
+
+
+def _window_ends(interval_end: Ints, settings: Settings) -> Ints:
+    of_instant: Any = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
+    return of_instant(interval_end, settings.window)
+
+
 class _GatherLateDoFn(beam.DoFn):
     WAITING = BagStateSpec("late_reads", MsgspecCoder(ReadBlock))
     RELEASE = TimerSpec("late_reads_release", TimeDomain.WATERMARK)
@@ -63,15 +120,18 @@ class _GatherLateDoFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[int, ReadBlock],
+        element: tuple[int, LateBlock],
         waiting: Any = beam.DoFn.StateParam(WAITING),
         release: Any = beam.DoFn.TimerParam(RELEASE),
     ) -> None:
-        block = element[1]
+        block, judged_at = element[1].block, element[1].judged_at
         waiting.add(block)
         behind = time.time_ns() // 1_000 - block.last_record_time if self._settings.live else 0
         length = gathering(self._settings, behind)
         over = (block.last_record_time // length + 1) * length
+        if judged_at is not None:
+            # Record times are in milliseconds: before the watermark can be there.
+            over = min(over, judged_at - MICROS_PER_MILLI)
         # A timer for each gathering: one that is set again for every block would never fire.
         release.set(Timestamp(micros=over), dynamic_timer_tag=str(over))
 
@@ -85,9 +145,7 @@ class _GatherLateDoFn(beam.DoFn):
         if not blocks:
             return
         waiting.clear()
-        settings = self._settings
         columns = columns_of(blocks)
-        of_instant: Any = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
-        window_ends = of_instant(columns.interval_end, settings.window)
+        window_ends = _window_ends(columns.interval_end, self._settings)
         for window_end in np.unique(window_ends).tolist():
             yield (key, window_end), columns.take(np.flatnonzero(window_ends == window_end)).block(window_end)

@@ -320,6 +320,15 @@ def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None
     )
 
 
+def times_of(block: ReadBlock) -> tuple[Ints, Ints]:
+    """(interval_end, record_time) of every read in the block."""
+    count = len(block.meters)
+    return (
+        block.window_end - _decoded(block.interval_ends, count),
+        block.first_record_time + _decoded(block.record_times, count) * block.time_unit,
+    )
+
+
 def _places(block: ReadBlock, transformers: Collection[str]) -> Ints:
     """Where in the block the reads of these transformers are."""
     wanted: Flags = np.array([name in transformers for name in block.names], np.bool_)
