@@ -195,7 +195,7 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
             # Other shards would look for that read elsewhere.
             run = submit(f"--savepoint_path={savepoint}", "--shards=4", "--on_stop=cancel")
             live.read("M2", "T1", end)
-            wait_for(run, outputs, lambda: "was made with" in run.log.read_text(), 60)
+            wait_for(run, outputs, lambda: "was made with" in run.log.read_text())
             assert run.stop() == 0
             assert "shards=1'" in run.log.read_text()
             run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed")
