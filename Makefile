@@ -1,7 +1,7 @@
 # `make` lists what there is. Everything runs in .venv, which `make setup` makes and every other target makes if needed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format lock clean
+.PHONY: help setup demo test bench lint audit format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,9 @@ test: lint ## style, types and all tests (ARGS go to pytest)
 
 bench: $(STAMP) ## against Flink SQL and a hand-written loop on the same topic (ARGS=--quick: under 15 minutes; --help)
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+audit: $(STAMP) ## bill of materials in build/sbom.json, known weaknesses of packages (ARGS=--strict)
+	@$(BIN)/python -m tools.audit $(ARGS)
 
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .

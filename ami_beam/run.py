@@ -30,7 +30,7 @@ from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
-from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, librdkafka, report
+from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
@@ -118,10 +118,9 @@ def build(
         if plan.source == "files":
             return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
         if plan.kafka_io == "native":
-            client = librdkafka(plan.bootstrap_servers or "", plan.kafka_config)
-            return ReadTopicNatively(topic, client, plan.start, _readers(pipeline.options, known[topic].partitions))
-        config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
-        return ReadTopic(topic, config, plan.start, known[topic].timestamp_type, expansion_service)
+            readers = _readers(pipeline.options, known[topic].partitions)
+            return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers)
+        return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     events = pipeline | "Events" >> records(plan.events_topic)
@@ -129,14 +128,13 @@ def build(
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return
-    producer_config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
     for topic, rows in outputs.items():
         name = plan.output_prefix + topic
         write: beam.PTransform
         if plan.kafka_io == "native":
-            write = WriteTopicNatively(name, librdkafka(plan.bootstrap_servers or "", plan.kafka_config))
+            write = WriteTopicNatively(name, plan.kafka_client)
         else:
-            write = WriteTopic(name, producer_config, expansion_service)
+            write = WriteTopic(name, plan.kafka_client, expansion_service)
         _ = rows | f"Kafka {topic}" >> write
 
 
@@ -164,7 +162,7 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
         return {}
     inputs = [] if plan.bounded else [plan.reads, plan.events]
     results = [plan.output_prefix + topic for topic in OUTPUT_TOPICS] if plan.sink == "kafka" else []
-    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results)
+    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native=plan.kafka_io == "native")
     report(topics)
     return {topic.name: topic for topic in topics}
 
