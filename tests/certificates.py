@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 
@@ -22,6 +23,15 @@ class Authority:
         self._signed = _builder(name, name, self._key.public_key(), authority=True).sign(self._key, hashes.SHA256())
         self.certificate = directory / f"{name}.pem"
         self.certificate.write_bytes(self._signed.public_bytes(serialization.Encoding.PEM))
+
+    def issue_pkcs12(self, name: str, password: str) -> Path:
+        """The same as a PKCS #12 store, which both Java and librdkafka read."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = _builder(name, self._name, key.public_key(), authority=False).sign(self._key, hashes.SHA256())
+        path = self._directory / f"{name}-of-{self._name}.p12"
+        encryption = serialization.BestAvailableEncryption(password.encode())
+        path.write_bytes(pkcs12.serialize_key_and_certificates(name.encode(), key, signed, None, encryption))
+        return path
 
     def issue(self, name: str, password: str | None = None) -> Path:
         """A file with a private key (PKCS #8, encrypted with `password`) and its certificate for the loopback."""

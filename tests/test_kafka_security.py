@@ -52,6 +52,11 @@ class World:
         self.counts.write_text("transformer_id,total_meters\nT1,1\n")
         key = authority.issue("ami-beam", KEY_PASSWORD)
         self.mtls = self.file("mtls", ("security.protocol=SSL", *self.keys(key), f"ssl.key.password={KEY_PASSWORD}"))
+        store = (
+            f"ssl.keystore.location={authority.issue_pkcs12('ami-beam', KEY_PASSWORD)}",
+            "ssl.keystore.type=PKCS12",
+        )
+        self.pkcs12 = self.file("pkcs12", ("security.protocol=SSL", *store, f"ssl.keystore.password={KEY_PASSWORD}"))
         self.sasl = self.login("ami-beam", PASSWORD)
 
     def file(self, name: str, lines: tuple[str, ...], authority: Authority | None = None) -> Path:
@@ -71,7 +76,7 @@ class World:
         return self.file(f"sasl-{user}-{len(list(self.directory.iterdir()))}", lines, authority)
 
     def arguments(self, config: Path, *others: str) -> list[str]:
-        servers = self.broker.mtls_servers if config == self.mtls else self.broker.sasl_servers
+        servers = self.broker.mtls_servers if config in (self.mtls, self.pkcs12) else self.broker.sasl_servers
         return [
             *("--runner=FlinkRunner", "--start=earliest", f"--meter_counts={self.counts}"),
             *(f"--bootstrap_servers={servers}", f"--kafka_config_file={config}", *others),
@@ -251,8 +256,8 @@ def customer(letter: dict[str, Any]) -> int:
 def leaks(job: Job, secret: str) -> list[str]:
     """The places of a running job that hold what they must not.
 
-    The secret: its files (checkpoints, staged artefacts, logs), its log, Flink's REST, every output. A customer: the same
-    but dead letters and files, where letters may be on their way.
+    The secret: its files (checkpoints, staged artefacts, logs), its log, Flink's REST, every output. A customer: the
+    same but dead letters and files, where letters may be on their way.
     """
     files = {str(path): path.read_bytes() for path in job.temporary.rglob("*") if path.is_file()}
     rows = {topic: json.dumps(rows).encode() for topic, rows in job.outputs.rows.items()}
@@ -307,7 +312,7 @@ class TestRun:
 
     @pytest.mark.parametrize("by", ["password", "certificate"] if EVERY_COMBINATION else ["password"])
     def test_with_beams_connector(self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-        config, secret = (world.sasl, PASSWORD) if by == "password" else (world.mtls, KEY_PASSWORD)
+        config, secret = (world.sasl, PASSWORD) if by == "password" else (world.pkcs12, KEY_PASSWORD)
         job = Job(world, tmp_path, monkeypatch, config, "beam")
         try:
             job.until(job.has_published)
