@@ -1,7 +1,7 @@
 # `make` lists what there is. Everything runs in .venv, which `make setup` makes and every other target makes if needed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench chaos lint format lock clean
+.PHONY: help setup demo test bench chaos lint audit format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ bench: $(STAMP) ## against Flink SQL and a hand-written loop on the same topic (
 
 chaos: $(STAMP) ## kill every process of a Flink cluster and prove that nothing is lost (ARGS="--seed 7"; half an hour)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+audit: $(STAMP) ## bill of materials in build/sbom.json, known weaknesses of packages (ARGS=--strict)
+	@$(BIN)/python -m tools.audit $(ARGS)
 
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .

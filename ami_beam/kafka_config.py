@@ -1,7 +1,13 @@
-"""Kafka client configuration from the command line and from files. Values of secrets never reach a log or an error."""
+"""Kafka client configuration from the command line and from files. Values of secrets never reach a log or an error.
+
+Nor do those of a file reach a job's graph, which a runner stores and may show: there a reference stands for each
+(`for_graph`), in the form that Kafka's Java client resolves by itself and `resolved` for the Python one. So a job that
+is restored uses the file as it is then, and a password can be changed.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,6 +28,14 @@ _OURS = {
     "value.serializer": "records are written as bytes",
 }
 REDACTED = "***"
+_REFERENCE = re.compile(r"\$\{(file|env):(?:([^:}]*):)?([^:}]*)\}")
+_PROVIDERS = {
+    "config.providers": "file,env",
+    "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
+    "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+}
+_NATIVE = ("security.", "sasl.", "ssl.", "client.", "metadata.max.age.ms", "reconnect.backoff.")
+"""How the settings begin that the native I/O takes; the others are of the Java client alone."""
 
 
 def redacted(config: Mapping[str, str]) -> dict[str, str]:
@@ -55,6 +69,94 @@ def kafka_config(words: Iterable[str], path: str | None) -> dict[str, str]:
         if key in config:
             raise OptionError("--kafka_config", None, f"{key} is not yours to set: {reason}", "any other key", _EXAMPLE)
     return config
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a setting is a secret, by its name; the place of a key store is none."""
+    return bool(_SECRET.search(key)) and not key.endswith((".location", ".type"))
+
+
+def for_graph(given: Mapping[str, str], path: str | None, kafka_io: str) -> dict[str, str]:
+    """The settings as a job's graph may hold them: of a file's only references, `${file:PATH:KEY}`.
+
+    The processes that run the job resolve them, so all of them need the file at that path. Beam's own connector can
+    only read Java properties that way. Raises OptionError where it would need a secret of another file.
+    """
+    config: dict[str, str] = {}
+    if path is not None:
+        stored = load(path)
+        local = "://" not in path and not set(":}") & set(path)
+        place = os.path.abspath(path) if local else path
+        for key, value in stored.items():
+            if local and (kafka_io == "native" or not _is_json(path)):
+                config[key] = f"${{file:{place}:{key}}}"
+            elif is_secret(key):
+                raise OptionError(
+                    "--kafka_config_file",
+                    path,
+                    f"{key} would be stored in the job, which is where others can read it",
+                    "Java properties in a local file that every process of the job can read"
+                    + ("" if kafka_io == "beam" else ", or JSON"),
+                    "--kafka_config_file=/etc/ami-beam/client.properties",
+                )
+            else:
+                config[key] = value
+    config |= given
+    if kafka_io == "native":
+        return {key: value for key, value in config.items() if key.startswith(_NATIVE)}
+    needs = any("${" in value for value in config.values()) and "config.providers" not in config
+    return config | _PROVIDERS if needs else config
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the contents of files and of environment variables in place of references to them.
+
+    As Kafka's FileConfigProvider and EnvVarConfigProvider have it: `${file:PATH:KEY}`, `${env:NAME}`. Raises ValueError
+    with the setting's name.
+    """
+    files: dict[str, dict[str, str]] = {}
+
+    def content(setting: str, match: re.Match[str]) -> str:
+        kind, place, name = match.groups()
+        if kind == "env":
+            if name not in os.environ:
+                raise ValueError(f"{setting}: there is no environment variable {name} in this process")
+            return os.environ[name]
+        if place not in files:
+            try:
+                files[place] = load(place)
+            except OptionError as error:
+                raise ValueError(f"{setting}: {error}; every process of the job needs this file") from None
+        if name not in files[place]:
+            raise ValueError(f"{setting}: {place} has no {name}")
+        return files[place][name]
+
+    return {
+        name: _REFERENCE.sub(lambda match, name=name: content(name, match), value)  # type: ignore[misc]
+        if isinstance(value, str)
+        else value
+        for name, value in config.items()
+        if not name.startswith("config.providers")
+    }
+
+
+def config_warnings(given: Mapping[str, str], config: Mapping[str, str], kafka_io: str) -> list[str]:
+    """What is allowed and unwise, or has no effect."""
+    warnings = [
+        f"--kafka_config: {key} is a secret on the command line, which every user of this machine can read, and it is"
+        " stored in the job. Put it into --kafka_config_file"
+        for key, value in sorted(given.items())
+        if is_secret(key) and not _REFERENCE.search(value)
+    ]
+    unused = sorted(key for key in config if not key.startswith((*_NATIVE, "config.providers")))
+    if unused and kafka_io == "native":
+        warnings.append(f"Kafka setting {', '.join(unused)} has no effect with --kafka_io=native")
+    return warnings
+
+
+def _is_json(path: str) -> bool:
+    with FileSystems.open(path) as stream:
+        return bool(stream.read().lstrip().startswith(b"{"))
 
 
 def load(path: str) -> dict[str, str]:

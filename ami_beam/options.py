@@ -19,7 +19,7 @@ from ami_beam.instants import (
     format_duration,
     format_instant,
 )
-from ami_beam.kafka_config import kafka_config, pairs, redacted
+from ami_beam.kafka_config import config_warnings, for_graph, kafka_config, pairs, redacted
 from ami_beam.option_checks import (
     bootstrap_servers_of,
     choice,
@@ -257,6 +257,8 @@ class RunPlan:
     bootstrap_servers: str | None
     kafka_config: Mapping[str, str] = field(repr=False)
     """Client settings without bootstrap.servers. Holds secrets: log `redacted()` only."""
+    kafka_client: Mapping[str, str] = field(repr=False)
+    """The same as the job's graph may hold them: references instead of what `--kafka_config_file` has."""
     pipeline_args: tuple[str, ...] = field(repr=False)
     """For `PipelineOptions`: Beam's options and ours, but never --kafka_config, which runners would show and log."""
     warnings: tuple[str, ...] = ()
@@ -280,7 +282,7 @@ class RunPlan:
     def redacted(self) -> dict[str, Any]:
         """The plan as it may be logged: of secrets only the keys."""
         plan = asdict(self)
-        del plan["pipeline_args"]
+        del plan["pipeline_args"], plan["kafka_client"]
         plan["kafka_config"] = redacted(self.kafka_config)
         plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
         plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
@@ -335,6 +337,9 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
     servers = bootstrap_servers_of(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sink)
     config.pop("bootstrap.servers", None)
+    kafka_io = kafka_io_of(values["kafka_io"], runner)
+    given_config = pairs("--kafka_config", values["kafka_config"] or ())
+    client = for_graph(given_config, values["kafka_config_file"], kafka_io) | {"bootstrap.servers": servers or ""}
     passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
@@ -351,13 +356,17 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         output=output_of(values["output"]) if sink == "files" else values["output"],
         output_prefix=output_prefix_of(values["output_prefix"]),
         start=start_of(values["start"], source, "--start" in explicit),
-        kafka_io=kafka_io_of(values["kafka_io"], runner),
+        kafka_io=kafka_io,
         on_stop=choice(values, "on_stop", ("savepoint", "cancel", "leave")),
         return_when=choice(values, "return_when", ("ended", "checkpointed")),
         choose_shards=values["shards"] == "auto",
         bootstrap_servers=servers,
         kafka_config=config,
+        kafka_client=client,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
-        warnings=tuple(warnings_of(settings, source, sink, explicit)),
+        warnings=(
+            *warnings_of(settings, source, sink, explicit),
+            *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, sink) else ()),
+        ),
     )
     return settings, plan

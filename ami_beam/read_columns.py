@@ -27,7 +27,6 @@ class ReadColumns(Struct, array_like=True, gc=False):
 
     meter_id: list[str]
     service_point_id: list[str]
-    customer_id: list[str]
     transformer_id: list[str]
     feeder_id: list[str]
     read_type: list[str]
@@ -69,7 +68,7 @@ class ReadColumns(Struct, array_like=True, gc=False):
 
 _FLOATS = {"consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v"}
 _FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage"}
-_TEXTS = {"meter_id", "service_point_id", "customer_id", "transformer_id", "feeder_id", "read_type"}
+_TEXTS = {"meter_id", "service_point_id", "transformer_id", "feeder_id", "read_type"}
 carries(ReadColumns)
 
 

@@ -41,11 +41,13 @@ class KeyedRecords(Struct, array_like=True, gc=False):
 
 
 class Read(Struct, array_like=True, gc=False):
-    """One accepted read of the head-end. kWh and volts as they were sent."""
+    """One accepted read of the head-end, without the customer: the decoder checks `customer_id` and drops it.
+
+    kWh and volts are as they were sent.
+    """
 
     meter_id: str
     service_point_id: str
-    customer_id: str
     transformer_id: str
     feeder_id: str
     read_type: str

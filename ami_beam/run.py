@@ -30,7 +30,7 @@ from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
-from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, librdkafka, report
+from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
@@ -118,32 +118,36 @@ def build(
         if plan.source == "files":
             return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
         if plan.kafka_io == "native":
-            client = librdkafka(plan.bootstrap_servers or "", plan.kafka_config)
-            return ReadTopicNatively(topic, client, plan.start, _readers(pipeline.options, known[topic].partitions))
-        config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
-        return ReadTopic(topic, config, plan.start, known[topic].timestamp_type, expansion_service)
+            readers = _readers(pipeline.options, known[topic].partitions)
+            return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers)
+        return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     events = pipeline | "Events" >> records(plan.events_topic)
     alerts = None
-    if plan.source == plan.sink == "kafka" and plan.kafka_io == "native":
+    for topic in _read_back(plan):
         # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
-        client = librdkafka(plan.bootstrap_servers or "", plan.kafka_config)
-        topic = plan.output_prefix + GRID_ALERTS_TOPIC
-        alerts = pipeline | "PublishedGridAlerts" >> ReadTopicNatively(topic, client, plan.start, keeps_time=False)
+        alerts = pipeline | "PublishedGridAlerts" >> ReadTopicNatively(
+            topic, plan.kafka_client, plan.start, keeps_time=False
+        )
     outputs = published(operational(Inputs(reads, events, counts, alerts), settings))
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return
-    producer_config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
     for topic, rows in outputs.items():
         name = plan.output_prefix + topic
         write: beam.PTransform
         if plan.kafka_io == "native":
-            write = WriteTopicNatively(name, librdkafka(plan.bootstrap_servers or "", plan.kafka_config))
+            write = WriteTopicNatively(name, plan.kafka_client)
         else:
-            write = WriteTopic(name, producer_config, expansion_service)
+            write = WriteTopic(name, plan.kafka_client, expansion_service)
         _ = rows | f"Kafka {topic}" >> write
+
+
+def _read_back(plan: RunPlan) -> list[str]:
+    """The result topics that are read, too: that of the grid alerts, where Kafka is read natively."""
+    live = plan.source == plan.sink == "kafka" and plan.kafka_io == "native"
+    return [plan.output_prefix + GRID_ALERTS_TOPIC] if live else []
 
 
 def _with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -> Settings:
@@ -170,7 +174,8 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
         return {}
     inputs = [] if plan.bounded else [plan.reads, plan.events]
     results = [plan.output_prefix + topic for topic in OUTPUT_TOPICS] if plan.sink == "kafka" else []
-    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results)
+    native = plan.kafka_io == "native"
+    topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native, _read_back(plan))
     report(topics)
     return {topic.name: topic for topic in topics}
 

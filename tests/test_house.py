@@ -73,7 +73,7 @@ def test_command_line_modules_have_a_main(module: str) -> None:
 
 def test_make_names_its_targets() -> None:
     said = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "demo", "test", "lint", "lock", "clean"):
+    for target in ("setup", "demo", "test", "lint", "lock", "audit", "clean"):
         assert re.search(rf"^  make {target}\s+\S", said, re.MULTILINE)
 
 
@@ -89,4 +89,5 @@ def test_ci_runs_make_test() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert "set -euo pipefail" in script.read_text()
+    assert "make audit" in script.read_text()
     assert "make test" in script.read_text()

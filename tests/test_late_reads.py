@@ -39,7 +39,7 @@ def test_a_gathering_ends_before_the_window_is_forgotten() -> None:
 
 def read(meter: int, window_end: int, record_time: int) -> Read:
     return Read(
-        f"M{meter}", "S", "C", f"T{meter % 7}", "F1", "INTERVAL", window_end - 15 * MICROS_PER_MINUTE, window_end,
+        f"M{meter}", "S", f"T{meter % 7}", "F1", "INTERVAL", window_end - 15 * MICROS_PER_MINUTE, window_end,
         0.25, 0.25, 0.0, 230.1, 0, False, window_end, window_end, False, False, record_time, 0, meter,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ def reads(draw: st.DrawFn) -> Read:
     window_end = NOON + draw(st.integers(0, 3)) * WINDOW
     end = window_end - draw(st.sampled_from([0, 0, 1, 420_000_000]))
     return Read(
-        draw(st.sampled_from(["M1", "M2", "Zähler"])), "S", "C", draw(st.sampled_from(["T1", "T2", "T3", "F1"])),
+        draw(st.sampled_from(["M1", "M2", "Zähler"])), "S", draw(st.sampled_from(["T1", "T2", "T3", "F1"])),
         draw(st.sampled_from(["F1", "F2", "T1"])), draw(st.sampled_from(["INTERVAL", "INTERVAL", "DAILY"])),
         end - WINDOW, end, draw(kwh), draw(kwh), draw(kwh), draw(voltages), draw(st.integers(-(2**63), 2**63 - 1)),
         draw(st.booleans()), end + draw(st.sampled_from([0, 1, 90_000_000])), window_end, draw(st.booleans()),

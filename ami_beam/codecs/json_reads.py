@@ -155,7 +155,7 @@ class ReadDecoder:
         settings = self._settings
         flat = list(chain.from_iterable(map(astuple, wires)))
         (
-            meter_ids, service_point_ids, customer_ids, transformer_ids, feeder_ids, read_types, starts, ends,
+            meter_ids, service_point_ids, _, transformer_ids, feeder_ids, read_types, starts, ends,
             consumed, deliveries, receipts, quality_codes, estimated, stamps, voltages,
         ) = [flat[place::_FIELDS] for place in range(_FIELDS)]  # fmt: skip
         instant = self._instants.__getitem__
@@ -190,7 +190,6 @@ class ReadDecoder:
         return ReadColumns(
             meter_ids,
             service_point_ids,
-            customer_ids,
             transformer_ids,
             feeder_ids,
             read_types,
@@ -253,7 +252,6 @@ class ReadDecoder:
                             Read(
                                 wire.meter_id,
                                 wire.service_point_id,
-                                wire.customer_id,
                                 wire.transformer_id,
                                 wire.feeder_id,
                                 wire.read_type,
@@ -322,7 +320,8 @@ class ReadDecoder:
         checks.check_present(fields, REQUIRED)
         meter_id = checks.identifier(fields, "meter_id")
         service_point_id = checks.identifier(fields, "service_point_id")
-        customer_id = checks.identifier(fields, "customer_id")
+        # Checked and dropped: no step behind the decoder needs to know whose read it is.
+        checks.identifier(fields, "customer_id")
         transformer_id = checks.identifier(fields, "transformer_id")
         feeder_id = checks.identifier(fields, "feeder_id")
         read_type = checks.identifier(fields, "read_type")
@@ -356,7 +355,6 @@ class ReadDecoder:
         return Read(
             meter_id,
             service_point_id,
-            customer_id,
             transformer_id,
             feeder_id,
             read_type,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from ami_beam.io.librdkafka import librdkafka
 from ami_beam.records import KeyedRecords
 
 FLUSH_SECONDS = 120.0
@@ -26,7 +27,8 @@ class WriteTopicNatively(beam.PTransform):
 
     Args:
       topic: its name.
-      config: librdkafka's properties, broker included.
+      config: client settings, broker included, those of security by their Java names. It becomes a part of the job,
+        so secrets must be references (`kafka_config.for_graph`), which each producer resolves when it is made.
     """
 
     def __init__(self, topic: str, config: Mapping[str, Any]):
@@ -64,7 +66,7 @@ class _ProduceDoFn(beam.DoFn):
                     self._producer.poll(0.1)
                 except KafkaException as error:
                     # Refused without being sent, for example for its size.
-                    raise self._failed(f"refused a record: {error.args[0].str()}") from error
+                    raise self._failed(f"refused a record: {_reason(error.args[0])}") from error
             self._open += 1
         self._producer.poll(0)
 
@@ -88,11 +90,17 @@ class _ProduceDoFn(beam.DoFn):
 
     def _refused(self, error: Any, message: Any) -> None:
         if error is not None:
-            self._failure = error.str()
+            self._failure = _reason(error)
+
+
+def _reason(error: KafkaError) -> str:
+    denied = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    return error.str() + (". Its ACLs must allow the operation Write" if denied else "")
 
 
 def _producer(config: tuple[tuple[str, Any], ...]) -> Producer:
     with _lock:
         if config not in _producers:
-            _producers[config] = Producer({**_DEFAULTS, **dict(config), "enable.idempotence": True, "acks": "all"})
+            client = librdkafka(dict(config))
+            _producers[config] = Producer({**_DEFAULTS, **client, "enable.idempotence": True, "acks": "all"})
         return _producers[config]

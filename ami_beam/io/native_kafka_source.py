@@ -25,6 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
 from ami_beam.io.flink_subtasks import subtask_of
+from ami_beam.io.librdkafka import librdkafka
 from ami_beam.records import RecordBatch
 
 BATCH_RECORDS = 1_000
@@ -66,7 +67,8 @@ class ReadTopicNatively(beam.PTransform):
 
     Args:
       topic: its name.
-      config: librdkafka's properties, broker included.
+      config: client settings, broker included, those of security by their Java names. It becomes a part of the job,
+        so secrets must be references (`kafka_config.for_graph`), which each consumer resolves when it is made.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
       readers: how many; as many as the runner has parallel subtasks, and at most as the topic has partitions.
       keeps_time: False for a topic whose record times are no measure of progress: nothing waits for its watermark.
@@ -197,7 +199,7 @@ class TopicSource(UnboundedSource):
                 # longer than a reader needs for 16 MB: a catching-up reader would wait most of the time.
                 "fetch.queue.backoff.ms": 10,
                 "group.id": f"ami-beam-{uuid.uuid4()}",
-                **dict(self.config),
+                **librdkafka(dict(self.config)),
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
@@ -516,6 +518,8 @@ class TopicReader(UnboundedReader):
             self._positions[partition] = msgspec.structs.replace(position, next_offset=low)
             # A partition whose fetching has failed cannot be moved by seek.
             self._assign(partition)
+        elif code in _DENIED:
+            raise RuntimeError(f"Kafka, topic {self._topic}: reading is denied ({error.str()}). {_DENIED[code]}")
         elif error.fatal() or code in _HOPELESS:
             raise KafkaException(error)
         else:
@@ -558,13 +562,16 @@ Beam's Flink runner (seen with 2.70) hands on the watermark of a splittable step
 Without such bundles no window would be due before a whole backlog is read, and state would hold all of it.
 """
 
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Its ACLs must allow the operation Read.",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "ACLs must allow Describe on groups that begin with ami-beam-.",
+    KafkaError._AUTHENTICATION: "Look at the credentials in --kafka_config_file.",
+}
+"""What an operator must do about it."""
 _HOPELESS = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
-    KafkaError._AUTHENTICATION,
 )
 
 

@@ -1,7 +1,8 @@
 """A Kafka of its own for tests and demonstrations, on loopback, empty at the start, gone at the end.
 
 It keeps every record whatever its timestamp (a replay's records are old, and a test's may lie in the future), takes
-records of up to 16 MiB, and creates topics only when asked.
+records of up to 16 MiB, and creates topics only when asked. With `Security` it has listeners that demand a password or
+a certificate, and lets nobody who came that way do what no ACL allows.
 """
 
 from __future__ import annotations
@@ -10,18 +11,41 @@ import signal
 import threading
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    NewTopic,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialAlteration,
+    UserScramCredentialUpsertion,
+)
 
 from ami_beam.local import jars, java, process
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _START_ATTEMPTS = 3
 _START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Security:
+    """What a broker needs to demand TLS and to know its clients: files in PEM, and passwords by user name.
+
+    A client with a certificate is the user of its common name.
+    """
+
+    certificate: Path
+    """The broker's certificate and its private key (PKCS #8, not encrypted) in one file."""
+    authority: Path
+    """The certificate that signed the broker's and every client's."""
+    users: Mapping[str, str] = field(repr=False)
 
 
 class KafkaBroker:
@@ -33,9 +57,12 @@ class KafkaBroker:
       heap: of each node.
       nodes: brokers, each a process that is a controller, too. Topics have a replica on every one, up to three, and
         with three of them a record is acknowledged when two have it.
+      security: adds the listeners `sasl_servers` (SCRAM-SHA-512 over TLS) and `mtls_servers`, and an authorizer.
+        `bootstrap_servers` stays plain, and who comes there may do everything, such as giving ACLs.
     """
 
-    def __init__(self, heap: str = "512m", nodes: int = 1) -> None:
+    def __init__(self, heap: str = "512m", nodes: int = 1, security: Security | None = None) -> None:
+        self._security = security
         self._heap = heap
         self._nodes = nodes
         self._ports: list[int] = []
@@ -43,6 +70,8 @@ class KafkaBroker:
         self._directory: process.TemporaryDirectory | None = None
         self._admin: AdminClient | None = None
         self.bootstrap_servers = ""
+        self.sasl_servers = ""
+        self.mtls_servers = ""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -152,15 +181,19 @@ class KafkaBroker:
     def _start(self) -> None:
         self._directory = process.TemporaryDirectory("ami-beam-kafka-")
         directory = self._directory.path
-        ports = process.free_ports(2 * self._nodes)
-        self._ports, controllers = ports[: self._nodes], ports[self._nodes :]
+        ports = process.free_ports(4 * self._nodes)
+        self._ports, controllers, sasl, mtls = (ports[number::4] for number in range(4))
         # One in 64 begins with a dash, so below it has to stand in one word with its option.
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         for node in range(self._nodes):
             home = directory / f"node-{node}"
             home.mkdir()
             properties = home / "server.properties"
-            properties.write_text(_properties(node, home / "data", self._ports, controllers), encoding="utf-8")
+            settings = _properties(node, home / "data", self._ports, controllers)
+            if self._security is not None:
+                settings |= _secured(settings, self._security, sasl[node], mtls[node])
+            text = "".join(f"{name}={value}\n" for name, value in settings.items())
+            properties.write_text(text, encoding="utf-8")
             formatting = process.ChildProcess(
                 "Kafka's storage tool",
                 [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties],
@@ -175,6 +208,21 @@ class KafkaBroker:
         self.bootstrap_servers = ",".join(f"127.0.0.1:{port}" for port in self._ports)
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         self._processes[0].wait_until(self._answers, _START_SECONDS)
+        if self._security is not None:
+            self.sasl_servers = ",".join(f"127.0.0.1:{port}" for port in sasl)
+            self.mtls_servers = ",".join(f"127.0.0.1:{port}" for port in mtls)
+            info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+            users: list[UserScramCredentialAlteration] = [
+                UserScramCredentialUpsertion(name, info, password.encode())
+                for name, password in self._security.users.items()
+            ]
+            for done in self._admin.alter_user_scram_credentials(users).values():
+                done.result(30)
+
+    def run_tool(self, main: str, *arguments: str) -> None:
+        """Run one of Kafka's command-line tools by the name of its class. Raises StartError when it fails."""
+        log = self._running_directory() / f"{main.rpartition('.')[2]}-{uuid.uuid4().hex[:8]}.log"
+        process.ChildProcess(main, [*self._jvm(), main, *arguments], log).wait_until_success(_START_SECONDS)
 
     def _jvm(self) -> list[str | Path]:
         # The serial collector and the first compiler only: a broker of tests lives for minutes, on few cores.
@@ -197,10 +245,10 @@ class KafkaBroker:
             return False
 
 
-def _properties(node: int, data: Path, ports: list[int], controller_ports: list[int]) -> str:
+def _properties(node: int, data: Path, ports: list[int], controller_ports: list[int]) -> dict[str, Any]:
     voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controller_ports, start=1))
     replicas = min(len(ports), 3)
-    settings = {
+    return {
         "process.roles": "broker,controller",
         "node.id": node + 1,
         "controller.quorum.voters": voters,
@@ -231,4 +279,26 @@ def _properties(node: int, data: Path, ports: list[int], controller_ports: list[
         "num.network.threads": 2,
         "num.io.threads": 4,
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _secured(plain: Mapping[str, Any], security: Security, sasl_port: int, mtls_port: int) -> dict[str, Any]:
+    """The settings that make a plain node one with two secured listeners and an authorizer."""
+    added = f",SASL_SSL://127.0.0.1:{sasl_port},SSL://127.0.0.1:{mtls_port}"
+    return {
+        "listeners": plain["listeners"] + added,
+        "advertised.listeners": plain["advertised.listeners"] + added,
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "listener.name.ssl.ssl.client.auth": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": security.certificate,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": security.authority,
+        "ssl.principal.mapping.rules": "RULE:^CN=([^,]+).*$/$1/,DEFAULT",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        # Nobody has logged in on the plain listeners, which the nodes use among themselves.
+        "super.users": "User:ANONYMOUS",
+    }
