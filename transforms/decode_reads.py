@@ -12,9 +12,10 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ami_beam.codecs.checks import greatest_record_time
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.garbage import collect_rarely
-from ami_beam.instants import MICROS_PER_MILLI
+from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
 from ami_beam.read_columns import Flags, ReadColumns, ints
 from ami_beam.records import DeadLetter, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
@@ -71,12 +72,9 @@ class _DecodeReadsDoFn(beam.DoFn):
         now = time.time_ns() // 1_000 if settings.live else None
         reads, letters = self._decoder.decode_columns(batch, now)
         yield from tagged_letters(letters)
-        bad_times = {(letter.partition, letter.offset) for letter in letters if letter.reason == "BAD_RECORD_TIME"}
-        times = [
-            record_time
-            for partition, offset, record_time in zip(batch.partitions, batch.offsets, batch.record_times, strict=True)
-            if record_time is not None and (not bad_times or (partition, offset) not in bad_times)
-        ]
+        # Not the letters' reasons: a record that is not JSON has that for a reason, whatever its time is.
+        greatest = greatest_record_time(settings, now)
+        times = [at for at in batch.record_times if at is not None and MIN_INSTANT <= at <= greatest]
         if times:
             interval = _is_interval(reads)
             ends = ints(reads.window_end)[interval]
