@@ -2,9 +2,9 @@
 
 One job reads one phase after the other, each shown to it at once as a backlog, with the same number of good reads in
 each: good reads alone; as many malformed records between them; the malformed ones in bursts; a partition that holds
-nothing else; good reads alone again. A last phase is records of 1 MB, ever the same number of bytes. A phase is over when
-the rows of its good reads and the letters of all its malformed records are there. Prints a table, or with --json a
-list on standard output.
+nothing else; good reads alone again. A last phase is records of 1 MB, of twice as many bytes as
+the good reads. A phase is over when the rows of its good reads and the letters of all its malformed records are there.
+Prints a table, or with --json a list on standard output.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Phase:
     good: int
     malformed: int
     cpu_s_per_million_good: float
+    cpu_by_program: dict[str, float]
+    """The same, split into "java" and "python"."""
     to_good: float
     """That, over the mean of the phases of good reads alone."""
     good_per_s: float
@@ -152,8 +154,12 @@ class Feed:
     def __init__(self, servers: str) -> None:
         self._producer = Producer(
             {
-                **{"bootstrap.servers": servers, "linger.ms": 20, "queue.buffering.max.messages": 500_000},
-                **{"transactional.id": "flood", "transaction.timeout.ms": 900_000, "message.max.bytes": 1_040_000},
+                "bootstrap.servers": servers,
+                "linger.ms": 20,
+                "queue.buffering.max.messages": 500_000,
+                "transactional.id": "flood",
+                "transaction.timeout.ms": 900_000,
+                "message.max.bytes": 1_040_000,
             }
         )
         self._producer.init_transactions(60)
@@ -251,9 +257,12 @@ def measure(reads: int, meters: int, arguments: list[str], log: Path, phases: li
                 feed.show()
                 until(positions[-2], expected)
                 took = time.monotonic() - shown
-                used = sum(cpu_by_program(process.pid).values()) - sum(cpu.values())
+                used = {
+                    program: (seconds - cpu.get(program, 0.0)) / good * 1e6
+                    for program, seconds in cpu_by_program(process.pid).items()
+                }
                 phase = Phase(
-                    name, good, bad, used / good * 1e6, 0.0, good / took, (good + bad) / took,
+                    name, good, bad, sum(used.values()), used, 0.0, good / took, (good + bad) / took,
                     {each: peak // 1_000_000 for each, peak in peak_bytes_by_process(process.pid).items()},
                     {each: rss // 1_000_000 for each, rss in rss_by_process(process.pid).items()},
                 )  # fmt: skip
@@ -285,7 +294,8 @@ def main(argv: list[str] | None = None) -> int:
     for each in results:
         peaks, rss = (", ".join(f"{n.split()[0]} {mb:,}" for n, mb in of.items()) for of in (each.peak_mb, each.rss_mb))
         print(
-            f"| {each.name} | {each.good:,} | {each.malformed:,} | {each.cpu_s_per_million_good:.1f} |"
+            f"| {each.name} | {each.good:,} | {each.malformed:,} | {each.cpu_s_per_million_good:.1f}"
+            f" ({', '.join(f'{program} {cpu:.1f}' for program, cpu in sorted(each.cpu_by_program.items()))}) |"
             f" {each.to_good:.2f} | {each.good_per_s:,.0f} | {peaks} | {rss} |"
         )
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.fuzz.corpus import FILES, keep, load, save
 
-SHARES = {"reads": 0.4, "events": 0.3, "blocks": 0.3}
+SHARES = {"reads": 0.3, "events": 0.5, "blocks": 0.2}
 """Of the inputs, by target."""
 
 
@@ -27,7 +27,9 @@ def main() -> int:
     parser.add_argument("--targets", default=",".join(SHARES), help="which (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the fuzzer (%(default)s)")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for them (%(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="put the inputs that were kept into the corpus here")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="put the inputs that were kept into the corpus here"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run a finding again, and nothing else")
     options = parser.parse_args()
     if options.replay:
@@ -39,10 +41,8 @@ def main() -> int:
     began, inputs, records, findings = time.monotonic(), 0, 0, 0
     whole = sum(SHARES[target] for target in targets)
     for number, target in enumerate(targets):
-        if number == len(targets) - 1:
-            runs = options.runs - inputs
-        else:
-            runs = round(options.runs * SHARES[target] / whole)
+        is_last = number == len(targets) - 1
+        runs = options.runs - inputs if is_last else round(options.runs * SHARES[target] / whole)
         done = _fuzz(target, runs, options.seed, options.findings / target, options.keep)
         inputs, records, findings = inputs + done["inputs"], records + done["records"], findings + done["findings"]
     seconds = time.monotonic() - began

@@ -1,7 +1,7 @@
 """Batches of records from a fuzzer's bytes: valid records, and what becomes of them when parts are replaced or torn.
 
-Random bytes would nearly all end at the first check. Here a record starts valid and stays near it, so that changes reach
-the last check as often as the first, and broken records stand beside whole ones.
+Random bytes would nearly all end at the first check. Here a record starts valid and stays near it, so that changes
+reach the last check as often as the first, and broken records stand beside whole ones.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ _NUMBERS = (
     b"-Infinity", b"1_0", b"0.1000000000000000055511151231257827", b"1" + b"0" * 30 + b"e-30",
 )  # fmt: skip
 _STRINGS = (
-    b'""', b'"x"', b'"INTERVAL"', b'"DAILY"', b'"EVENT"', b'"interval"', b'"\\u0041"', b'"\\ud800"', b'"\\udc00\\ud800"',
-    b'"\\ud83d\\ude00"', b'"\xc3\xbc"', b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b'"\xf4\x90\x80\x80"', b'"\\u0000"',
+    b'""', b'"x"', b'"INTERVAL"', b'"DAILY"', b'"EVENT"', b'"interval"', b'"\\u0041"',
+    b'"\\ud800"', b'"\\udc00\\ud800"',
+    b'"\\ud83d\\ude00"', b'"\xc3\xbc"', b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b'"\xf4\x90\x80\x80"',
+    b'"\\u0000"',
     b'"\x00"', b'"\n"', b'"\\n"', b'"\\x"', b'"\\"', b'"', b'"}\\n{"', b'"}\n{"', b'" "', b'"\xef\xbb\xbf"', b'"0"',
     b'"\x7f\xc2\x80"', b'"' + b"A" * 70_000 + b'"', b"'x'",
 )  # fmt: skip
@@ -71,8 +73,10 @@ _EXTRA = (
     b'"estimated_flag":1', b'"read_type":"DAILY"', b'"meter_id":""', b'"METER_ID":1', b'"":0', b'"\\u006deter_id":"y"',
     b"", b",", b'"x"', b'"x":', b'"x":NaN', b'"x":"' + b'\\"[' * 300 + b'"', b'"event_code":3840', b'"event_desc":null',
 )  # fmt: skip
-_FRAMES = (b"", b" ", b"\n", b"\r\n", b"\t", b"\x00", b"\xef\xbb\xbf", b"{", b"}", b"[", b"]", b",", b"x", b"\x0c", b"{}",
-           b"}\n{", b"\xc2\xa0")  # fmt: skip
+_FRAMES = (
+    b"", b" ", b"\n", b"\r\n", b"\t", b"\x00", b"\xef\xbb\xbf", b"{", b"}", b"[", b"]", b",", b"x", b"\x0c", b"{}",
+           b"}\n{", b"\xc2\xa0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -202,13 +206,13 @@ def _time(choices: Choices) -> bytes:
     if how <= 1:
         instant = choices.of(_TIMES[:14]) - choices.of(_LENGTHS) + choices.of((0, 0, 1, -1, 500_000))
         text = format_instant(min(max(instant, 0), MAX_INSTANT))
-        return _quoted(text.removesuffix("Z") + choices.of(("Z", "Z", "+00:00", "-00:00", "+01:00", "-23:59", "+24:00")))
-    if how == 2:
-        date = "%s-%s-%s" % (
-            choices.of(("2026", "1970", "1969", "2100", "2101", "0000", "9999", "26")),
-            choices.of(("03", "01", "12", "02", "00", "13", "3")),
-            choices.of(("03", "01", "31", "29", "30", "00", "32", "３")),
+        return _quoted(
+            text.removesuffix("Z") + choices.of(("Z", "Z", "+00:00", "-00:00", "+01:00", "-23:59", "+24:00"))
         )
+    if how == 2:
+        year = choices.of(("2026", "1970", "1969", "2100", "2101", "0000", "9999", "26"))
+        month = choices.of(("03", "01", "12", "02", "00", "13", "3"))
+        date = f"{year}-{month}-{choices.of(('03', '01', '31', '29', '30', '00', '32', '３'))}"
         clock = choices.of(("12:15:00", "00:00:00", "23:59:59", "24:00:00", "23:59:60", "12:60:00", "12:15", "1:15:00"))
         fraction = choices.of(("", ".5", ".000001", ".999999", ".9999999", ".", ".٣", ",5", ".1234", ".+1", ".1_0"))
         zone = choices.of(("Z", "z", "", "+01:00", "-05:00", "+0100", "+01", "+23:59", "+24:00", "+00:60", " Z", "Z "))
@@ -224,8 +228,8 @@ def _mutated(choices: Choices, value: bytes) -> bytes:
     return value
 
 
-_KWH = (0.0, -0.0, 0.0197, 1.5, -0.5, 1e-6, 1e-7, 0.1 + 0.2, 999_999.999999, 1e12, 1e12 - 1e-6, -1e12, 9e15, 2.0**63, -2.0**63,
-        4.9e-324, 1e-300)  # fmt: skip
+_KWH = (0.0, -0.0, 0.0197, 1.5, -0.5, 1e-6, 1e-7, 0.1 + 0.2, 999_999.999999, 1e12, 1e12 - 1e-6, -1e12, 9e15,
+        2.0**63, -(2.0**63), 4.9e-324, 1e-300)  # fmt: skip
 _VOLTS = (230.15, None, 0.0, -0.0, -0.01, 0.01, 400.0, 99.995, 230.155, -1.0, 1e12, 1e300, -1e300, 1e10)
 _TEXTS = ("T1", "T2", "F1", "Zähler", "\x00", "x" * 300, "😀", "\n", "T1 ", '"')
 _STAMPS = (END, 0, 1, END + 1, END - 1, END + 1_000, END + 1_500_000, MAX_INSTANT, END - MICROS_PER_DAY)
@@ -250,8 +254,6 @@ def reads(choices: Choices) -> list[Read]:
             )
         )  # fmt: skip
     return made
-
-
 
 
 def _kwh(choices: Choices) -> float:
