@@ -77,6 +77,15 @@ def rss_by_process(root: int) -> dict[str, int]:
     return _memory_by_process(root, "VmRSS")
 
 
+def command_lines(root: int) -> list[list[str]]:
+    """The words of the command of each living process of the tree."""
+    found = []
+    for pid in sorted(_tree(root)):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"))
+    return found
+
+
 def reset_peaks(root: int) -> None:
     """Let the peaks of every process of the tree count from now on."""
     for pid in _tree(root):
@@ -93,7 +102,7 @@ def _memory_by_process(root: int, field: str) -> dict[str, int]:
         except OSError:
             continue
         size = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
-        name = next((word for word in words if word.startswith(("ami_beam.", "org.apache."))), words[0])
+        name = next((word for word in words if word.startswith(("ami_beam.", "benchmarks.", "org.apache."))), words[0])
         found[f"{name.rpartition('.')[2]} {pid}"] = size
     return found
 
