@@ -75,6 +75,7 @@ class Soak:
     cores: float
     """CPU seconds a second of all processes but the broker, after the warm-up."""
     processes: dict[str, Slope]
+    """Those that were there at the end."""
     jvm_heap: Slope
     """Of the least in each cycle: what is left after a collection, or a little more."""
     checkpoints: Slope
@@ -264,7 +265,7 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
         took,
         headend.reads,
         cores,
-        {name: slope(found, warm) for name, found in samples.memory.items()},
+        {name: slope(found, warm) for name, found in samples.memory.items() if found[-1][0] > until},
         slope(_lows(samples.heap), warm),
         slope(samples.checkpoints, warm),
         sum(map(len, expected.values())),
@@ -349,7 +350,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--warm_up", type=int, default=240, help="of them, seconds left out of slopes (%(default)s)")
     parser.add_argument("--rate", type=int, default=5_600, help="reads a second (%(default)s)")
     parser.add_argument("--late", type=float, default=5.0, help="per cent of late reads (%(default)s)")
-    parser.add_argument("--heap", default="512m", help="greatest heap of the JVM (%(default)s)")
+    parser.add_argument(
+        "--heap", default="320m", help="of the JVM; small, so that full collections show what lives (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print an object on standard output")
     parser.add_argument("--log", type=Path, help="where the pipeline's log goes (discarded)")
     parser.add_argument("pipeline", nargs="*", metavar="-- --OPTION", help="options of ami_beam.run")

@@ -16,7 +16,7 @@ CORPUS = {target: load(FILES / f"{target}.hex") for target in CHECKS}
 
 @pytest.mark.parametrize("target", CHECKS)
 def test_the_corpus(target: str) -> None:
-    assert len(CORPUS[target]) > 10
+    assert CORPUS[target]
     for data in CORPUS[target]:
         CHECKS[target](data)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from tests.fuzz.corpus import FILES, keep, load, save
 
 SHARES = {"reads": 0.3, "events": 0.5, "blocks": 0.2}
 """Of the inputs, by target."""
+_RANDOM_SEEDS = 500
 
 
 def main() -> int:
@@ -61,13 +63,16 @@ def _fuzz(target: str, runs: int, seed: int, findings: Path, kept: Path | None) 
         grown, seeds = Path(directory) / "grown", Path(directory) / "seeds"
         grown.mkdir()
         seeds.mkdir()
-        for number, data in enumerate(load(FILES / f"{target}.hex")):
+        # Random ones besides: the kept ones are as short as can be, and the fuzzer makes few much longer ones of them.
+        source = random.Random(seed)
+        chance = [source.randbytes(source.randrange(400)) for _ in range(_RANDOM_SEEDS)]
+        for number, data in enumerate([*load(FILES / f"{target}.hex"), *chance]):
             (seeds / str(number)).write_bytes(data)
         report = Path(directory) / "report.json"
         command = [
             *(sys.executable, "-m", "tests.fuzz.target", target, str(runs), str(findings), str(report)),
-            *(str(grown), str(seeds), f"-seed={seed}", "-max_len=512", "-timeout=60", "-rss_limit_mb=4096"),
-            f"-artifact_prefix={findings}/ended-",
+            *(str(grown), str(seeds), f"-seed={seed}", "-max_len=400", "-len_control=0"),
+            *("-timeout=60", "-rss_limit_mb=4096", f"-artifact_prefix={findings}/ended-"),
         ]
         # What the fuzzer itself says goes to standard error: a line for every input that it keeps.
         with (Path(directory) / "log").open("w+b") as log:
