@@ -1,11 +1,12 @@
 # `make` lists what there is. Everything runs in .venv, which `make setup` makes and every other target makes if needed.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench chaos lint audit format lock clean
+.PHONY: help setup demo test bench chaos fuzz lint audit format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements-installed
+FUZZ_STAMP := $(VENV)/.fuzz-installed
 # Another interpreter: make setup PYTHON=/opt/python/bin/python3.12
 PYTHON ?=
 # Handed on: make demo ARGS=--once, make test ARGS="-k options"
@@ -60,6 +61,14 @@ chaos: $(STAMP) ## kill every process of a Flink cluster and prove that nothing 
 audit: $(STAMP) ## bill of materials in build/sbom.json, known weaknesses of packages (ARGS=--strict)
 	@$(BIN)/python -m tools.audit $(ARGS)
 
+fuzz: $(FUZZ_STAMP) ## coverage-guided inputs for decoding and packing; Linux only (ARGS="--runs 1000000"; --help)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+# Apart from the other packages, because there are no wheels of it for other systems.
+$(FUZZ_STAMP): $(STAMP) requirements/fuzz.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes --no-deps -r requirements/fuzz.txt
+	@touch $@
+
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -70,5 +79,5 @@ lock: ## pin requirements/*.in anew, with hashes, for every platform (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements/dev.in -o requirements/dev.txt
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info fuzz-findings .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,6 +65,19 @@ class ReadColumns(Struct, array_like=True, gc=False):
                 columns.append(column if isinstance(column, list) else ints(column).tolist())
         return [Read(*values) for values in zip(*columns, strict=True)]
 
+    def take(self, positions: Ints) -> ReadColumns:
+        """The reads at `positions`, in that order."""
+        places = positions.tolist()
+        made: list[Any] = []
+        for name in self.__struct_fields__:
+            column = getattr(self, name)
+            if isinstance(column, list):
+                made.append([column[place] for place in places])
+            else:
+                # Only moved: eight bytes are eight bytes, whatever number they say.
+                made.append((flags if name in _FLAGS else ints)(column)[positions].tobytes())
+        return ReadColumns(*made)
+
 
 _FLOATS = {"consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v"}
 _FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage"}

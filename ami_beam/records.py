@@ -97,6 +97,12 @@ class DeadLetter(Struct, array_like=True, gc=False):
     used: bool = False
 
 
+class DeadLetterBatch(Struct, array_like=True, gc=False):
+    """Dead letters that are written together: an element of Beam's costs more than a letter, also in a flood."""
+
+    rows: list[DeadLetter]
+
+
 class MeterCount(Struct, array_like=True, gc=False):
     """A row of `transformer_meter_count`. `receipt_delay` in microseconds; None means the run's default."""
 
@@ -291,6 +297,7 @@ carries(
     Read,
     Event,
     DeadLetter,
+    DeadLetterBatch,
     MeterCount,
     StatisticsBatch,
     ReadProgress,

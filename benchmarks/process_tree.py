@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -67,18 +68,43 @@ def rss_bytes(root: int) -> int:
 
 
 def peak_bytes_by_process(root: int) -> dict[str, int]:
-    """The most memory each living process of the tree ever had, by its program and the module or class it runs."""
-    peaks: dict[str, int] = {}
+    """The most memory each living process of the tree ever had, by the module or class it runs and its id."""
+    return _memory_by_process(root, "VmHWM")
+
+
+def rss_by_process(root: int) -> dict[str, int]:
+    """The memory each living process of the tree has now, by the same names."""
+    return _memory_by_process(root, "VmRSS")
+
+
+def command_lines(root: int) -> list[list[str]]:
+    """The words of the command of each living process of the tree."""
+    found = []
+    for pid in sorted(_tree(root)):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"))
+    return found
+
+
+def reset_peaks(root: int) -> None:
+    """Let the peaks of every process of the tree count from now on."""
+    for pid in _tree(root):
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _memory_by_process(root: int, field: str) -> dict[str, int]:
+    found: dict[str, int] = {}
     for pid in sorted(_tree(root)):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         except OSError:
             continue
-        peak = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
-        name = next((word for word in words if word.startswith(("ami_beam.", "org.apache."))), words[0])
-        peaks[f"{name.rpartition('.')[2]} {pid}"] = peak
-    return peaks
+        size = next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
+        name = next((word for word in words if word.startswith(("ami_beam.", "benchmarks.", "org.apache."))), words[0])
+        found[f"{name.rpartition('.')[2]} {pid}"] = size
+    return found
 
 
 class PeakMemory:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from ami_beam.meter_counts_view import MeterCountsSource
-from ami_beam.records import Alert, DeadLetter, ReceiptBatch, RecordBatch, SummaryBatch
+from ami_beam.records import Alert, DeadLetterBatch, ReceiptBatch, RecordBatch, SummaryBatch
 from ami_beam.settings import Settings
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
@@ -40,7 +40,7 @@ class Outputs:
     summaries: beam.PCollection[SummaryBatch]
     receipts: beam.PCollection[ReceiptBatch]
     alerts: beam.PCollection[Alert]
-    dead_letters: beam.PCollection[DeadLetter]
+    dead_letters: beam.PCollection[DeadLetterBatch]
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:

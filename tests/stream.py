@@ -21,6 +21,7 @@ from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import (
     Alert,
     DeadLetter,
+    DeadLetterBatch,
     MeterCount,
     ReceiptBatch,
     ReceiptRow,
@@ -169,7 +170,7 @@ def run_pipeline(
 
 
 def _capture(row: Any, place: str) -> None:
-    if isinstance(row, SummaryBatch | ReceiptBatch):
+    if isinstance(row, SummaryBatch | ReceiptBatch | DeadLetterBatch):
         _captured[place] += row.rows
     else:
         _captured[place].append(row)

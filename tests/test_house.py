@@ -52,7 +52,7 @@ def test_the_licence_is_apache_2() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev"])
+@pytest.mark.parametrize("name", ["runtime", "dev", "fuzz"])
 def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     wanted = requirements(f"{name}.in") | (requirements("runtime.in") if name == "dev" else set())
     assert wanted <= requirements(f"{name}.txt")
@@ -73,7 +73,7 @@ def test_command_line_modules_have_a_main(module: str) -> None:
 
 def test_make_names_its_targets() -> None:
     said = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "demo", "test", "lint", "lock", "audit", "clean"):
+    for target in ("setup", "demo", "test", "chaos", "fuzz", "lint", "lock", "audit", "clean"):
         assert re.search(rf"^  make {target}\s+\S", said, re.MULTILINE)
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import astuple
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.codecs import json_outputs as outputs
 from ami_beam.instants import parse_instant
-from ami_beam.records import Alert, DeadLetter, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
+from ami_beam.records import Alert, DeadLetter, DeadLetterBatch, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
@@ -86,7 +86,7 @@ def test_an_alert() -> None:
 
 
 def test_a_dead_letter() -> None:
-    (key,), (value,) = astuple(outputs.dead_letter_records(LETTER))
+    (key,), (value,) = astuple(outputs.dead_letter_records(DeadLetterBatch([LETTER])))
     assert key == b"ami.headend.reads/3/17"
     assert json.loads(value) == {
         "reason": "NOT_JSON",

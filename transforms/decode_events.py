@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from ami_beam.codecs.json_events import EventDecoder
-from ami_beam.records import DeadLetter, Event, RecordBatch
+from ami_beam.records import DeadLetterBatch, Event, RecordBatch
 from ami_beam.settings import Settings
 from transforms.decode_reads import ACCEPTED, DEAD_LETTERS, METRICS, tagged_letters
 
@@ -18,7 +18,8 @@ from transforms.decode_reads import ACCEPTED, DEAD_LETTERS, METRICS, tagged_lett
 class DecodeEvents(beam.PTransform):
     """Every record becomes exactly one of an accepted event or a dead letter.
 
-    Outputs (a tuple by tag): `accepted` events, `dead_letters`. Counters: accepted_events, dead_letter_<REASON>.
+    Outputs (a tuple by tag): `accepted` events, `dead_letters` in batches. Counters: accepted_events,
+    dead_letter_<REASON>.
     """
 
     def __init__(self, settings: Settings):
@@ -28,7 +29,7 @@ class DecodeEvents(beam.PTransform):
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
         return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings)).with_output_types(
-            Event, dead_letters=DeadLetter
+            Event, dead_letters=DeadLetterBatch
         ).with_outputs(DEAD_LETTERS, main=ACCEPTED)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,17 +13,20 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ami_beam.codecs.checks import greatest_record_time
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.garbage import collect_rarely
-from ami_beam.instants import MICROS_PER_MILLI
+from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
 from ami_beam.read_columns import Flags, ReadColumns, ints
-from ami_beam.records import DeadLetter, ReadProgress, RecordBatch
+from ami_beam.records import DeadLetter, DeadLetterBatch, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
 
 ACCEPTED = "accepted"
 DEAD_LETTERS = "dead_letters"
 PROGRESS = "progress"
 METRICS = "ami"
+LETTER_BATCH_BYTES = 1 << 20
+"""Of original values, after which a batch of dead letters is handed on."""
 SAMPLE = 1_000
 """Reads after which a worker judges whether record times are arrival times."""
 _log = logging.getLogger(__name__)
@@ -31,8 +35,8 @@ _log = logging.getLogger(__name__)
 class DecodeReads(beam.PTransform):
     """Every record becomes exactly one of an accepted read or a dead letter with `used: false`.
 
-    Outputs (a tuple by tag): `accepted` columns of reads, one element a batch; `dead_letters`, also the copies of reads
-    that are used without their implausible voltage; `progress`, one element a batch.
+    Outputs (a tuple by tag): `accepted` columns of reads, one element a batch; `dead_letters` in
+    batches, also the copies of reads that are used without their implausible voltage; `progress`, one element a batch.
 
     Counters: accepted_reads, dead_letter_<REASON>, late_reads (on-time result already due by record time),
     interval_length_mismatches. Distribution: collection_delay_ms, record time minus interval_end, of which every batch
@@ -46,7 +50,7 @@ class DecodeReads(beam.PTransform):
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
         return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_output_types(
-            ReadColumns, dead_letters=DeadLetter, progress=ReadProgress
+            ReadColumns, dead_letters=DeadLetterBatch, progress=ReadProgress
         ).with_outputs(DEAD_LETTERS, PROGRESS, main=ACCEPTED)
 
 
@@ -69,14 +73,11 @@ class _DecodeReadsDoFn(beam.DoFn):
         assert self._decoder is not None
         settings = self._settings
         now = time.time_ns() // 1_000 if settings.live else None
-        reads, letters = self._decoder.decode_columns(batch, now)
+        reads, letters = self._decoder.decode(batch, now)
         yield from tagged_letters(letters)
-        bad_times = {(letter.partition, letter.offset) for letter in letters if letter.reason == "BAD_RECORD_TIME"}
-        times = [
-            record_time
-            for partition, offset, record_time in zip(batch.partitions, batch.offsets, batch.record_times, strict=True)
-            if record_time is not None and (not bad_times or (partition, offset) not in bad_times)
-        ]
+        # Not the letters' reasons: a record that is not JSON has that for a reason, whatever its time is.
+        greatest = greatest_record_time(settings, now)
+        times = [at for at in batch.record_times if at is not None and MIN_INSTANT <= at <= greatest]
         if times:
             interval = _is_interval(reads)
             ends = ints(reads.window_end)[interval]
@@ -126,7 +127,19 @@ def _is_interval(reads: ReadColumns) -> Flags:
 
 
 def tagged_letters(letters: list[DeadLetter]) -> Iterator[TaggedOutput]:
-    """The letters for the dead-letter output, each counted by its reason."""
+    """The letters in batches for the dead-letter output, each letter counted by its reason.
+
+    A batch ends with the letter that brings it to `LETTER_BATCH_BYTES`, so that large values are not copied together.
+    """
+    for reason, count in Counter(letter.reason for letter in letters).items():
+        Metrics.counter(METRICS, f"dead_letter_{reason}").inc(count)
+    rows: list[DeadLetter] = []
+    size = 0
     for letter in letters:
-        Metrics.counter(METRICS, f"dead_letter_{letter.reason}").inc()
-        yield TaggedOutput(DEAD_LETTERS, letter)
+        rows.append(letter)
+        size += len(letter.value or b"")
+        if size >= LETTER_BATCH_BYTES:
+            yield TaggedOutput(DEAD_LETTERS, DeadLetterBatch(rows))
+            rows, size = [], 0
+    if rows:
+        yield TaggedOutput(DEAD_LETTERS, DeadLetterBatch(rows))

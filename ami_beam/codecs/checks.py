@@ -26,23 +26,29 @@ Fields = dict[str, object]
 
 
 class InstantCache(dict[str, int]):
-    """`cache[text]` is `parse_instant(text)`, with at most `SIZE` texts remembered; raises what it raises.
+    """`cache[text]` is `parse_instant(text)`, or `NONE` where that raises ValueError; remembers at most `SIZE` texts.
 
     Reads of a batch share most of their timestamps. A fraction makes them distinct again, therefore only whole
     seconds are remembered and a fraction is added to its second.
     """
 
     SIZE = 65_536
+    NONE = -1
+    """No instant. Not an exception, which would cost a flood of bad timestamps more than all else."""
 
     def __missing__(self, text: str) -> int:
         if text[_FRACTION : _FRACTION + 1] == ".":
             zone = "Z" if text.endswith("Z") else text[-6:]
             fraction = text[_FRACTION + 1 : -len(zone)]
             if not (len(fraction) <= 6 and fraction.isascii() and fraction.isdigit()):
-                return parse_instant(text)  # raises
+                return self.NONE
             # The bounds are whole seconds (the last one with all its microseconds), so the second decides them.
-            return self[text[:_FRACTION] + zone] + int(fraction.ljust(6, "0"))
-        instant = parse_instant(text)
+            second = self[text[:_FRACTION] + zone]
+            return second if second < 0 else second + int(fraction.ljust(6, "0"))
+        try:
+            instant = parse_instant(text)
+        except ValueError:
+            instant = self.NONE
         if len(self) >= self.SIZE:
             self.clear()
         self[text] = instant
@@ -82,18 +88,21 @@ def optional_text(fields: Fields, name: str) -> str | None:
     return None if value is None else _text(value, name, "a string or null")
 
 
-def instant(fields: Fields, name: str) -> int:
-    """A timestamp, in microseconds."""
+def instant(fields: Fields, name: str, instants: InstantCache | None = None) -> int:
+    """A timestamp, in microseconds. `instants`: to be asked in the place of `parse_instant`."""
     value = fields[name]
     if not isinstance(value, str):
         raise Rejection(Reason.WRONG_TYPE, f"{name} must be a timestamp in a string.")
     try:
-        return parse_instant(value)
+        micros = parse_instant(value) if instants is None else instants[value]
     except ValueError:
+        micros = InstantCache.NONE
+    if micros < 0:
         raise Rejection(
             Reason.INVALID_TIMESTAMP,
             f"{name} must be YYYY-MM-DDTHH:MM:SS with up to 6 fraction digits and Z or ±HH:MM, from 1970 to 2100.",
-        ) from None
+        )
+    return micros
 
 
 def number(fields: Fields, name: str) -> float:

@@ -51,6 +51,5 @@ class Rejection(Exception):
     """Ends the decoding of one record: a dead letter with this reason and this sentence takes its place."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail

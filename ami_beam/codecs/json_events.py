@@ -59,8 +59,8 @@ class EventDecoder:
                     wire = self._decode_wire(value)
                     event_ts = self._instants[wire.event_ts]
                 except (msgspec.DecodeError, ValueError, RecursionError):
-                    pass  # the definition says what is wrong, if anything is
-                else:
+                    event_ts = self._instants.NONE  # the definition says what is wrong, if anything is
+                if event_ts >= 0:
                     events.append(
                         Event(
                             wire.meter_id,

@@ -5,15 +5,24 @@ Instants are RFC 3339 text in UTC; every other field is as in `records`. One row
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
-from ami_beam.records import Alert, DeadLetter, KeyedRecords, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
+from ami_beam.records import (
+    Alert,
+    DeadLetter,
+    DeadLetterBatch,
+    KeyedRecords,
+    ReceiptBatch,
+    ReceiptRow,
+    SummaryBatch,
+    SummaryRow,
+)
 
 SUMMARY_TOPIC = "ami.transformer.summary"
 RECEIPT_TOPIC = "ami.transformer.receipt"
@@ -29,6 +38,26 @@ _INSTANTS = {"window_start", "window_end", "as_of", "alert_time"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
 Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert)
+
+
+class _LetterJson(Struct):
+    """The fields of a dead letter as they are written: msgspec writes bytes as base64."""
+
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    record_time: str | None
+    value_b64: bytes | None
+    used: bool
+
+
+class _CutLetterJson(_LetterJson):
+    """Of a value of which only the beginning is written."""
+
+    value_size: int
+    value_sha256: str
 
 
 def _optional_text(instant: int | None) -> str | None:
@@ -107,24 +136,22 @@ def dead_letter_json(letter: DeadLetter) -> bytes:
     `value_sha256` describe the whole. `record_time` is null where there is none, or none that a date can say.
     """
     value, time = letter.value, letter.record_time
-    fields: dict[str, Any] = {
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        # Kafka takes any 64-bit number for a timestamp, also one of the year 290,000
-        "record_time": format_instant(time) if time is not None and MIN_INSTANT <= time <= MAX_INSTANT else None,
-        "value_b64": None if value is None else b64encode(value[:MAX_LETTER_BYTES]).decode(),
-        "used": letter.used,
-    }
-    if value is not None and len(value) > MAX_LETTER_BYTES:
-        fields["value_size"] = len(value)
-        fields["value_sha256"] = sha256(value).hexdigest()
+    # Kafka takes any 64-bit number for a timestamp, also one of the year 290,000
+    at = format_instant(time) if time is not None and MIN_INSTANT <= time <= MAX_INSTANT else None
+    fields: _LetterJson
+    if value is None or len(value) <= MAX_LETTER_BYTES:
+        fields = _LetterJson(
+            letter.reason, letter.detail, letter.topic, letter.partition, letter.offset, at, value, letter.used
+        )
+    else:
+        fields = _CutLetterJson(
+            letter.reason, letter.detail, letter.topic, letter.partition, letter.offset, at, value[:MAX_LETTER_BYTES],
+            letter.used, len(value), sha256(value).hexdigest(),
+        )  # fmt: skip
     try:
         return _encode(fields)
     except UnicodeEncodeError:  # a detail that quotes half a surrogate pair
-        fields["detail"] = letter.detail.encode(errors="replace").decode()
+        fields.detail = letter.detail.encode(errors="replace").decode()
         return _encode(fields)
 
 
@@ -147,10 +174,10 @@ def alert_records(alert: Alert) -> KeyedRecords:
     return KeyedRecords([alert.entity_id.encode()], [alert_json(alert)])
 
 
-def dead_letter_records(letter: DeadLetter) -> KeyedRecords:
-    """Its one record, by the provenance of what was set aside."""
-    key = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
-    return KeyedRecords([key], [dead_letter_json(letter)])
+def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
+    """A record for each letter, by the provenance of what was set aside."""
+    keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
+    return KeyedRecords(keys, list(map(dead_letter_json, batch.rows)))
 
 
 def _parse(data: bytes | str, row_type: type[Row]) -> Row:

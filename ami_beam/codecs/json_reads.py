@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from ami_beam.codecs import checks
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 from ami_beam.codecs.strict_json import MAX_DEPTH, may_be_too_deep
 from ami_beam.instants import MICROS_PER_MINUTE, window_end_left_closed, window_end_right_closed
-from ami_beam.read_columns import ReadColumns, from_reads, joined
+from ami_beam.read_columns import Flags, Floats, Ints, ReadColumns, from_reads, joined
 from ami_beam.records import DeadLetter, Read, RecordBatch
 from ami_beam.settings import Settings
 
@@ -36,6 +37,7 @@ REQUIRED = (
     "read_ts",
 )
 """Every field but voltage_v, which many meters do not report."""
+_NUMBERS = ("consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v", "power_quality_code")
 
 BALANCE_TOLERANCE_KWH = 0.001 + 1e-9
 """How far a negative consumption may be from delivered − received: the contract's 0.001, as decimals. Floats miss it
@@ -48,8 +50,8 @@ _LIMIT_INTERVAL = 15 * MICROS_PER_MINUTE
 _OPENING, _CLOSING = b"{}"
 
 CHUNK = 250
-"""Records that are decoded one by one where one among them needs it, so that a bad record costs a chunk its speed and
-not its whole batch."""
+"""Records that are looked at one by one where one among them needs it, so that a bad record costs a chunk its speed
+and not its whole batch."""
 
 _Id = Annotated[str, Meta(min_length=1)]
 _Int64 = Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)]
@@ -78,6 +80,37 @@ class _WireRead(Struct, gc=False):
 _FIELDS = len(_WireRead.__struct_fields__)
 
 
+class _Candidates:
+    """Reads that msgspec has decoded, as columns. Raises OverflowError for a record time beyond 64 bits."""
+
+    def __init__(
+        self,
+        wires: list[_WireRead],
+        instants: checks.InstantCache,
+        record_times: Sequence[int | None],
+        partitions: list[int],
+        offsets: list[int],
+    ) -> None:
+        flat = list(chain.from_iterable(map(astuple, wires)))
+        (
+            self.meter_ids, self.service_point_ids, _, self.transformer_ids, self.feeder_ids,
+            self.read_types, starts, ends, consumed, deliveries, receipts, self.quality_codes, self.estimated, stamps,
+            voltages,
+        ) = [flat[place::_FIELDS] for place in range(_FIELDS)]  # fmt: skip
+        instant = instants.__getitem__
+        self.start: Ints = np.array(list(map(instant, starts)), np.int64)
+        self.end: Ints = np.array(list(map(instant, ends)), np.int64)
+        self.read_ts: Ints = np.array(list(map(instant, stamps)), np.int64)
+        self.record_time: Ints = np.array(record_times, np.int64)
+        self.consumption: Floats = np.array(consumed, np.float64)
+        self.delivered: Floats = np.array(deliveries, np.float64)
+        self.received: Floats = np.array(receipts, np.float64)
+        self.voltage: Floats = np.array(voltages, np.float64)  # None becomes NaN
+        self.window_end: Ints = self.end
+        self.partitions = partitions
+        self.offsets = offsets
+
+
 class ReadDecoder:
     """Every record becomes exactly one accepted read or exactly one dead letter with `used=False`.
 
@@ -87,6 +120,7 @@ class ReadDecoder:
 
     `decode_carefully` is the definition, one check after the other. `decode` gives the same result at a tenth of the
     cost: it takes msgspec's word for a record only where that is known to be right, and asks the definition otherwise.
+    Records with something wrong cost a few times what the others do, and the others among them about twice as much.
     What msgspec is trusted with: the grammar of RFC 8259 in known and in skipped fields, the last of duplicate names,
     JSON types, signed 64-bit integers and correctly rounded floats below 2**53. What it is not: UTF-8 in fields it
     skips, depth, timestamps, greater numbers, and every reason for not accepting a record.
@@ -101,14 +135,18 @@ class ReadDecoder:
         decoder = msgspec.json.Decoder(_WireRead)
         self._decode_wire = decoder.decode
         self._decode_lines = decoder.decode_lines
+        self._decode_any = msgspec.json.Decoder().decode
         self._instants = checks.InstantCache()
 
     def __reduce__(self) -> tuple[type[ReadDecoder], tuple[Settings]]:
         return ReadDecoder, (self._settings,)
 
-    def decode_columns(self, batch: RecordBatch, now: int | None) -> tuple[ReadColumns, list[DeadLetter]]:
-        """What `decode` gives, as columns; several times cheaper where records have nothing to complain about."""
-        columns = self._clean_columns(batch, now)
+    def decode(self, batch: RecordBatch, now: int | None) -> tuple[ReadColumns, list[DeadLetter]]:
+        """The accepted reads of `batch` and its dead letters. `now`: wall clock in microseconds, needed when live."""
+        if not len(batch.partitions) == len(batch.offsets) == len(batch.record_times) == len(batch.values):
+            raise ValueError("The columns of a batch of records are of different lengths.")
+        greatest = checks.greatest_record_time(self._settings, now)
+        columns = self._clean_columns(batch, greatest)
         if columns is not None:
             return columns, []
         parts: list[ReadColumns] = []
@@ -118,15 +156,11 @@ class ReadDecoder:
             chunk = RecordBatch(
                 batch.topic, batch.partitions[cut], batch.offsets[cut], batch.record_times[cut], batch.values[cut]
             )
-            columns = self._clean_columns(chunk, now)
-            if columns is None:
-                reads, more = self.decode(chunk, now)
-                letters += more
-                columns = from_reads(reads)
-            parts.append(columns)
+            columns = self._clean_columns(chunk, greatest)
+            parts.append(self._sorted_out(chunk, greatest, letters) if columns is None else columns)
         return (joined(parts) if parts else from_reads([])), letters
 
-    def _clean_columns(self, batch: RecordBatch, now: int | None) -> ReadColumns | None:
+    def _clean_columns(self, batch: RecordBatch, greatest: int) -> ReadColumns | None:
         """The reads of a batch of which every record is accepted as it is. None where that is not certain."""
         values = batch.values
         if not values or None in values or None in batch.record_times:
@@ -148,143 +182,144 @@ class ReadDecoder:
             if not lines.isascii():
                 lines.decode("utf-8")
             wires = self._decode_lines(lines)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+            if len(wires) != count:
+                return None
+            found = _Candidates(wires, self._instants, batch.record_times, batch.partitions, batch.offsets)
+        except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
             return None
-        if len(wires) != count:
-            return None
-        settings = self._settings
-        flat = list(chain.from_iterable(map(astuple, wires)))
-        (
-            meter_ids, service_point_ids, _, transformer_ids, feeder_ids, read_types, starts, ends,
-            consumed, deliveries, receipts, quality_codes, estimated, stamps, voltages,
-        ) = [flat[place::_FIELDS] for place in range(_FIELDS)]  # fmt: skip
-        instant = self._instants.__getitem__
-        try:
-            start = np.array(list(map(instant, starts)), np.int64)
-            end = np.array(list(map(instant, ends)), np.int64)
-            read_ts = np.array(list(map(instant, stamps)), np.int64)
-            record_time = np.array(batch.record_times, np.int64)
-        except (ValueError, OverflowError):
-            return None
-        window_end = np.asarray(self._window_end(end, settings.window))  # type: ignore[arg-type]
-        consumption = np.array(consumed, np.float64)
-        delivered = np.array(deliveries, np.float64)
-        received = np.array(receipts, np.float64)
-        voltage = np.array(voltages, np.float64)  # None becomes NaN
-        exact = checks.EXACT_FLOAT
-        lowest = max(settings.plausible_voltage[0], -exact)
-        highest = min(settings.plausible_voltage[1], exact)
-        magnitude = np.abs(consumption)
-        if not (
-            record_time.min() >= 0
-            and record_time.max() <= checks.greatest_record_time(settings, now)
-            and not ((voltage < lowest) | (voltage > highest)).any()
-            and max(magnitude.max(), np.abs(delivered).max(), np.abs(received).max()) < exact
-            and (start < end).all()
-            and (magnitude * _LIMIT_INTERVAL <= settings.max_interval_kwh * (end - start)).all()
-            and ((consumption >= 0) | (np.abs(consumption - (delivered - received)) <= BALANCE_TOLERANCE_KWH)).all()
-            and (end - record_time).max() <= settings.future_limit
-            and (record_time - window_end).max() <= settings.allowed_lateness
-        ):
-            return None
-        return ReadColumns(
-            meter_ids,
-            service_point_ids,
-            transformer_ids,
-            feeder_ids,
-            read_types,
-            start.tobytes(),
-            end.tobytes(),
-            consumption.tobytes(),
-            delivered.tobytes(),
-            received.tobytes(),
-            voltage.tobytes(),
-            np.array(quality_codes, np.int64).tobytes(),
-            np.array(estimated, np.bool_).tobytes(),
-            read_ts.tobytes(),
-            window_end.tobytes(),
-            bytes(count),
-            ((voltage >= 0) & (voltage < ZERO_BELOW_V)).tobytes(),
-            record_time.tobytes(),
-            np.array(batch.partitions, np.int64).tobytes(),
-            np.array(batch.offsets, np.int64).tobytes(),
-        )
+        return self._columns(found) if self._acceptable(found, greatest).all() else None
 
-    def decode(self, batch: RecordBatch, now: int | None) -> tuple[list[Read], list[DeadLetter]]:
-        """The accepted reads of `batch` and its dead letters. `now`: wall clock in microseconds, needed when live."""
-        settings, instants = self._settings, self._instants
-        decode_wire, window_end_of, window = self._decode_wire, self._window_end, settings.window
-        lowest_voltage = max(settings.plausible_voltage[0], -checks.EXACT_FLOAT)
-        highest_voltage = min(settings.plausible_voltage[1], checks.EXACT_FLOAT)
-        exact = checks.EXACT_FLOAT
-        greatest = checks.greatest_record_time(settings, now)
-        reads: list[Read] = []
-        letters: list[DeadLetter] = []
-        accept = reads.append
-        for partition, offset, record_time, value in zip(
-            batch.partitions, batch.offsets, batch.record_times, batch.values, strict=True
-        ):
-            if value and record_time is not None and 0 <= record_time <= greatest and not may_be_too_deep(value):
+    def _sorted_out(self, batch: RecordBatch, greatest: int, letters: list[DeadLetter]) -> ReadColumns:
+        """The accepted reads of a batch in which something is wrong. What is not accepted is added to `letters`."""
+        decode_wire = self._decode_wire
+        wires: list[_WireRead] = []
+        places: list[int] = []
+        doubtful: list[tuple[int, bool]] = []
+        for place, (record_time, value) in enumerate(zip(batch.record_times, batch.values, strict=True)):
+            is_json = False
+            if value and not may_be_too_deep(value):
                 try:
                     if not value.isascii():
                         value.decode("utf-8")
                     wire = decode_wire(value)
-                    start = instants[wire.interval_start]
-                    end = instants[wire.interval_end]
-                    read_ts = instants[wire.read_ts]
+                    is_json = True
+                    if record_time is not None and 0 <= record_time <= greatest:
+                        wires.append(wire)
+                        places.append(place)
+                        continue
+                except msgspec.ValidationError:
+                    is_json = True
                 except (msgspec.DecodeError, ValueError, RecursionError):
                     pass  # the definition says what is wrong, if anything is
-                else:
-                    window_end = window_end_of(end, window)
-                    consumption, delivered, received = wire.consumption_kwh, wire.delivered_kwh, wire.received_kwh
-                    voltage = wire.voltage_v
-                    if (
-                        (voltage is None or lowest_voltage <= voltage <= highest_voltage)
-                        and -exact < consumption < exact
-                        and -exact < delivered < exact
-                        and -exact < received < exact
-                        and start < end
-                        and self._is_plausible(consumption, delivered, received, end - start)
-                        and end - record_time <= settings.future_limit
-                        and record_time - window_end <= settings.allowed_lateness
-                    ):
-                        accept(
-                            Read(
-                                wire.meter_id,
-                                wire.service_point_id,
-                                wire.transformer_id,
-                                wire.feeder_id,
-                                wire.read_type,
-                                start,
-                                end,
-                                consumption,
-                                delivered,
-                                received,
-                                voltage,
-                                wire.power_quality_code,
-                                wire.estimated_flag,
-                                read_ts,
-                                window_end,
-                                False,
-                                voltage is not None and 0 <= voltage < ZERO_BELOW_V,
-                                record_time,
-                                partition,
-                                offset,
-                            )
-                        )
-                        continue
-            self._decode_one(batch.topic, partition, offset, record_time, value, greatest, reads, letters)
-        return reads, letters
+            doubtful.append((place, is_json))
+        parts: list[ReadColumns] = []
+        if wires:
+            found = _Candidates(
+                wires, self._instants, [batch.record_times[place] for place in places],
+                [batch.partitions[place] for place in places], [batch.offsets[place] for place in places],
+            )  # fmt: skip
+            acceptable = self._acceptable(found, greatest)
+            columns = self._columns(found)
+            if not acceptable.all():
+                doubtful += [(places[i], True) for i in np.flatnonzero(~acceptable).tolist()]
+                doubtful.sort()
+                chosen = np.flatnonzero(acceptable)
+                columns, places = columns.take(chosen), [places[i] for i in chosen.tolist()]
+            parts.append(columns)
+        reads: list[Read] = []
+        for place, is_json in doubtful:
+            before = len(reads)
+            self._decode_one(
+                batch.topic, batch.partitions[place], batch.offsets[place], batch.record_times[place],
+                batch.values[place], greatest, reads, letters, self._fields_quickly if is_json else checks.fields_of,
+                self._instants,
+            )  # fmt: skip
+            if len(reads) > before:
+                places.append(place)
+        if not reads:
+            return parts[0] if parts else from_reads([])
+        return joined([*parts, from_reads(reads)]).take(np.argsort(np.array(places, np.int64)))
+
+    def _fields_quickly(self, value: bytes | None) -> checks.Fields:
+        """What `checks.fields_of` gives, of a value that is UTF-8 and probably JSON."""
+        assert value is not None
+        try:
+            document = self._decode_any(value)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return checks.fields_of(value)
+        if type(document) is not dict:
+            return checks.fields_of(value)
+        for name in _NUMBERS:
+            number: Any = document.get(name)
+            # A greater number may be another one than was sent.
+            if type(number) in (int, float) and not -checks.EXACT_FLOAT < number < checks.EXACT_FLOAT:
+                return checks.fields_of(value)
+        return document
+
+    def _acceptable(self, found: _Candidates, greatest: int) -> Flags:
+        """Which of the reads are certainly accepted as they are."""
+        settings = self._settings
+        exact = checks.EXACT_FLOAT
+        lowest = max(settings.plausible_voltage[0], -exact)
+        highest = min(settings.plausible_voltage[1], exact)
+        consumption, delivered, received = found.consumption, found.delivered, found.received
+        start, end, record_time = found.start, found.end, found.record_time
+        found.window_end = np.asarray(self._window_end(end, settings.window))  # type: ignore[arg-type]
+        magnitude = np.abs(consumption)
+        # A product that overflows is greater than any limit.
+        with np.errstate(over="ignore"):
+            acceptable: Flags = (
+                (start >= 0)
+                & (end >= 0)
+                & (found.read_ts >= 0)
+                & (record_time >= 0)
+                & (record_time <= greatest)
+                & ~((found.voltage < lowest) | (found.voltage > highest))
+                & (np.maximum(np.maximum(magnitude, np.abs(delivered)), np.abs(received)) < exact)
+                & (start < end)
+                & (magnitude * _LIMIT_INTERVAL <= settings.max_interval_kwh * (end - start))
+                & ((consumption >= 0) | (np.abs(consumption - (delivered - received)) <= BALANCE_TOLERANCE_KWH))
+                & (end - record_time <= settings.future_limit)
+                & (record_time - found.window_end <= settings.allowed_lateness)
+            )
+        return acceptable
+
+    def _columns(self, found: _Candidates) -> ReadColumns:
+        """The reads as the columns that are handed on. Only after `_acceptable`."""
+        return ReadColumns(
+            found.meter_ids,
+            found.service_point_ids,
+            found.transformer_ids,
+            found.feeder_ids,
+            found.read_types,
+            found.start.tobytes(),
+            found.end.tobytes(),
+            found.consumption.tobytes(),
+            found.delivered.tobytes(),
+            found.received.tobytes(),
+            found.voltage.tobytes(),
+            np.array(found.quality_codes, np.int64).tobytes(),
+            np.array(found.estimated, np.bool_).tobytes(),
+            found.read_ts.tobytes(),
+            found.window_end.tobytes(),
+            bytes(len(found.start)),
+            ((found.voltage >= 0) & (found.voltage < ZERO_BELOW_V)).tobytes(),
+            found.record_time.tobytes(),
+            np.array(found.partitions, np.int64).tobytes(),
+            np.array(found.offsets, np.int64).tobytes(),
+        )
 
     def decode_carefully(self, batch: RecordBatch, now: int | None) -> tuple[list[Read], list[DeadLetter]]:
-        """What `decode` gives, by definition."""
+        """What `decode` gives, by definition, as reads one by one."""
         greatest = checks.greatest_record_time(self._settings, now)
         reads: list[Read] = []
         letters: list[DeadLetter] = []
         for partition, offset, record_time, value in zip(
             batch.partitions, batch.offsets, batch.record_times, batch.values, strict=True
         ):
-            self._decode_one(batch.topic, partition, offset, record_time, value, greatest, reads, letters)
+            self._decode_one(
+                batch.topic, partition, offset, record_time, value, greatest, reads, letters, checks.fields_of, None
+            )
         return reads, letters
 
     def _decode_one(
@@ -297,10 +332,12 @@ class ReadDecoder:
         greatest: int,
         reads: list[Read],
         letters: list[DeadLetter],
+        fields_of: Callable[[bytes | None], checks.Fields],
+        instants: checks.InstantCache | None,
     ) -> None:
         """Adds the record to `reads` or to `letters`, and its copy to `letters` where its voltage is implausible."""
         try:
-            read = self._read(partition, offset, record_time, value, greatest)
+            read = self._read(partition, offset, record_time, fields_of(value), greatest, instants)
         except Rejection as rejection:
             letters.append(
                 checks.dead_letter(rejection.reason, rejection.detail, topic, partition, offset, record_time, value)
@@ -313,10 +350,17 @@ class ReadDecoder:
             reason = Reason.IMPLAUSIBLE_VOLTAGE
             letters.append(checks.dead_letter(reason, detail, topic, partition, offset, record_time, value, used=True))
 
-    def _read(self, partition: int, offset: int, record_time: int | None, value: bytes | None, greatest: int) -> Read:
+    def _read(
+        self,
+        partition: int,
+        offset: int,
+        record_time: int | None,
+        fields: checks.Fields,
+        greatest: int,
+        instants: checks.InstantCache | None,
+    ) -> Read:
         """The accepted read. The first rule that is broken, in this order, is the reason of its Rejection."""
         settings = self._settings
-        fields = checks.fields_of(value)
         checks.check_present(fields, REQUIRED)
         meter_id = checks.identifier(fields, "meter_id")
         service_point_id = checks.identifier(fields, "service_point_id")
@@ -327,15 +371,15 @@ class ReadDecoder:
         read_type = checks.identifier(fields, "read_type")
         if read_type not in READ_TYPES:
             raise Rejection(Reason.UNKNOWN_READ_TYPE, f"read_type must be one of {', '.join(READ_TYPES)}.")
-        start = checks.instant(fields, "interval_start")
-        end = checks.instant(fields, "interval_end")
+        start = checks.instant(fields, "interval_start", instants)
+        end = checks.instant(fields, "interval_end", instants)
         consumption = checks.number(fields, "consumption_kwh")
         delivered = checks.number(fields, "delivered_kwh")
         received = checks.number(fields, "received_kwh")
         voltage = checks.optional_number(fields, "voltage_v")
         power_quality_code = checks.integer(fields, "power_quality_code")
         estimated = checks.boolean(fields, "estimated_flag")
-        read_ts = checks.instant(fields, "read_ts")
+        read_ts = checks.instant(fields, "read_ts", instants)
         if start >= end:
             raise Rejection(Reason.INTERVAL_REVERSED, "interval_start must be before interval_end.")
         if not self._is_plausible(consumption, delivered, received, end - start):
