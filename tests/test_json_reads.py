@@ -255,7 +255,7 @@ def test_every_field_arrives_but_the_customer() -> None:
     expected = {**VALID, **{name: parse_instant(VALID[name]) for name in INSTANTS}}
     del expected["customer_id"]
     assert {name: getattr(read, name) for name in expected} == expected
-    columns, _ = ReadDecoder(Settings()).decode_columns(batch_of(VALUE), None)
+    columns, _ = ReadDecoder(Settings()).decode(batch_of(VALUE), None)
     for kept in (read, columns):
         assert VALID["customer_id"].encode() not in msgspec.msgpack.encode(kept)
 

@@ -246,7 +246,7 @@ def reads(choices: Choices) -> list[Read]:
         end = max(window_end - choices.of((0, 0, 1, 420_000_000, WINDOW - 1)), 1)
         made.append(
             Read(
-                choices.of(_TEXTS), "S", "C", choices.of(_TEXTS), choices.of(_TEXTS),
+                choices.of(_TEXTS), "S", choices.of(_TEXTS), choices.of(_TEXTS),
                 choices.of(("INTERVAL", "INTERVAL", "DAILY", "EVENT")), max(end - WINDOW, 0), end, _kwh(choices),
                 _kwh(choices), _kwh(choices), _volts(choices), choices.of((0, 2**63 - 1, -(2**63))), choices.chance(2),
                 choices.of(_STAMPS), window_end, choices.chance(4), choices.chance(4), choices.of(_STAMPS),
