@@ -132,7 +132,7 @@ def cluster(tmp_path: Path) -> Iterator[FlinkCluster]:
     directory = tmp_path / "flink"
     (directory / "tmp").mkdir(parents=True)
     flink = FlinkCluster(
-        jars.class_path("flink"),
+        jars.flink_class_path(),
         directory,
         task_managers=1,
         heap="512m",
@@ -152,6 +152,14 @@ def pool(tmp_path: Path) -> Iterator[int]:
     child.wait_until(lambda: process.is_listening(port), 60)
     yield port
     child.stop()
+
+
+def names_of_rests(savepoint: str) -> set[bytes]:
+    """The names of state under which the rests of the sources are kept. Flink never forgets a name."""
+    found: set[bytes] = set()
+    for path in Path(savepoint.removeprefix("file:")).rglob("*"):
+        found.update(re.findall(rb"sdf_checkpoint:\w+:\d+", path.read_bytes()))
+    return found
 
 
 def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
@@ -191,6 +199,7 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
             # The window waits for its collection delay: its first read is in the savepoint and nowhere else.
             assert run.stop() == 0
             (savepoint,) = re.findall(r"--savepoint_path=(\S+)", run.log.read_text())
+            assert names_of_rests(savepoint) == {b"sdf_checkpoint:rest:0"}
             assert all(job.ended for job in FlinkRest(cluster.master).jobs())
             # Other shards would look for that read elsewhere.
             run = submit(f"--savepoint_path={savepoint}", "--shards=4", "--on_stop=cancel")

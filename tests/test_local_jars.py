@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from ami_beam.local import jars, lock
+from ami_beam.local import build_patches, jars, lock
 
 CONTENT = bytes(range(256)) * 1000
 ARTEFACT = jars.Artefact("org.example:thing:1.2", hashlib.sha256(CONTENT).hexdigest())
@@ -131,3 +133,17 @@ def test_the_locks_name_every_artefact_once(name: str) -> None:
     for artefact in artefacts:
         assert len(artefact.sha256) == 64
         assert lock.coordinates(Path(artefact.path)) == artefact.coordinates
+
+
+def test_the_patches_were_built_from_their_sources() -> None:
+    assert build_patches.built_from() == build_patches.sources_hash()
+    with zipfile.ZipFile(jars.PATCHES) as archive:
+        classes = {name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")}
+    sources = build_patches.SOURCES.rglob("*.java")
+    assert classes == {path.relative_to(build_patches.SOURCES).with_suffix("").as_posix() for path in sources}
+
+
+def test_the_patches_come_first() -> None:
+    first, *rest = jars.flink_class_path().split(os.pathsep)
+    assert first == str(jars.PATCHES)
+    assert rest == list(map(str, jars.fetch("flink")))

@@ -147,7 +147,7 @@ class LocalFlink:
 
     def start(self) -> Self:
         """Fetches the jars if needed, and returns when jobs can be submitted. Raises StartError with the log's end."""
-        class_path = jars.class_path("flink")
+        class_path = jars.flink_class_path()
         self._directory = process.TemporaryDirectory("ami-beam-flink-")
         directory = self._directory.path
         for name in ("checkpoints", "tmp"):

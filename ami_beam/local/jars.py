@@ -26,6 +26,8 @@ from typing import Protocol
 
 from apache_beam.utils.subprocess_server import JavaJarServer
 
+PATCHES = Path(__file__).with_name("patches.jar")
+"""Built by `build_patches`."""
 _PARALLEL = 4
 _ATTEMPTS = 5
 _TIMEOUT_SECONDS = 60
@@ -82,6 +84,11 @@ def fetch(name: str) -> list[Path]:
 def class_path(name: str) -> str:
     """The jars of a lock as a Java class path."""
     return os.pathsep.join(map(str, fetch(name)))
+
+
+def flink_class_path() -> str:
+    """The class path of everything that runs Beam on Flink: our replacements of classes (`patches`), then Beam's."""
+    return os.pathsep.join((str(PATCHES), class_path("flink")))
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ class JobServer:
         ]
 
     def _class_path(self) -> str:
-        return jars.class_path("flink")
+        return jars.flink_class_path()
 
 
 class _Command(Protocol):
