@@ -351,7 +351,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=int, default=5_600, help="reads a second (%(default)s)")
     parser.add_argument("--late", type=float, default=5.0, help="per cent of late reads (%(default)s)")
     parser.add_argument(
-        "--heap", default="320m", help="of the JVM; small, so that full collections show what lives (%(default)s)"
+        "--heap", default="1g", help="of the JVM, which else takes a quarter of the memory (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print an object on standard output")
     parser.add_argument("--log", type=Path, help="where the pipeline's log goes (discarded)")

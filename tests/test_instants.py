@@ -129,6 +129,17 @@ def test_cache_agrees_with_parse_on_odd_texts(text: str) -> None:
     assert InstantCache()[text] == expected
 
 
+def test_cache_does_not_remember_long_texts() -> None:
+    """65,536 texts of a megabyte would be all the memory there is."""
+    longest = "2026-03-03T12:00:00.123456+00:00"
+    cache = InstantCache()
+    assert cache[longest] == parse_instant(longest)
+    assert len(longest) == InstantCache.LONGEST
+    for text in (longest + "0", "x" * 33, "2026-03-03T12:00:00." + "1" * 1_000 + "Z", "x" * 100_000):
+        assert cache[text] == InstantCache.NONE
+    assert all(len(text) <= InstantCache.LONGEST for text in cache)
+
+
 def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InstantCache, "SIZE", 10)
     cache = InstantCache()

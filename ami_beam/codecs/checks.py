@@ -35,8 +35,12 @@ class InstantCache(dict[str, int]):
     SIZE = 65_536
     NONE = -1
     """No instant. Not an exception, which would cost a flood of bad timestamps more than all else."""
+    LONGEST = 32
+    """Characters of the longest timestamp. Longer texts are none, and not remembered: one could be a megabyte."""
 
     def __missing__(self, text: str) -> int:
+        if len(text) > self.LONGEST:
+            return self.NONE
         if text[_FRACTION : _FRACTION + 1] == ".":
             zone = "Z" if text.endswith("Z") else text[-6:]
             fraction = text[_FRACTION + 1 : -len(zone)]

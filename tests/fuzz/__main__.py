@@ -21,6 +21,8 @@ from tests.fuzz.corpus import FILES, keep, load, save
 SHARES = {"reads": 0.3, "events": 0.5, "blocks": 0.2}
 """Of the inputs, by target."""
 _RANDOM_SEEDS = 500
+_PROCESS_RUNS = 50_000
+"""Inputs of one process: under the fuzzer's eyes it grows by some 20 KB an input, and alone it does not."""
 
 
 def main() -> int:
@@ -68,25 +70,38 @@ def _fuzz(target: str, runs: int, seed: int, findings: Path, kept: Path | None) 
         chance = [source.randbytes(source.randrange(400)) for _ in range(_RANDOM_SEEDS)]
         for number, data in enumerate([*load(FILES / f"{target}.hex"), *chance]):
             (seeds / str(number)).write_bytes(data)
-        report = Path(directory) / "report.json"
-        command = [
-            *(sys.executable, "-m", "tests.fuzz.target", target, str(runs), str(findings), str(report)),
-            *(str(grown), str(seeds), f"-seed={seed}", "-max_len=400", "-len_control=0"),
-            *("-timeout=60", "-rss_limit_mb=4096", f"-artifact_prefix={findings}/ended-"),
-        ]
-        # What the fuzzer itself says goes to standard error: a line for every input that it keeps.
-        with (Path(directory) / "log").open("w+b") as log:
-            code = subprocess.run(command, stderr=log, check=False).returncode
-            done = json.loads(report.read_text()) if report.exists() else {"inputs": 0, "records": 0, "findings": 0}
-            if code != 0:  # the process was killed by an input, or did not start
-                log.seek(0)
-                print(log.read()[-3000:].decode(errors="replace"), file=sys.stderr)
-                done["findings"] += 1
+        done = {"inputs": 0, "records": 0, "findings": 0}
+        while done["inputs"] < runs:
+            part = _process(target, min(_PROCESS_RUNS, runs - done["inputs"]), seed, findings, Path(directory))
+            done = {name: count + part[name] for name, count in done.items()}
+            seed += 1
+            if not part["inputs"]:
+                break
         if kept is not None:
             inputs = [*load(FILES / f"{target}.hex"), *(path.read_bytes() for path in sorted(grown.iterdir()))]
             save(kept / f"{target}.hex", keep(target, inputs))
     if not any(findings.iterdir()):
         findings.rmdir()
+    return done
+
+
+def _process(target: str, runs: int, seed: int, findings: Path, directory: Path) -> dict[str, int]:
+    """The counts of one process, which goes on from what those before it have found."""
+    report = directory / "report.json"
+    report.unlink(missing_ok=True)
+    command = [
+        *(sys.executable, "-m", "tests.fuzz.target", target, str(runs), str(findings), str(report)),
+        *(str(directory / "grown"), str(directory / "seeds"), f"-seed={seed}", "-max_len=400", "-len_control=0"),
+        *("-timeout=60", "-rss_limit_mb=4096", f"-artifact_prefix={findings}/ended-"),
+    ]
+    # What the fuzzer itself says goes to standard error: a line for every input that it keeps.
+    with (directory / "log").open("w+b") as log:
+        code = subprocess.run(command, stderr=log, check=False).returncode
+        done = json.loads(report.read_text()) if report.exists() else {"inputs": 0, "records": 0, "findings": 0}
+        if code != 0:  # the process was killed by an input, or did not start
+            log.seek(0)
+            print(log.read()[-3000:].decode(errors="replace"), file=sys.stderr)
+            done["findings"] += 1
     return done
 
 
