@@ -57,10 +57,6 @@ class FlinkRest:
     def state(self, job: str) -> str:
         return str(self._get(f"/jobs/{job}")["state"])
 
-    def restarts(self, job: str) -> int:
-        """How often the job has been started anew since it was submitted."""
-        return int(self._metric(job, "numRestarts") or 0)
-
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Flink's checkpoint statistics: `counts`, `latest`, `history`."""
         return self._get(f"/jobs/{job}/checkpoints")
@@ -129,10 +125,6 @@ class FlinkRest:
 
     def _get(self, path: str) -> Any:
         return self.request(path)
-
-    def _metric(self, job: str, name: str) -> str | None:
-        values = self._get(f"/jobs/{job}/metrics?get={name}")
-        return values[0]["value"] if values else None
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

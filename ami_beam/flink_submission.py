@@ -108,7 +108,7 @@ class FlinkCluster:
         return next((job for job in self.rest.jobs() if job.name == self.job_name and not job.ended), None)
 
     def wait_for_checkpoint(self) -> str:
-        """Return the job's id when its first checkpoint is complete. Raises FlinkError when it ends before."""
+        """Return the job's id when its first checkpoint is complete. Raises JobEndedError when it ends before."""
         seen = None
         while True:
             # The translation takes a while, and an overloaded JobManager may miss a question.
