@@ -35,7 +35,8 @@ BUNDLE_SECONDS = 2.0
 """A reader with a backlog ends its bundle after this, so that the watermark moves."""
 LIVE_BUNDLE_SECONDS = 0.1
 """A reader without a backlog ends its bundle after this, although records keep trickling in."""
-IDLE_SECONDS = 0.1
+IDLE_SECONDS = 0.05
+"""How long after a bundle the next begins, at least."""
 IDLE_SECONDS_WITHOUT_TIME = 1.0
 _POLL_SECONDS = 0.005
 MAX_SKEW = 5 * MICROS_PER_MINUTE
@@ -558,8 +559,10 @@ _owners_lock = threading.Lock()
 _had_records: set[TopicSource] = set()
 """Sources whose last bundle in this process had records: the next one has none.
 
-Beam's Flink runner (seen with 2.70) hands on the watermark of a splittable step after a bundle without outputs only.
-Without such bundles no window would be due before a whole backlog is read, and state would hold all of it.
+Beam's Flink runner (2.70) hands on a bundle's watermark after its outputs, by a task that waits behind the source's
+next turn where the outputs took a while, and is dropped when that turn has begun a bundle. A bundle without outputs is
+through before the next turn comes (`ami_beam/local/patches` sees to that). Without such bundles no window would be due
+before a whole backlog is read, and state would hold all of it.
 """
 
 _DENIED = {
