@@ -73,8 +73,9 @@ class Headend:
         self._held_back: list[tuple[int, int]] = []
         self.reads = 0
 
-    def run(self, begin: float, until: float, check: Running) -> None:
+    def run(self, begin: float, until: float, check: Running, what: str) -> None:
         """Publish in step with the wall clock, from one moment to another, both at ends of windows."""
+        print(f"{what}: {until - time.time():.0f} s", file=sys.stderr, flush=True)
         for window_end in range(int(begin), int(until), self._window):
             check.check()
             self._random.shuffle(self._meters)
@@ -138,9 +139,9 @@ def measure(rate: int, seconds: int, window: int, late_pct: float, arguments: li
             begin = (time.time() // window + 1) * window
             measured = begin + -(-120 // window) * window
             until = measured + -(-seconds // window) * window
-            headend.run(begin, measured, process)
+            headend.run(begin, measured, process, "warm-up")
             before, reads_before, at = cpu_seconds(process.pid), headend.reads, time.time()
-            headend.run(measured, until, process)
+            headend.run(measured, until, process, "measuring")
             elapsed = time.time() - at
             cores = (cpu_seconds(process.pid) - before) / elapsed
             reads_per_s = (headend.reads - reads_before) / elapsed

@@ -9,16 +9,22 @@ run again, take checkpoints and move its watermark within a minute.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.headend import HeadEnd
-from tests.chaos.scenarios import SCENARIOS, Scenario
+from tests.chaos.scenarios import SCENARIOS
+
+BY_NAME = {each.name: each for each in SCENARIOS}
 
 
 def main() -> int:
@@ -31,26 +37,38 @@ def main() -> int:
         help="which, of %(default)s (all)",
     )
     parser.add_argument("--meters", type=int, default=300, help="of the simulated head-end (300)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many scenarios run at the same time; each has some ten processes (1)"
+    )
     parser.add_argument("--logs", type=Path, help="folder that keeps the logs and results of failed scenarios")
     options = parser.parse_args()
-    by_name = {each.name: each for each in SCENARIOS}
-    unknown = [name for name in options.scenarios.split(",") if name not in by_name]
+    unknown = [name for name in options.scenarios.split(",") if name not in BY_NAME]
     if unknown:
-        parser.error(f"no scenario {unknown[0]}; there are {', '.join(by_name)}")
-    chosen = [by_name[name] for name in options.scenarios.split(",")]
+        parser.error(f"no scenario {unknown[0]}; there are {', '.join(BY_NAME)}")
+    chosen = [BY_NAME[name] for name in options.scenarios.split(",")]
     for scenario in [each for each in chosen if each.needs_root and os.geteuid() != 0]:
         print(f"{scenario.name} is left out: it mounts a small file system, which only root may")
         chosen.remove(scenario)
     faults = lost = invented = failed = 0
     recoveries: list[float] = []
-    for seed in range(options.seed, options.seed + options.rounds):
-        for scenario in chosen:
-            result = _run(scenario, seed, options.meters, options.logs)
+    names = [each.name for each in chosen] * options.rounds
+    seeds = [options.seed + number // len(chosen) for number in range(len(names))]
+    # A process for each, because the children of a process are its main thread's.
+    pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        runs = zip(names, seeds, strict=True)
+        futures = [pool.submit(_run, name, seed, options.meters, options.logs) for name, seed in runs]
+        for future in as_completed(futures):
+            result = future.result()
+            print(result.line, flush=True)
             faults += result.faults
             lost += result.lost
             invented += result.invented
             failed += bool(result.problem)
             recoveries += result.recoveries
+    finally:
+        pool.shutdown(cancel_futures=True)
     if recoveries:
         recoveries.sort()
         print(f"recovery p50 {recoveries[len(recoveries) // 2]:.1f} s, worst {recoveries[-1]:.1f} s")
@@ -60,14 +78,26 @@ def main() -> int:
     return 1 if failed or lost or invented else 0
 
 
+def _interrupt(*_: object) -> None:
+    """As Ctrl-C in a terminal does, which reaches the scenarios, too: each of them stops what it has started."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGINT)
+    raise KeyboardInterrupt
+
+
+@dataclass
 class _Result:
-    def __init__(self) -> None:
-        self.faults = self.lost = self.invented = 0
-        self.recoveries: list[float] = []
-        self.problem = ""
+    line: str = ""
+    faults: int = 0
+    lost: int = 0
+    invented: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    problem: str = ""
 
 
-def _run(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> _Result:
+def _run(name: str, seed: int, meters: int, logs: Path | None) -> _Result:
+    scenario = BY_NAME[name]
     result = _Result()
     directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
     began = time.monotonic()
@@ -84,10 +114,9 @@ def _run(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> _Resu
     except Exception as error:  # whatever it is, the other scenarios shall run
         result.problem = f"{type(error).__name__}: {error}"
     seconds = ", ".join(f"{each:.1f}" for each in result.recoveries)
-    print(
+    result.line = (
         f"{time.strftime('%H:%M:%S')} seed {seed} {scenario.name}: {'FAILED' if result.problem else 'passed'} in"
-        f" {time.monotonic() - began:.0f} s, {result.faults} faults, recovered in {seconds or '-'} s {result.problem}",
-        flush=True,
+        f" {time.monotonic() - began:.0f} s, {result.faults} faults, recovered in {seconds or '-'} s {result.problem}"
     )
     if result.problem and logs is not None:
         shutil.copytree(directory, logs / f"{scenario.name}-{seed}", dirs_exist_ok=True)
