@@ -11,20 +11,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import random
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.headend import HeadEnd
+from tests.chaos.run_scenario import BY_NAME, run_scenario
 from tests.chaos.scenarios import SCENARIOS
-
-BY_NAME = {each.name: each for each in SCENARIOS}
 
 
 def main() -> int:
@@ -58,7 +51,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         runs = zip(names, seeds, strict=True)
-        futures = [pool.submit(_run, name, seed, options.meters, options.logs) for name, seed in runs]
+        futures = [pool.submit(run_scenario, name, seed, options.meters, options.logs) for name, seed in runs]
         for future in as_completed(futures):
             result = future.result()
             print(result.line, flush=True)
@@ -84,44 +77,6 @@ def _interrupt(*_: object) -> None:
         if child.pid is not None:
             os.kill(child.pid, signal.SIGINT)
     raise KeyboardInterrupt
-
-
-@dataclass
-class _Result:
-    line: str = ""
-    faults: int = 0
-    lost: int = 0
-    invented: int = 0
-    recoveries: list[float] = field(default_factory=list)
-    problem: str = ""
-
-
-def _run(name: str, seed: int, meters: int, logs: Path | None) -> _Result:
-    scenario = BY_NAME[name]
-    result = _Result()
-    directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
-    began = time.monotonic()
-    try:
-        (directory / "checkpoints").mkdir()
-        # Not hash(): a seed gives the same faults on every machine.
-        rng = random.Random(f"{scenario.name} {seed}")
-        head_end = HeadEnd(directory, seed, **{"meters": meters, **scenario.head_end})
-        world, difference = scenario.run(directory, head_end, rng)
-        result.faults, result.recoveries = world.faults, world.recoveries
-        result.lost, result.invented = len(difference.lost), len(difference.invented)
-        if difference:
-            result.problem = str(difference)
-    except Exception as error:  # whatever it is, the other scenarios shall run
-        result.problem = f"{type(error).__name__}: {error}"
-    seconds = ", ".join(f"{each:.1f}" for each in result.recoveries)
-    result.line = (
-        f"{time.strftime('%H:%M:%S')} seed {seed} {scenario.name}: {'FAILED' if result.problem else 'passed'} in"
-        f" {time.monotonic() - began:.0f} s, {result.faults} faults, recovered in {seconds or '-'} s {result.problem}"
-    )
-    if result.problem and logs is not None:
-        shutil.copytree(directory, logs / f"{scenario.name}-{seed}", dirs_exist_ok=True)
-    shutil.rmtree(directory, ignore_errors=True)
-    return result
 
 
 if __name__ == "__main__":

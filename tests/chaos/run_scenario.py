@@ -1,0 +1,56 @@
+"""One scenario with one seed, from its processes' start to the verdict. A module of its own, which a process can import."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.headend import HeadEnd
+from tests.chaos.scenarios import SCENARIOS
+
+BY_NAME = {each.name: each for each in SCENARIOS}
+
+
+@dataclass
+class Result:
+    """What a run found; `line` tells it."""
+
+    line: str = ""
+    faults: int = 0
+    lost: int = 0
+    invented: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    problem: str = ""
+
+
+def run_scenario(name: str, seed: int, meters: int, logs: Path | None) -> Result:
+    """Never raises: what went wrong is the result's `problem`. Logs and results of a failed run are copied to `logs`."""
+    scenario = BY_NAME[name]
+    result = Result()
+    directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
+    began = time.monotonic()
+    try:
+        (directory / "checkpoints").mkdir()
+        # Not hash(): a seed gives the same faults on every machine.
+        rng = random.Random(f"{scenario.name} {seed}")
+        head_end = HeadEnd(directory, seed, **{"meters": meters, **scenario.head_end})
+        world, difference = scenario.run(directory, head_end, rng)
+        result.faults, result.recoveries = world.faults, world.recoveries
+        result.lost, result.invented = len(difference.lost), len(difference.invented)
+        if difference:
+            result.problem = str(difference)
+    except Exception as error:  # whatever it is, the other scenarios shall run
+        result.problem = f"{type(error).__name__}: {error}"
+    seconds = ", ".join(f"{each:.1f}" for each in result.recoveries)
+    result.line = (
+        f"{time.strftime('%H:%M:%S')} seed {seed} {scenario.name}: {'FAILED' if result.problem else 'passed'} in"
+        f" {time.monotonic() - began:.0f} s, {result.faults} faults, recovered in {seconds or '-'} s {result.problem}"
+    )
+    if result.problem and logs is not None:
+        shutil.copytree(directory, logs / f"{scenario.name}-{seed}", dirs_exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    return result
