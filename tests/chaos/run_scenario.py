@@ -1,4 +1,4 @@
-"""One scenario with one seed, from its processes' start to the verdict. A module of its own, which a process can import."""
+"""One scenario with one seed, from its processes' start to the verdict; a module that a process can import."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Result:
 
 
 def run_scenario(name: str, seed: int, meters: int, logs: Path | None) -> Result:
-    """Never raises: what went wrong is the result's `problem`. Logs and results of a failed run are copied to `logs`."""
+    """Never raises: what went wrong is the result's `problem`. Logs and results of failed runs are copied to `logs`."""
     scenario = BY_NAME[name]
     result = Result()
     directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
