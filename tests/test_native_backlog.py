@@ -49,6 +49,7 @@ def test_windows_become_due_while_a_backlog_is_read(
     # A backlog that takes some ten seconds, without publishing gigabytes.
     read = TopicReader._read
     monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 20)
+    monkeypatch.setattr(native_kafka_source, "WATERMARK_STEP_SECONDS", 1.0)
     monkeypatch.setattr(TopicReader, "_read", lambda self, timeout: time.sleep(0.005) or read(self, timeout))
     config = {"bootstrap.servers": kafka_broker.bootstrap_servers}
     pipeline = beam.Pipeline(options=PipelineOptions(local_flink.pipeline_args(checkpoint_seconds=2)))

@@ -28,6 +28,7 @@ from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import KeyedRecords
 
 SECONDS = 20.0
+PARTITIONS = 3
 HOUR = 3_600_000
 
 
@@ -35,7 +36,7 @@ HOUR = 3_600_000
 def topic(kafka_broker: KafkaBroker) -> str:
     """A topic of three partitions; the last one stays empty."""
     name = f"native-{uuid.uuid4()}"
-    kafka_broker.create_topic(name, partitions=3)
+    kafka_broker.create_topic(name, PARTITIONS)
     return name
 
 
@@ -177,13 +178,15 @@ def test_the_partition_that_is_behind_is_read_first(
         assert max(furthest) - min(furthest) <= 10 + 5 + 1 or place < 10
 
 
-def test_a_bundle_without_records_follows_each_with_some(
+def test_a_bundle_without_records_follows_each_that_moved_the_watermark(
     kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader]
 ) -> None:
-    publish(kafka_broker, topic, 0, [HOUR] * 3)
+    for partition in range(PARTITIONS):
+        publish(kafka_broker, topic, partition, [HOUR])
     one = whole(source(kafka_broker, topic))
     first = reading(readers, one)
-    assert len(first.take(3)) == 3
+    assert len(first.take(PARTITIONS)) == PARTITIONS
+    assert first.reader.get_watermark() > MIN_TIMESTAMP
     mark = first.reader.get_checkpoint_mark()
     publish(kafka_broker, topic, 0, [HOUR])
     second = one.create_reader(None, mark)
@@ -195,6 +198,35 @@ def test_a_bundle_without_records_follows_each_with_some(
     while not second.advance() and time.monotonic() < until:
         second.get_checkpoint_mark()
     assert second.get_current().values == [b"0"]
+
+
+def test_the_watermark_of_a_backlog_moves_in_steps(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 1)
+    for partition in range(PARTITIONS):
+        publish(kafka_broker, topic, partition, [HOUR + number for number in range(100)])
+    one = reading(readers, whole(source(kafka_broker, topic)))
+    marks = []
+    for _ in range(60 * PARTITIONS):
+        assert len(one.take(1)) == 1
+        marks.append(one.reader.get_watermark())
+    # Before every partition has been read there is none, and then one that stays.
+    assert len(set(marks)) == 2
+    assert marks[0] == MIN_TIMESTAMP
+    monkeypatch.setattr(native_kafka_source, "WATERMARK_STEP_SECONDS", 0.0)
+    moved = one.reader.get_watermark()
+    assert moved > marks[-1]
+    monkeypatch.undo()
+    monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 1)
+    one.take(39 * PARTITIONS)
+    assert one.reader.get_watermark() == moved
+    # No backlog any more.
+    one.take(PARTITIONS)
+    until = time.monotonic() + SECONDS
+    while one.reader.get_watermark() == moved and time.monotonic() < until:
+        one.nothing()
+    assert one.reader.get_watermark().micros >= (HOUR + 99) * 1_000
 
 
 def test_latest_and_a_record_time_as_the_start(

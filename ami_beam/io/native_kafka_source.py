@@ -32,7 +32,12 @@ BATCH_RECORDS = 1_000
 GATHER_SECONDS = 0.05
 """How long a batch that is not full waits for more records."""
 BUNDLE_SECONDS = 2.0
-"""A reader with a backlog ends its bundle after this, so that the watermark moves."""
+"""A reader with a backlog ends its bundle after this, so that a checkpoint need not wait."""
+WATERMARK_STEP_SECONDS = 10.0
+"""How long the watermark of a backlog stays before it moves on. Each move revises every window of which late reads have
+come since: with 6 % of them late, moves after 2 s doubled the cost of a backlog."""
+BACKLOG = MICROS_PER_MINUTE
+"""How far behind the wall clock a reader with records to read must be for its watermark to move in steps."""
 LIVE_BUNDLE_SECONDS = 0.1
 """A reader without a backlog ends its bundle after this, although records keep trickling in."""
 IDLE_SECONDS = 0.05
@@ -311,6 +316,8 @@ class TopicReader(UnboundedReader):
         self._timestamp = MIN_TIMESTAMP
         self._bundle_since: float | None = None
         """When the first batch of the bundle was read; None in between."""
+        self._has_moved = False
+        """Whether the watermark has in this bundle."""
 
     def start(self) -> bool:
         return self._next()
@@ -321,8 +328,8 @@ class TopicReader(UnboundedReader):
     def _next(self) -> bool:
         if not self._positions or self._is_bundle_over():
             return False
-        if self._bundle_since is None and self._source in _had_records:
-            _had_records.discard(self._source)
+        if self._bundle_since is None and self._source in _moved:
+            _moved.discard(self._source)
             return False
         # Without consumers: new, or another reader went on from here and a failure has brought the work back.
         if not self._consumers and not self._take_over():
@@ -380,13 +387,31 @@ class TopicReader(UnboundedReader):
         now = _now()
         marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
         if marks:
-            return Timestamp(micros=min(marks))
+            return Timestamp(micros=self._in_steps(min(marks), now))
         return Timestamp(micros=now) if self._use is not None and self._use.has_held_a_record() else MIN_TIMESTAMP
 
+    def _in_steps(self, mark: int, now: int) -> int:
+        """The watermark to show: in a backlog an earlier one, until it is time for the next step."""
+        shown = _shown.get(self._source)
+        # Less than before: the job was started again, or records came that are older than the clock.
+        if shown is not None and mark >= shown[0]:
+            last, at = shown
+            is_early = time.monotonic() - at < WATERMARK_STEP_SECONDS
+            if is_early and now - mark > BACKLOG and sum(map(self._behind, self._all())) >= BATCH_RECORDS:
+                return last
+            if mark == last:
+                return mark
+        if mark == MIN_TIMESTAMP.micros:
+            return mark
+        self._has_moved = True
+        _shown[self._source] = mark, time.monotonic()
+        return mark
+
     def get_checkpoint_mark(self) -> Positions:
-        if self._bundle_since is not None:
-            _had_records.add(self._source)
+        if self._bundle_since is not None and self._has_moved:
+            _moved.add(self._source)
         self._bundle_since = None
+        self._has_moved = False
         return Positions(tuple(self._all()))
 
     def close(self) -> None:
@@ -556,8 +581,11 @@ _owners: dict[TopicSource, TopicReader] = {}
 """The reader that has the consumer of a source, in this process."""
 _owners_lock = threading.Lock()
 
-_had_records: set[TopicSource] = set()
-"""Sources whose last bundle in this process had records: the next one has none.
+_shown: dict[TopicSource, tuple[int, float]] = {}
+"""The watermark that a source has shown last in this process, and when, by the monotonic clock."""
+
+_moved: set[TopicSource] = set()
+"""Sources whose last bundle in this process had records and moved the watermark: the next one has none.
 
 Beam's Flink runner (2.70) hands on a bundle's watermark after its outputs, by a task that waits behind the source's
 next turn where the outputs took a while, and is dropped when that turn has begun a bundle. A bundle without outputs is
