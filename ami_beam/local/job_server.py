@@ -111,7 +111,9 @@ class JobServer:
 
     def _expansion_command(self, ports: list[int]) -> list[str | Path]:
         return [
-            *flink_cluster.jvm(self._class_path(), self._directory / "tmp", [f"-Xmx{self._expansion_heap}"]),
+            *flink_cluster.jvm(
+                self._class_path(), self._directory / "tmp", [f"-Xmx{self._expansion_heap}", flink_cluster.LIGHT]
+            ),
             *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
             # The harness runs in Flink's own JVM, which has the connector's classes.
             "--defaultEnvironmentType=EMBEDDED",
