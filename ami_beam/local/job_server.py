@@ -99,10 +99,11 @@ class JobServer:
         raise AssertionError("unreachable")
 
     def _job_server_command(self, ports: list[int]) -> list[str | Path]:
+        heap = [f"-Xmx{self._heap}"] if self._heap else []
+        # In front of a cluster it only translates and submits.
+        light = [] if self._master == "[local]" else [flink_cluster.LIGHT]
         return [
-            *flink_cluster.jvm(
-                self._class_path(), self._directory / "tmp", [f"-Xmx{self._heap}"] if self._heap else []
-            ),
+            *flink_cluster.jvm(self._class_path(), self._directory / "tmp", [*heap, *light]),
             *(*flink_cluster.OPENED, "org.apache.beam.runners.flink.FlinkJobServerDriver"),
             *("--flink-master", self._master, "--flink-conf-dir", self._directory / "conf"),
             *("--job-host", "127.0.0.1", "--job-port", str(ports[0]), "--artifact-port", str(ports[1])),
