@@ -218,10 +218,16 @@ class World:
     def wait_for(self, done: Callable[[], bool], seconds: float, what: str) -> None:
         """Raises ChaosError with the job's last failure after `seconds`."""
         until = time.monotonic() + seconds
-        while not done():
+        while not self._is(done):
             if time.monotonic() > until:
                 raise ChaosError(f"waited {seconds:.0f} s for {what}; {self._situation()}")
             time.sleep(0.3)
+
+    def _is(self, done: Callable[[], bool]) -> bool:
+        # A JobManager that has just begun to listen may have no answer yet.
+        with suppress(FlinkError):
+            return done()
+        return False
 
     def _rows(self) -> dict[str, list[Row]]:
         assert self._outputs is not None
