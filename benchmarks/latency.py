@@ -1,7 +1,8 @@
 """`python -m benchmarks.latency`: how long alerts take at a steady rate of reads, and what it costs.
 
 Reads are published evenly over the wall clock, with record times of now; windows are short, so that many pass. 5 % of
-the transformers have a low voltage and 5 % a low receipt rate in every window. A grid alert's delay is counted from the
+the transformers have a low voltage and 5 % a low receipt rate in every window. With --malformed, malformed records of
+many kinds come between the reads. A grid alert's delay is counted from the
 moment at which its window is due (window_end + collection delay), an event alert's from the event's record time, each
 until the broker has appended it. Prints a table, or with --json an object on standard output.
 """
@@ -22,6 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from ami_beam.codecs.json_outputs import EVENT_ALERTS_TOPIC, GRID_ALERTS_TOPIC, OUTPUT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
+from benchmarks.flood import malformed
 from benchmarks.process_tree import cpu_seconds
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 
@@ -43,6 +45,7 @@ class Latency:
 
     reads_per_s: float
     late_pct: float
+    malformed_pct: float
     cores: float
     """CPU seconds a second of all processes but the broker, between the warm-up and the end."""
     voltage_alerts: int
@@ -59,10 +62,11 @@ class Latency:
 class Headend:
     """Publishes reads at a rate, each window's meters in random order over the window that follows it."""
 
-    def __init__(self, servers: str, rate: int, window: int, late_pct: float) -> None:
+    def __init__(self, servers: str, rate: int, window: int, late_pct: float, malformed_pct: float = 0.0) -> None:
         self._producer = Producer({"bootstrap.servers": servers, "linger.ms": 5})
         self._window = window
         self._late = late_pct / 100
+        self._malformed = malformed_pct / 100
         self._meters = [
             meter
             for meter in range(rate * window // METERS_PER_TRANSFORMER * METERS_PER_TRANSFORMER)
@@ -71,7 +75,7 @@ class Headend:
         self.transformers = rate * window // METERS_PER_TRANSFORMER
         self._random = random.Random(1)
         self._held_back: list[tuple[int, int]] = []
-        self.reads = 0
+        self.reads = self.malformed = 0
 
     def run(self, begin: float, until: float, check: Running, what: str) -> None:
         """Publish in step with the wall clock, from one moment to another, both at ends of windows."""
@@ -111,8 +115,13 @@ class Headend:
         value = _READ % (
             meter, meter, meter, transformer, transformer // 50, start, end, energy, energy, volts, end,
         )  # fmt: skip
-        self._producer.produce(READS, value.encode(), b"MTR-%07d" % meter, transformer % PARTITIONS)
+        record, key, partition = value.encode(), b"MTR-%07d" % meter, transformer % PARTITIONS
+        self._producer.produce(READS, record, key, partition)
         self.reads += 1
+        owed = int(self.reads * self._malformed) - self.malformed
+        for _ in range(owed):
+            self._producer.produce(READS, malformed(self.malformed, record), key, partition)
+            self.malformed += 1
 
     def _event(self) -> None:
         now = format_instant(time.time_ns() // 1_000_000 * 1_000)
@@ -120,14 +129,16 @@ class Headend:
         self._producer.produce(EVENTS, (_EVENT % (meter, 3840, "Last gasp", now)).encode(), b"MTR-%07d" % meter)
 
 
-def measure(rate: int, seconds: int, window: int, late_pct: float, arguments: list[str], log: Path) -> Latency:
+def measure(
+    rate: int, seconds: int, window: int, late_pct: float, malformed_pct: float, arguments: list[str], log: Path
+) -> Latency:
     """Run for `seconds` after a warm-up of two minutes, with a broker and a Flink of its own."""
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-latency-") as directory:
         for topic in (READS, EVENTS):
             broker.create_topic(topic, PARTITIONS)
         for topic in OUTPUT_TOPICS:
             broker.create_topic(topic, 1, "LogAppendTime")
-        headend = Headend(broker.bootstrap_servers, rate, window, late_pct)
+        headend = Headend(broker.bootstrap_servers, rate, window, late_pct, malformed_pct)
         counts = Path(directory) / "counts.csv"
         with counts.open("w") as file:
             file.write("transformer_id,total_meters\n")
@@ -161,7 +172,7 @@ def measure(rate: int, seconds: int, window: int, late_pct: float, arguments: li
         voltage = [seconds for source, seconds in grid if source == "VOLTAGE"]
         receipt = [seconds for source, seconds in grid if source == "COMM"]
         return Latency(
-            reads_per_s, late_pct, cores,
+            reads_per_s, late_pct, malformed_pct, cores,
             len(voltage), _quantile(voltage, 0.5), _quantile(voltage, 0.99),
             len(receipt), _quantile(receipt, 0.5), _quantile(receipt, 0.99),
             len(events), _quantile(events, 0.5), _quantile(events, 0.99),
@@ -196,13 +207,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=120, help="how long is measured (%(default)s)")
     parser.add_argument("--window", type=int, default=10, help="seconds of a window (%(default)s)")
     parser.add_argument("--late", type=float, default=0.0, help="per cent of late reads (%(default)s)")
+    parser.add_argument(
+        "--malformed", type=float, default=0.0, help="malformed records, in per cent of the reads (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print an object on standard output")
     parser.add_argument("--log", type=Path, help="where the pipeline's log goes (discarded)")
     parser.add_argument("pipeline", nargs="*", metavar="-- --OPTION", help="options of ami_beam.run")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         log = options.log or Path(scratch) / "run.log"
-        result = measure(options.rate, options.seconds, options.window, options.late, options.pipeline, log)
+        result = measure(
+            options.rate, options.seconds, options.window, options.late, options.malformed, options.pipeline, log
+        )
     if options.json:
         print(json.dumps(asdict(result)))
         return 0
