@@ -47,6 +47,26 @@ def test_a_live_record_that_is_no_read_cannot_move_progress_ahead_of_the_wall_cl
     assert only.greatest_record_time == now
 
 
+def test_collection_delays_are_added_up_and_never_subtracted() -> None:
+    class Sum:
+        total = 0
+
+        def inc(self, by: int) -> None:
+            assert by >= 0
+            self.total += by
+
+    step = _DecodeReadsDoFn(Settings())
+    step.setup()
+    step._delay_sum = delays = Sum()  # type: ignore[assignment]
+    ended = at("10:15")
+    times = [ended + 90_000_000, ended - 60_000_000, ended + 1_500_000, ended]
+    values = [read_json(), read_json(), read_json(), NOT_JSON]
+    list(step.process(RecordBatch("ami.headend.reads", [0] * 4, list(range(4)), times, values)))
+    assert delays.total == 91_500
+    list(step.process(RecordBatch("ami.headend.reads", [0], [4], [ended - 1], [read_json()])))
+    assert delays.total == 91_500
+
+
 def test_letters_of_a_batch_travel_together() -> None:
     found = outputs([(NOT_JSON, GOOD_TIME), (read_json(), GOOD_TIME), (None, GOOD_TIME)])
     (batch,) = [each.value for each in found if isinstance(each, TaggedOutput) and each.tag == DEAD_LETTERS]

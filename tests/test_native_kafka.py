@@ -12,6 +12,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 from confluent_kafka import Consumer, Producer, TopicPartition
+from msgspec.structs import replace
 
 from ami_beam.io import native_kafka_sink, native_kafka_source
 from ami_beam.io.flink_subtasks import subtask_of
@@ -227,6 +228,42 @@ def test_the_watermark_of_a_backlog_moves_in_steps(
     while one.reader.get_watermark() == moved and time.monotonic() < until:
         one.nothing()
     assert one.reader.get_watermark().micros >= (HOUR + 99) * 1_000
+
+
+def test_the_lag_is_told_when_it_is_known_of_every_partition(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 10)
+    told: list[int] = []
+
+    class Gauge:
+        set = staticmethod(told.append)
+
+    publish(kafka_broker, topic, 0, [HOUR] * 30)
+    publish(kafka_broker, topic, 1, [HOUR] * 5)
+    one = whole(source(kafka_broker, topic))
+    reader = one.create_reader(None, None)
+    readers.append(reader)
+    reader._lag = Gauge()  # type: ignore[assignment]
+    # Before anything is fetched nobody knows.
+    reader.get_checkpoint_mark()
+    assert told == []
+    driven = Reading(reader)
+    driven.take(35)
+    until = time.monotonic() + SECONDS
+    # Until the consumer of the empty partition has heard that there is nothing.
+    while not told and time.monotonic() < until:
+        driven.nothing()
+    assert told[-1] == 0
+    assert all(0 <= lag < 35 for lag in told)
+    reader._positions[0] = replace(reader._positions[0], next_offset=10)
+    reader.get_checkpoint_mark()
+    assert told[-1] == 20
+    # Another reader has taken its consumers.
+    reader._consumers = {}
+    count = len(told)
+    reader.get_checkpoint_mark()
+    assert len(told) == count
 
 
 def test_latest_and_a_record_time_as_the_start(

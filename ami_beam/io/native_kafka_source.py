@@ -19,6 +19,7 @@ from apache_beam.io.unbounded_source import (
     UnboundedSource,
     _ReadFromUnboundedSourceDoFn,
 )
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -66,6 +67,10 @@ class ReadTopicNatively(beam.PTransform):
     Offsets are part of Beam's checkpoints; none is committed to Kafka. Partitions that are added to the topic later
     are not noticed: restart the job. Records that retention deleted before they were read are passed over with a
     warning that counts them.
+
+    Gauge: kafka_lag_records, the records of a reader's partitions that are still to be read, as of the last fetch. Set
+    when a bundle ends, and only while it is known of each of them. Where one subtask has several readers it is that of
+    the one that read last.
 
     The partitions are shared out to `readers`, each with a consumer a partition, and the readers to as many of Flink's
     parallel subtasks. Beam's `ReadFromUnboundedSource` would bring all of them to the same one: Flink spreads
@@ -318,6 +323,7 @@ class TopicReader(UnboundedReader):
         """When the first batch of the bundle was read; None in between."""
         self._has_moved = False
         """Whether the watermark has in this bundle."""
+        self._lag = Metrics.gauge("ami", "kafka_lag_records")
 
     def start(self) -> bool:
         return self._next()
@@ -412,6 +418,11 @@ class TopicReader(UnboundedReader):
             _moved.add(self._source)
         self._bundle_since = None
         self._has_moved = False
+        lags = [self._known_lag(each) for each in self._all()]
+        known = [max(lag, 0) for lag in lags if lag is not None]
+        # A part of the partitions would look like a lag that has gone.
+        if lags and len(known) == len(lags):
+            self._lag.set(sum(known))
         return Positions(tuple(self._all()))
 
     def close(self) -> None:
@@ -446,12 +457,17 @@ class TopicReader(UnboundedReader):
 
     def _behind(self, position: Position) -> int:
         """How many records of the partition are still to be read, as of the last fetch; many where that is unknown."""
+        lag = self._known_lag(position)
+        return BATCH_RECORDS if lag is None else lag
+
+    def _known_lag(self, position: Position) -> int | None:
+        """The same; None where that is unknown."""
         consumer = self._consumers.get(position.partition)
         if consumer is None:
-            return BATCH_RECORDS
+            return None
         # Costs no request. Negative before the first fetch.
         _, high = consumer.get_watermark_offsets(TopicPartition(self._topic, position.partition), cached=True)
-        return high - position.next_offset if high >= 0 else BATCH_RECORDS
+        return high - position.next_offset if high >= 0 else None
 
     def _caught_up_everywhere(self) -> bool:
         return all(self._caught_up(each) for each in self._positions.values())
