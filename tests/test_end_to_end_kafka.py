@@ -130,8 +130,8 @@ class Live:
         self._producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "message.max.bytes": 12_000_000})
         self._ticked: int | None = None
 
-    def send(self, value: bytes | None, partition: int = 0) -> None:
-        self._producer.produce(READS, value=value, key=b"M", partition=partition)
+    def send(self, value: bytes | None, partition: int = 0, topic: str = READS) -> None:
+        self._producer.produce(topic, value=value, key=b"M", partition=partition)
         self._producer.flush(10)
 
     def read(self, meter: str, transformer: str, end: int, partition: int = 0, **fields: Any) -> None:

@@ -21,7 +21,8 @@ from ami_beam.flink_submission import newest_checkpoint
 from ami_beam.local import jars, process
 from ami_beam.local.flink_cluster import FlinkCluster
 from ami_beam.local.kafka_broker import KafkaBroker
-from tests.kafka_replay import Outputs, Run, create_topics
+from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
+from tests.prometheus import ONLY_AFTER, PREFIX, documented_names, scrape, selectors, series, steps
 from tests.test_end_to_end_kafka import Live, wait_for
 
 SAFE = {"state.checkpoints.dir": "s3://bucket/checkpoints"}
@@ -128,15 +129,26 @@ def test_no_answer_names_the_address() -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[FlinkCluster]:
+def reporters() -> list[int]:
+    """The ports at which JobManager and TaskManager answer Prometheus; each takes one that is free."""
+    return process.free_ports(2)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, reporters: list[int]) -> Iterator[FlinkCluster]:
     directory = tmp_path / "flink"
     (directory / "tmp").mkdir(parents=True)
     flink = FlinkCluster(
-        jars.flink_class_path(),
+        os.pathsep.join((jars.flink_class_path(), jars.class_path("flink_prometheus"))),
         directory,
         task_managers=1,
         heap="512m",
-        settings={"restart-strategy.type": "exponential-delay"},
+        settings={
+            "restart-strategy.type": "exponential-delay",
+            "metrics.reporters": "prom",
+            "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+            "metrics.reporter.prom.port": ",".join(map(str, reporters)),
+        },
     )
     flink.start()
     yield flink
@@ -162,8 +174,8 @@ def names_of_rests(savepoint: str) -> set[bytes]:
     return found
 
 
-def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
-    tmp_path: Path, cluster: FlinkCluster, pool: int
+def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it_and_rules_find_its_metrics(
+    tmp_path: Path, cluster: FlinkCluster, pool: int, reporters: list[int]
 ) -> None:
     counts = tmp_path / "counts.csv"
     counts.write_text("transformer_id,total_meters\nT1,2\n")
@@ -207,8 +219,13 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
             wait_for(run, outputs, lambda: "was made with" in run.log.read_text())
             assert run.stop() == 0
             assert "shards=1'" in run.log.read_text()
-            run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed")
+            run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed", "--meter_counts_refresh=1s")
             assert run.wait(120) == 0
+            # One of everything that is counted and no part of every run.
+            counts.write_text("no meter counts\n")
+            live.send(None)
+            live.read("M8", "T8", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW - 12 * live.WINDOW)
+            live.send(b"no event", topic=EVENTS)
             (job,) = [job for job in FlinkRest(cluster.master).jobs() if not job.ended]
             assert job.name == "ami-beam"
 
@@ -222,8 +239,34 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it(
             while not complete():
                 assert time.monotonic() < until, FlinkRest(cluster.master).failure(job.id)
                 outputs.collect(1)
+            while unmet := what_rules_miss(scrape(reporters)):
+                assert time.monotonic() < until, unmet
+                complete()
+                outputs.collect(1)
+            assert_documents_name_what_is_there(scrape(reporters))
             FlinkRest(cluster.master).cancel(job.id)
         finally:
             run.stop()
             outputs.close()
-    assert len(outputs.rows["ami.deadletter"]) == 1
+    reasons = [(row["topic"], row["reason"]) for row in outputs.rows["ami.deadletter"]]
+    assert sorted(reasons) == [(EVENTS, "INVALID_JSON"), (READS, "INVALID_JSON"), (READS, "NULL_VALUE")]
+
+
+def what_rules_miss(text: str) -> list[object]:
+    """What the alert rules read, or tell apart, and this answer of the reporters does not have."""
+    found = [labels for labels, _ in series(text)]
+    names = [labels.get("operator_name", "") for labels in found]
+    unmet: list[object] = [each for each in selectors() if not any(each.takes(labels) for labels in found)]
+    return unmet + [step for step in steps() if not any(re.fullmatch(step, name) for name in names)]
+
+
+def assert_documents_name_what_is_there(text: str) -> None:
+    found = series(text)
+    names = {labels["__name__"] for labels, _ in found}
+    documented = documented_names()
+    assert documented - names <= ONLY_AFTER, documented - names - ONLY_AFTER
+    assert {name for name in names if name.startswith(PREFIX)} <= documented
+    assert set(re.findall(r"^# TYPE (?:flink_\w+) (\w+)$", text, re.MULTILINE)) == {"gauge"}
+    values = {labels["__name__"].removeprefix(PREFIX): value for labels, value in found if "operator_id" in labels}
+    assert values["collection_delay_sum_ms"] > 0
+    assert values["collection_delay_ms"] == 0
