@@ -266,7 +266,7 @@ def assert_documents_name_what_is_there(text: str) -> None:
     documented = documented_names()
     assert documented - names <= ONLY_AFTER, documented - names - ONLY_AFTER
     assert {name for name in names if name.startswith(PREFIX)} <= documented
-    assert set(re.findall(r"^# TYPE (?:flink_\w+) (\w+)$", text, re.MULTILINE)) == {"gauge"}
+    assert set(re.findall(rf"^# TYPE {PREFIX}\w+ (\w+)$", text, re.MULTILINE)) == {"gauge"}
     values = {labels["__name__"].removeprefix(PREFIX): value for labels, value in found if "operator_id" in labels}
     assert values["collection_delay_sum_ms"] > 0
     assert values["collection_delay_ms"] == 0
