@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ami_beam.codecs.json_outputs import alert_json
@@ -47,6 +47,7 @@ class Attempt:
 judgements = st.lists(st.tuples(st.booleans(), st.sampled_from([200.0, 201.0])), max_size=5)
 
 
+@settings(max_examples=1_000)
 @given(judgements, judgements, judgements, st.tuples(st.booleans(), st.sampled_from([200.0, 201.0])), st.data())
 def test_the_last_word_is_the_truth(
     before: list[Judgement], lost: list[Judgement], after: list[Judgement], truth: Judgement, data: st.DataObject
@@ -104,6 +105,23 @@ def test_two_jobs_on_one_topic_come_to_an_end() -> None:
 
 def told(alert_type: str, status: str, value: float, revision: int = 0, transformer: str = "T1") -> JudgeInput:
     return JudgeInput([], None, [PublishedAlert(transformer, alert_type, status, value, revision, END + DELAY)])  # type: ignore[arg-type]
+
+
+def test_what_consumers_keep_is_set_right_whatever_its_revision() -> None:
+    """The lost attempt got further in as_of, ours in revisions: a consumer keeps the greater as_of."""
+    topic: list[AlertState] = []
+    lost = Attempt(None, topic)
+    for number, holds in enumerate((True, False, True)):
+        lost.judge(holds, 200.0, number)
+    second = Attempt(None, topic)
+    second.read_back(topic[0])
+    second.judge(True, 200.0, 0)
+    second.read_back(topic[1])
+    second.judge(False, 200.0, 1)
+    assert topic[-1].revision > topic[2].revision
+    assert topic[-1].as_of < topic[2].as_of
+    second.read_back(topic[2])
+    assert (topic[-1].status, topic[-1].as_of) == ("CLEARED", topic[2].as_of)
 
 
 class TestAWindow:

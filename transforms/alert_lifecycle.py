@@ -48,13 +48,21 @@ def adopt(known: AlertState | None, published: PublishedAlert) -> AlertState | N
 
     After a failure the job goes on from a checkpoint, and what it published since then is not in its state. It need
     not come to the same intermediate results again: an alert that the lost attempt raised on a part of the reads would
-    stay for ever, if nobody knew of it.
+    stay for ever, if nobody knew of it. What has a greater as_of than ours is what consumers keep, whatever its
+    revision.
     """
-    if known is not None:
-        if published.revision < known.revision or known.adopted >= MAX_ADOPTED:
-            return None
-        if (published.revision, published.status, published.value) == (known.revision, known.status, known.value):
-            return None
-    adopted = 1 if known is None else known.adopted + 1
-    as_of = published.as_of if known is None else max(published.as_of, known.as_of)
-    return AlertState(published.status, published.value, published.revision, as_of, adopted)
+    if known is None:
+        return AlertState(published.status, published.value, published.revision, published.as_of, 1)
+    kept = published.as_of > known.as_of
+    if known.adopted >= MAX_ADOPTED or (published.revision < known.revision and not kept):
+        return None
+    same = (published.revision, published.status, published.value) == (known.revision, known.status, known.value)
+    if same and not kept:
+        return None
+    return AlertState(
+        published.status,
+        published.value,
+        max(published.revision, known.revision),
+        max(published.as_of, known.as_of),
+        known.adopted + 1,
+    )
