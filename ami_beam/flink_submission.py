@@ -42,6 +42,10 @@ DEFAULTS: dict[str, str | None] = {
     # where the parallelism is one and not where it is more: a savepoint would fit its own parallelism only. The flag
     # turns chaining off.
     "--operator_chaining": None,
+    # Else what a bundle gives while a checkpoint is taken is kept in it by the number of an output, which may be
+    # another output's when the job is submitted again (seen: 'Long cannot be cast to KV', for ever), and is sent behind
+    # the watermark that it should have gone before.
+    "--finish_bundle_before_checkpointing": None,
     "--sdk_worker_parallelism": "1",
     "--max_bundle_time_mills": "100",
     "--max_bundle_size": "50000",

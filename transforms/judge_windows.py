@@ -132,9 +132,12 @@ class _JudgeWindowsDoFn(beam.DoFn):
         element: tuple[ShardWindow, JudgeInput],
         log: Any = beam.DoFn.StateParam(LOG),
         judge: Any = beam.DoFn.TimerParam(JUDGE),
+        expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> None:
         (_, window_end), update = element
         log.add(LogEntry(update, None))
+        # Here and not in on_judge: see `WindowStatistics`.
+        expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         if update.published:
             newest = max(alert.as_of for alert in update.published)
             judge.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
@@ -149,7 +152,6 @@ class _JudgeWindowsDoFn(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         log: Any = beam.DoFn.StateParam(LOG),
-        expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> Iterator[Any]:
         _, window_end = key
         updates, kept = _read(log)
@@ -174,16 +176,21 @@ class _JudgeWindowsDoFn(beam.DoFn):
             yield from self._reconcile(window_end, alert, kept)
         if rows:
             yield ReceiptBatch(rows)
-        if updates:
-            expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         log.clear()
         log.add(LogEntry(None, kept))
 
     @on_timer(EXPIRE)
-    def on_expire(self, log: Any = beam.DoFn.StateParam(LOG)) -> None:
+    def on_expire(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        log: Any = beam.DoFn.StateParam(LOG),
+        expire: Any = beam.DoFn.TimerParam(EXPIRE),
+    ) -> None:
         updates, kept = _read(log)
-        # A timer for what has just come is on its way, and this one is set again by it.
+        # A timer for what has just come is on its way, as a rule before this one.
         if updates:
+            newest = max((alert.as_of for update in updates for alert in update.published), default=key[1])
+            expire.set(Timestamp(micros=max(expiry(self._settings, key[1]), newest + RECONCILE_AFTER) + 1))
             return
         judged = any(transformer.receipt is not None for transformer in kept.values())
         # Neither observed nor due: there is nothing but alerts of a run that ended long ago.

@@ -120,6 +120,8 @@ class LocalFlink:
         ]
         if checkpoint_seconds is not None:
             arguments.append(f"--checkpointing_interval={round(checkpoint_seconds * 1000)}")
+            # See `flink_submission.DEFAULTS`.
+            arguments.append("--finish_bundle_before_checkpointing")
         return arguments
 
     def cancel(self, result: PipelineResult, timeout: float = 30.0) -> None:
