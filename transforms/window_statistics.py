@@ -128,8 +128,8 @@ class _WindowStatisticsDoFn(beam.DoFn):
         # Late reads of a window that was never published, or whose first publication is on its way.
         fire_at = max(due_at, block.last_record_time) if late else due_at
         publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=LATE if late else DUE)
-        # Here and not where a timer fires: Flink's queue of timers is not made for a timer that is set by the worker's
-        # answer while others are being taken out, and loses some.
+        # Here and not where a timer fires: Beam's Flink runner sets timers from another thread than the one that takes
+        # due ones out of Flink's queue, and nothing locks that queue.
         publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
