@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
@@ -16,10 +14,7 @@ from ami_beam.codecs.read_block import PackedRead, pack
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptBatch, ReceiptDue, ReceiptRow
 from ami_beam.settings import Settings
-from transforms.due_windows import _DueWindowsDoFn
 from transforms.judge_windows import _JudgeWindowsDoFn
-from transforms.late_reads import _GatherLateDoFn
-from transforms.window_expiry import expiry
 from transforms.window_statistics import DUE, EXPIRE, LATE, _WindowStatisticsDoFn
 
 END = 1_772_496_900_000_000
@@ -75,37 +70,38 @@ class TestWindowStatistics:
             block = pack(END, [read(meter, END + 1_000)])
             assert list(step.process((KEY, block), reads, revised, timers)) == []
         assert (reads.reads, revised.reads) == (0, 0)
-        assert timers.due == {DUE: END + DELAY, EXPIRE: expiry(Settings(), END)}
-        ((key, batch),) = step.on_publish(KEY, DUE, reads, revised)
+        assert timers.due == {DUE: END + DELAY}
+        ((key, batch),) = step.on_publish(KEY, DUE, reads, revised, timers)
         assert key == KEY
         assert batch.transformers[0].meters_reported == 3
         assert (reads.reads, revised.reads) == (1, 0)
+        assert EXPIRE in timers.due
         # Merged into one block, because they were small.
         assert len(reads.held) == len(reads.held[0].blocks) == 1
 
     def test_a_late_read_revises_at_once_and_what_was_published_stays(self):
         step, reads, revised, timers = _WindowStatisticsDoFn(Settings()), Bag(), Value(), Timers()
         list(step.process((KEY, pack(END, [read(1, END + 1_000)])), reads, revised, timers))
-        list(step.on_publish(KEY, DUE, reads, revised))
+        list(step.on_publish(KEY, DUE, reads, revised, timers))
         before = list(reads.held)
         ((_, batch),) = step.process((KEY, pack(END, [read(2, END + DELAY)])), reads, revised, timers)
         assert (batch.transformers[0].meters_reported, batch.transformers[0].revision) == (2, 1)
         assert reads.held == before
-        assert list(step.on_publish(KEY, LATE, reads, revised)) == []
+        assert list(step.on_publish(KEY, LATE, reads, revised, timers)) == []
 
     def test_reads_that_come_after_the_publication_with_an_old_record_time_are_in_the_next(self):
         step, reads, revised, timers = _WindowStatisticsDoFn(Settings()), Bag(), Value(), Timers()
         for meter in (1, 2):
             list(step.process((KEY, pack(END, [read(meter, END + 1_000)])), reads, revised, timers))
-            published = list(step.on_publish(KEY, DUE, reads, revised))
+            published = list(step.on_publish(KEY, DUE, reads, revised, timers))
         assert [(t.meters_reported, t.revision) for t in published[0][1].transformers] == [(2, 1)]
-        list(step.on_publish(KEY, EXPIRE, reads, revised))
+        list(step.on_publish(KEY, EXPIRE, reads, revised, timers))
         assert reads.held == revised.held == []
 
     def test_what_is_still_waiting_when_the_window_expires_is_published_first(self):
         step, reads, revised, timers = _WindowStatisticsDoFn(Settings()), Bag(), Value(), Timers()
         list(step.process((KEY, pack(END, [read(1, END + 1_000)])), reads, revised, timers))
-        assert len(list(step.on_publish(KEY, EXPIRE, reads, revised))) == 1
+        assert len(list(step.on_publish(KEY, EXPIRE, reads, revised, timers))) == 1
         assert reads.held == []
 
 
@@ -124,11 +120,10 @@ class Window:
         self.alerts: list[tuple[str, str, str, int, float | None]] = []
 
     def take(self, update: JudgeInput) -> None:
-        assert self.step.process((KEY, update), self.log, self.timers, self.expiry) is None
-        assert self.expiry.due.pop("") == expiry(Settings(), END)
+        assert self.step.process((KEY, update), self.log, self.timers) is None
 
     def judge(self, tag: int | str = DELAY) -> None:
-        for output in self.step.on_judge(KEY, str(tag), self.log):
+        for output in self.step.on_judge(KEY, str(tag), self.log, self.expiry):
             if isinstance(output, ReceiptBatch):
                 self.rows += output.rows
             else:
@@ -139,7 +134,7 @@ class Window:
                 )
 
     def expire(self) -> None:
-        self.step.on_expire(KEY, self.log, self.expiry)
+        self.step.on_expire(self.log)
 
 
 UPDATES = [
@@ -208,18 +203,23 @@ class TestJudgeWindows:
         window.take(UPDATES[0])
         window.expire()
         assert len(window.log.held) == 2  # a timer for what has come is on its way
-        assert window.expiry.due == {"": expiry(Settings(), END) + 1}
         window.judge()
         assert len(window.rows) == 3
         window.expire()
         assert window.log.held == []
 
-
-def test_no_timer_that_fires_by_the_thousand_sets_another() -> None:
-    """See `WindowStatistics`: only the end of a window's state may, where something is still to be read."""
-    for step in (_WindowStatisticsDoFn, _JudgeWindowsDoFn, _GatherLateDoFn, _DueWindowsDoFn):
-        callbacks = [method for name, method in vars(step).items() if name.startswith("on_") and name != "on_expire"]
-        assert callbacks
-        for method in callbacks:
-            for default in inspect.signature(method).parameters.values():
-                assert not isinstance(default.default, type(beam.DoFn.TimerParam(_JudgeWindowsDoFn.JUDGE)))
+    def test_who_is_due_is_judged_although_the_end_of_the_window_comes_first(self):
+        """The watermark jumps over both: the order of timers of different names is the runner's."""
+        window, later = Window(), DELAY + 60 * MICROS_PER_MINUTE
+        window.take(JudgeInput([], ReceiptDue(END, DELAY, [MeterCount("T1", 2)])))
+        window.take(JudgeInput([], ReceiptDue(END, later, [MeterCount("SLOW", 2, receipt_delay=later)])))
+        window.take(UPDATES[1])
+        window.judge()
+        assert {row.transformer_id for row in window.rows} == {"T1"}
+        window.expire()
+        window.expiry.due.clear()
+        window.judge(later)
+        assert {row.transformer_id for row in window.rows} == {"T1", "SLOW"}
+        assert window.expiry.due != {}
+        window.expire()
+        assert window.log.held == []

@@ -132,12 +132,9 @@ class _JudgeWindowsDoFn(beam.DoFn):
         element: tuple[ShardWindow, JudgeInput],
         log: Any = beam.DoFn.StateParam(LOG),
         judge: Any = beam.DoFn.TimerParam(JUDGE),
-        expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> None:
         (_, window_end), update = element
         log.add(LogEntry(update, None))
-        # Here and not in on_judge: see `WindowStatistics`.
-        expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         if update.published:
             newest = max(alert.as_of for alert in update.published)
             judge.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
@@ -152,6 +149,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         log: Any = beam.DoFn.StateParam(LOG),
+        expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> Iterator[Any]:
         _, window_end = key
         updates, kept = _read(log)
@@ -176,21 +174,18 @@ class _JudgeWindowsDoFn(beam.DoFn):
             yield from self._reconcile(window_end, alert, kept)
         if rows:
             yield ReceiptBatch(rows)
+        if updates or rows:
+            expire.set(Timestamp(micros=expiry(self._settings, window_end)))
         log.clear()
         log.add(LogEntry(None, kept))
 
     @on_timer(EXPIRE)
-    def on_expire(
-        self,
-        key: Any = beam.DoFn.KeyParam,
-        log: Any = beam.DoFn.StateParam(LOG),
-        expire: Any = beam.DoFn.TimerParam(EXPIRE),
-    ) -> None:
+    def on_expire(self, log: Any = beam.DoFn.StateParam(LOG)) -> None:
         updates, kept = _read(log)
-        # A timer for what has just come is on its way, as a rule before this one.
-        if updates:
-            newest = max((alert.as_of for update in updates for alert in update.published), default=key[1])
-            expire.set(Timestamp(micros=max(expiry(self._settings, key[1]), newest + RECONCILE_AFTER) + 1))
+        # A timer for what has just come, or for who is due, is on its way, and this one is set again by it. Where the
+        # watermark jumps over both, they may come in either order: runners keep timers of a name in order, not those of
+        # different names.
+        if updates or any(each.count is not None and each.receipt is None for each in kept.values()):
             return
         judged = any(transformer.receipt is not None for transformer in kept.values())
         # Neither observed nor due: there is nothing but alerts of a run that ended long ago.

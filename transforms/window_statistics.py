@@ -128,9 +128,6 @@ class _WindowStatisticsDoFn(beam.DoFn):
         # Late reads of a window that was never published, or whose first publication is on its way.
         fire_at = max(due_at, block.last_record_time) if late else due_at
         publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=LATE if late else DUE)
-        # Here and not where a timer fires: Beam's Flink runner sets timers from another thread than the one that takes
-        # due ones out of Flink's queue, and nothing locks that queue.
-        publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
     def on_publish(
@@ -139,6 +136,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         reads: Any = beam.DoFn.StateParam(READS),
         revised: Any = beam.DoFn.StateParam(REVISED),
+        publish: Any = beam.DoFn.TimerParam(PUBLISH),
     ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
         # Whatever the timer: at the end of a bounded source all are due at once, in an order that the runner chooses.
         base, fresh = _divided(reads)
@@ -148,6 +146,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
                 changed = _revise(base, fresh, revised)
             else:
                 base, changed = first_publication(window_end, fresh)
+                publish.set(Timestamp(micros=expiry(self._settings, window_end)), dynamic_timer_tag=EXPIRE)
             reads.clear()
             reads.add(HeldReads(base, published=True))
             yield from self._published(key, changed)
