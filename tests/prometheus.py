@@ -7,24 +7,22 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from ami_beam.codecs.dead_letter_reasons import Reason
+from ami_beam.demo_screen import ALERT_KINDS
+from ami_beam.records import AlertStatus
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "templates" / "prometheus"
 PREFIX = "flink_taskmanager_job_task_operator_ami_"
 REASONS = tuple(Reason)
-ALERTS = (
-    *("LOW_RECEIPT_RATE", "LOW_VOLTAGE", "HIGH_VOLTAGE", "LAST_GASP", "POWER_RESTORE", "OUTAGE_DETECTED"),
-    *("TAMPER_DETECTED", "REVERSE_ENERGY", "POWER_QUALITY"),
-)
-STATUSES = ("RAISED", "UPDATED", "CLEARED")
+STATUSES = get_args(AlertStatus)
 ONLY_AFTER = {
     *(f"{PREFIX}dead_letter_{reason}" for reason in REASONS),
-    *(f"{PREFIX}alerts_{kind}_{status}" for kind in ALERTS for status in STATUSES),
+    *(f"{PREFIX}alerts_{kind}_{status}" for kind in ALERT_KINDS for status in STATUSES),
     *(f"{PREFIX}{name}" for name in ("interval_length_mismatches", "unalerted_events", "meter_counts_loaded")),
     f"{PREFIX}unreadable_published_alerts",
 }
@@ -89,7 +87,7 @@ def documented_names() -> set[str]:
         counter.replace("<REASON>", reason).replace("<TYPE>", kind).replace("<STATUS>", status)
         for counter in readme_metrics()
         for reason in REASONS
-        for kind in ALERTS
+        for kind in ALERT_KINDS
         for status in STATUSES
     }
     return {name for name in said if not name.startswith(PREFIX)} | {f"{PREFIX}{name}" for name in ours}

@@ -80,10 +80,7 @@ def check_present(fields: Fields, names: tuple[str, ...]) -> None:
 
 def identifier(fields: Fields, name: str) -> str:
     """A non-empty string."""
-    text = fields[name]
-    if type(text) is str and text and text.isascii():
-        return text
-    text = _text(text, name, "a non-empty string")
+    text = _text(fields[name], name, "a non-empty string")
     if not text:
         raise Rejection(Reason.EMPTY_ID, f"{name} must be a non-empty string.")
     return text
@@ -179,15 +176,7 @@ def dead_letter(
     """The letter for a record. Its record time is None where no sink could write it as an instant."""
     writable = record_time is not None and MIN_INSTANT <= record_time <= MAX_INSTANT
     return DeadLetter(
-        # Not `value`, which takes ten times as long.
-        reason._value_,
-        detail,
-        topic,
-        partition,
-        offset,
-        record_time if writable else None,
-        value,
-        used=used,
+        reason.value, detail, topic, partition, offset, record_time if writable else None, value, used=used
     )
 
 

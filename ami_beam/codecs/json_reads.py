@@ -53,9 +53,6 @@ CHUNK = 250
 """Records that are looked at one by one where one among them needs it, so that a bad record costs a chunk its speed
 and not its whole batch."""
 
-FLOOD_ONE_IN = 10
-"""A batch of which a greater share of a chunk was set aside is not hoped to have clean chunks."""
-
 _Id = Annotated[str, Meta(min_length=1)]
 _Int64 = Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)]
 
@@ -154,21 +151,13 @@ class ReadDecoder:
             return columns, []
         parts: list[ReadColumns] = []
         letters: list[DeadLetter] = []
-        start, size = 0, CHUNK
-        while start < len(batch.values):
-            cut = slice(start, start + size)
-            start += size
+        for start in range(0, len(batch.values), CHUNK):
+            cut = slice(start, start + CHUNK)
             chunk = RecordBatch(
                 batch.topic, batch.partitions[cut], batch.offsets[cut], batch.record_times[cut], batch.values[cut]
             )
-            # In a flood no chunk is clean: the rest is sorted out at once.
-            columns = None if size > CHUNK else self._clean_columns(chunk, greatest)
-            if columns is None:
-                before = len(letters)
-                columns = self._sorted_out(chunk, greatest, letters)
-                if (len(letters) - before) * FLOOD_ONE_IN > size:
-                    size = len(batch.values)
-            parts.append(columns)
+            columns = self._clean_columns(chunk, greatest)
+            parts.append(self._sorted_out(chunk, greatest, letters) if columns is None else columns)
         return (joined(parts) if parts else from_reads([])), letters
 
     def _clean_columns(self, batch: RecordBatch, greatest: int) -> ReadColumns | None:

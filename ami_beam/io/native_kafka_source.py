@@ -349,7 +349,10 @@ class TopicReader(UnboundedReader):
         lasted = time.monotonic() - self._bundle_since
         if lasted < LIVE_BUNDLE_SECONDS:
             return False
-        return lasted >= BUNDLE_SECONDS or sum(map(self._behind, self._all())) < BATCH_RECORDS
+        return lasted >= BUNDLE_SECONDS or not self._has_backlog()
+
+    def _has_backlog(self) -> bool:
+        return sum(map(self._behind, self._all())) >= BATCH_RECORDS
 
     def _take_over(self) -> bool:
         """Go on with the consumers of the reader that stopped where this one begins, if this process has it."""
@@ -403,7 +406,7 @@ class TopicReader(UnboundedReader):
         if shown is not None and mark >= shown[0]:
             last, at = shown
             is_early = time.monotonic() - at < WATERMARK_STEP_SECONDS
-            if is_early and now - mark > BACKLOG and sum(map(self._behind, self._all())) >= BATCH_RECORDS:
+            if is_early and now - mark > BACKLOG and self._has_backlog():
                 return last
             if mark == last:
                 return mark

@@ -26,8 +26,6 @@ _OPENED = (
     *("java.text", "java.time", "java.util", "java.util.concurrent", "java.util.concurrent.atomic"),
     *("java.util.concurrent.locks", "sun.nio.ch", "sun.net.util"),
 )
-LIGHT = "-XX:TieredStopAtLevel=1"
-"""For a JVM that handles no records: compiling its code thoroughly costs more than it saves."""
 OPENED = tuple(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED)
 """The JVM options that Flink and Beam need."""
 
@@ -122,7 +120,7 @@ class FlinkCluster:
 
     def start_job_manager(self) -> process.ChildProcess:
         """Start one at the same address as before, and return when it answers."""
-        manager = self._run("the JobManager", "StandaloneSessionClusterEntrypoint", ["-Xmx512m", LIGHT])
+        manager = self._run("the JobManager", "StandaloneSessionClusterEntrypoint", ["-Xmx512m", java.LIGHT])
         manager.wait_until(lambda: process.is_listening(self.rest_port), _START_SECONDS)
         self.job_manager = manager
         return manager

@@ -16,6 +16,8 @@ from pathlib import Path
 
 OLDEST = 17
 NEWEST_TESTED = 21
+LIGHT = "-XX:TieredStopAtLevel=1"
+"""For a JVM that lives shortly or handles few records: compiling its code thoroughly costs more than it saves."""
 
 
 class JavaNotFoundError(RuntimeError):

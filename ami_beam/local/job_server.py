@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ami_beam.local import flink_cluster, jars, process
+from ami_beam.local import flink_cluster, jars, java, process
 
 _START_ATTEMPTS = 3
 _START_SECONDS = 90.0
@@ -101,7 +101,7 @@ class JobServer:
     def _job_server_command(self, ports: list[int]) -> list[str | Path]:
         heap = [f"-Xmx{self._heap}"] if self._heap else []
         # In front of a cluster it only translates and submits.
-        light = [] if self._master == "[local]" else [flink_cluster.LIGHT]
+        light = [] if self._master == "[local]" else [java.LIGHT]
         return [
             *flink_cluster.jvm(self._class_path(), self._directory / "tmp", [*heap, *light]),
             *(*flink_cluster.OPENED, "org.apache.beam.runners.flink.FlinkJobServerDriver"),
@@ -113,7 +113,7 @@ class JobServer:
     def _expansion_command(self, ports: list[int]) -> list[str | Path]:
         return [
             *flink_cluster.jvm(
-                self._class_path(), self._directory / "tmp", [f"-Xmx{self._expansion_heap}", flink_cluster.LIGHT]
+                self._class_path(), self._directory / "tmp", [f"-Xmx{self._expansion_heap}", java.LIGHT]
             ),
             *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
             # The harness runs in Flink's own JVM, which has the connector's classes.

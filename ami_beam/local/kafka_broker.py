@@ -227,7 +227,7 @@ class KafkaBroker:
     def _jvm(self) -> list[str | Path]:
         # The serial collector and the first compiler only: a broker of tests lives for minutes, on few cores.
         return [
-            *(java.find_java(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Xmx{self._heap}"),
+            *(java.find_java(), "-XX:+UseSerialGC", java.LIGHT, f"-Xmx{self._heap}"),
             *("-Djava.awt.headless=true", f"-Djava.io.tmpdir={self._running_directory()}"),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", jars.class_path("kafka")),
         ]

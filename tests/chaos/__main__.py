@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.chaos.run_scenario import BY_NAME, run_scenario
+from tests.chaos.run_scenario import run_scenario
 from tests.chaos.scenarios import SCENARIOS
 
 
@@ -35,23 +35,22 @@ def main() -> int:
     )
     parser.add_argument("--logs", type=Path, help="folder that keeps the logs and results of failed scenarios")
     options = parser.parse_args()
-    unknown = [name for name in options.scenarios.split(",") if name not in BY_NAME]
+    by_name = {each.name: each for each in SCENARIOS}
+    unknown = [name for name in options.scenarios.split(",") if name not in by_name]
     if unknown:
-        parser.error(f"no scenario {unknown[0]}; there are {', '.join(BY_NAME)}")
-    chosen = [BY_NAME[name] for name in options.scenarios.split(",")]
+        parser.error(f"no scenario {unknown[0]}; there are {', '.join(by_name)}")
+    chosen = [by_name[name] for name in options.scenarios.split(",")]
     for scenario in [each for each in chosen if each.needs_root and os.geteuid() != 0]:
         print(f"{scenario.name} is left out: it mounts a small file system, which only root may")
         chosen.remove(scenario)
     faults = lost = invented = failed = 0
     recoveries: list[float] = []
-    names = [each.name for each in chosen] * options.rounds
-    seeds = [options.seed + number // len(chosen) for number in range(len(names))]
+    runs = [(each, seed) for seed in range(options.seed, options.seed + options.rounds) for each in chosen]
     # A process for each, because the children of a process are its main thread's.
     pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        runs = zip(names, seeds, strict=True)
-        futures = [pool.submit(run_scenario, name, seed, options.meters, options.logs) for name, seed in runs]
+        futures = [pool.submit(run_scenario, each, seed, options.meters, options.logs) for each, seed in runs]
         for future in as_completed(futures):
             result = future.result()
             print(result.line, flush=True)

@@ -10,11 +10,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ami_beam.local import flink_cluster
+from ami_beam.local import java
 from tests.chaos.headend import HeadEnd
-from tests.chaos.scenarios import SCENARIOS
-
-BY_NAME = {each.name: each for each in SCENARIOS}
+from tests.chaos.scenarios import Scenario
 
 
 @dataclass
@@ -29,14 +27,13 @@ class Result:
     problem: str = ""
 
 
-def run_scenario(name: str, seed: int, meters: int, logs: Path | None) -> Result:
+def run_scenario(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> Result:
     """Never raises: what went wrong is the result's `problem`. Logs and results of failed runs are copied to `logs`."""
-    scenario = BY_NAME[name]
     result = Result()
     directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
     began = time.monotonic()
     # A third less to compute for JVMs that live for two minutes: recovery is measured, not the speed.
-    os.environ["JAVA_TOOL_OPTIONS"] = flink_cluster.LIGHT
+    os.environ["JAVA_TOOL_OPTIONS"] = java.LIGHT
     try:
         (directory / "checkpoints").mkdir()
         # Not hash(): a seed gives the same faults on every machine.

@@ -32,7 +32,7 @@ import org.joda.time.Instant;
  * </ul>
  */
 public class BundleCheckpointHandlers {
-  /** The watermark is handed on within a millisecond or two of an empty bundle's end. */
+  /** For the watermark of a bundle without outputs to be handed on first. */
   private static final long LEAST_DELAY_MILLIS = 20;
 
   private BundleCheckpointHandlers() {}
