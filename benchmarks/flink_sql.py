@@ -26,8 +26,8 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from py4j.java_gateway import GatewayParameters, JavaGateway
-from py4j.protocol import Py4JJavaError
+from py4j.java_gateway import CallbackServerParameters, GatewayParameters, JavaGateway
+from py4j.protocol import Py4JError, Py4JJavaError
 
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.local import flink_cluster, flink_distribution, jars, java, process
@@ -36,6 +36,7 @@ SLOTS = 2
 _START_SECONDS = 90.0
 _QUIET_SECONDS = 3.0
 _STATE_POLL_SECONDS = 2.0
+_PING_SECONDS = 1.0
 _PYTHON_GATEWAY = "org.apache.flink.client.python.PythonGatewayServer"
 _SETTING = re.compile(r"^SET '([^']+)' = '([^']+)'", re.MULTILINE)
 _SQL = Path(__file__).with_suffix(".sql")
@@ -125,11 +126,17 @@ class Cluster:
                 port = int.from_bytes(connection.read_bytes()[:4], "big")
                 gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auto_convert=True))
                 try:
+                    _stay(gateway)
                     return _execute(gateway, sql)
                 except Py4JJavaError as error:
                     raise JobError(str(error)) from error
+                except Py4JError as error:
+                    # The gateway itself is gone, and what it last said is all there is.
+                    said = log.read_text(errors="replace")[-2000:]
+                    raise JobError(f"{error}; Flink's Python gateway ({client.poll()}) said:\n{said}") from None
                 finally:
                     gateway.close()
+                    gateway.shutdown_callback_server()
             finally:
                 client.terminate()
 
@@ -217,6 +224,27 @@ class Cluster:
             return self._rest.request(path)
         except FlinkError:
             return {}
+
+
+class _Watchdog:
+    """What Flink's gateway asks whether its Python is still there."""
+
+    def ping(self) -> bool:
+        time.sleep(_PING_SECONDS)
+        return True
+
+    class Java:
+        implements = ["org.apache.flink.client.python.PythonGatewayServer$Watchdog"]  # noqa: RUF012 - py4j's form
+
+
+def _stay(gateway: JavaGateway) -> None:
+    """Keep the gateway: it ends 10 s after its start, in the middle of a statement, unless it finds a watchdog."""
+    gateway.start_callback_server(CallbackServerParameters(port=0, daemonize=True, daemonize_connections=True))
+    server = gateway.java_gateway_server
+    server.resetCallbackClient(
+        server.getCallbackClient().getAddress(), gateway.get_callback_server().get_listening_port()
+    )
+    gateway.entry_point.put("Watchdog", _Watchdog())
 
 
 def _execute(gateway: JavaGateway, sql: str) -> str:
