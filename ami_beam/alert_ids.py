@@ -16,3 +16,8 @@ def alert_id(source: str, alert_type: str, entity_id: str, alert_time: int) -> s
 def event_alert_id(meter_id: str, event_code: int, event_ts: int) -> str:
     """The id of an event alert. Its type is free text and no part of it: a resend may word it otherwise."""
     return alert_id("EVENT", str(event_code), meter_id, event_ts)
+
+
+def alarm_id(alarm_type: str, entity_id: str, first_window: int) -> str:
+    """The id of an alarm: an episode is known by the end of its first window in violation."""
+    return alert_id("ALARM", alarm_type, entity_id, first_window)

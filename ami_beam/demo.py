@@ -23,7 +23,7 @@ from types import FrameType
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS, RESULT_TOPICS
 from ami_beam.demo_options import parser
 from ami_beam.demo_screen import Screen, Tally, missing
 from ami_beam.instants import MICROS_PER_SECOND, format_duration
@@ -108,7 +108,7 @@ class Demo:
         broker.start()
         broker.create_topic(READS_TOPIC, _READ_PARTITIONS, "LogAppendTime")
         broker.create_topic(EVENTS_TOPIC, _EVENT_PARTITIONS, "LogAppendTime")
-        for topic in OUTPUT_TOPICS:
+        for topic in RESULT_TOPICS:
             broker.create_topic(topic)
         window = format_duration(self._args.window)
         self._screen.say(f"Starting the head-end: {self._args.meters:,} meters, a read each every {window} …")

@@ -1,4 +1,4 @@
-"""What the demonstration shows: every alert as one line as it comes, and below them a running count.
+"""What the demonstration shows: every alert and change of an alarm as one line, and below them a running count.
 
 Nothing that a record holds reaches the terminal as a control character. Colours and the line that is rewritten in place
 are for terminals only; a file or a pipe gets plain lines, the counts now and then. NO_COLOR is respected.
@@ -15,15 +15,17 @@ from typing import TextIO
 import msgspec
 
 from ami_beam.codecs.json_outputs import (
+    ALARMS_TOPIC,
     DEAD_LETTER_TOPIC,
     EVENT_ALERTS_TOPIC,
     GRID_ALERTS_TOPIC,
     SUMMARY_TOPIC,
+    parse_alarm,
     parse_alert,
     parse_summary,
 )
 from ami_beam.instants import format_instant
-from ami_beam.records import Alert
+from ami_beam.records import Alarm, Alert
 from transforms.event_alerts import ALERTED_EVENTS
 
 ALERT_KINDS = (
@@ -69,6 +71,20 @@ def alert_line(alert: Alert, colours: bool = False) -> str:
     return line + _coloured(_plain(where), "faint", colours)
 
 
+def alarm_line(alarm: Alarm, colours: bool = False) -> str:
+    """Time of the last window (UTC), type, state, entity and evidence of an alarm, in the columns of `alert_line`."""
+    at = format_instant(alarm.last_window)[11:19]
+    word = _coloured(f"{'ALARM':<8}", "CRITICAL", colours and alarm.state == "ACTIVE")
+    state = _coloured(f"{alarm.state:<7}", "CLEARED" if alarm.state == "CLEARED" else "", colours)
+    evidence = "taken back by late reads"
+    if alarm.windows_in_violation:
+        evidence = (
+            f"{alarm.worst_value:g}{_UNITS.get(alarm.alarm_type, '')} at worst, {alarm.windows_in_violation} windows"
+        )
+    entity = f"transformer {alarm.entity_id}"
+    return f"{at}  {word}  {_plain(alarm.alarm_type):<16}  {state}  {_plain(entity):<22}  {evidence}"
+
+
 def _plain(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
@@ -85,10 +101,11 @@ class Tally:
         self.seen: set[str] = set()
         self._windows: set[int] = set()
         self._alerts: set[str] = set()
+        self._alarms: set[str] = set()
         self._letters: set[tuple[str, int, int, str]] = set()
 
-    def take(self, topic: str, value: bytes) -> Alert | None:
-        """Count a record of an output topic; the alert, when it is one."""
+    def take(self, topic: str, value: bytes) -> Alert | Alarm | None:
+        """Count a record of an output topic; the alert or alarm, when it is one."""
         if topic == SUMMARY_TOPIC:
             self._windows.add(parse_summary(value).window_end)
         elif topic == DEAD_LETTER_TOPIC:
@@ -100,13 +117,18 @@ class Tally:
             if name := kind(alert):
                 self.seen.add(name)
             return alert
+        elif topic == ALARMS_TOPIC:
+            alarm = parse_alarm(value)
+            self._alarms.add(alarm.alarm_id)
+            return alarm
         return None
 
     def line(self) -> str:
         """The running count."""
         return (
             f"{self.reads:,} reads · {len(self._windows):,} windows · {len(self._alerts):,} alerts, "
-            f"{len(self.seen)} of {len(ALERT_KINDS)} types · {len(self._letters):,} dead letters"
+            f"{len(self.seen)} of {len(ALERT_KINDS)} types · {len(self._alarms):,} alarms · "
+            f"{len(self._letters):,} dead letters"
         )
 
 
@@ -124,8 +146,9 @@ class Screen:
         """A line of ours."""
         self._write(text)
 
-    def alert(self, alert: Alert) -> None:
-        self._write(alert_line(alert, self._colours))
+    def alert(self, alert: Alert | Alarm) -> None:
+        line = alarm_line(alert, self._colours) if isinstance(alert, Alarm) else alert_line(alert, self._colours)
+        self._write(line)
 
     def count(self, tally: Tally, force: bool = False) -> None:
         """Show the running count, when it has changed and is due."""

@@ -27,6 +27,8 @@ from ami_beam.shards import shard_of
 
 COLUMNS = ("transformer_id", "total_meters", "nominal_voltage_v", "receipt_delay_minutes", "effective_from")
 _REQUIRED = COLUMNS[:2]
+VERSION_DIGITS = 16
+"""So many of a version's id are written beside what was judged by it."""
 _MAX_METERS = 1_000_000_000
 _SHOWN_PROBLEMS = 10
 _log = logging.getLogger(__name__)

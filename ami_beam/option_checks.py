@@ -72,6 +72,9 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         high_voltage_pct=high,
         plausible_voltage=plausible_voltage(values["plausible_voltage"]),
         max_interval_kwh=number_of(values, "max_interval_kwh", 0.001, 1e9, "1000"),
+        alarm_on_windows=int(number_of(values, "alarm_on_windows", 1, 1_000, "2", whole=True)),
+        alarm_off_windows=int(number_of(values, "alarm_off_windows", 1, 1_000, "2", whole=True)),
+        min_missing_meters=int(number_of(values, "min_missing_meters", 1, 1_000_000, "2", whole=True)),
         live=live,
     )
 

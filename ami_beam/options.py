@@ -36,7 +36,7 @@ from ami_beam.option_checks import (
 )
 from ami_beam.settings import Settings
 
-__all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "validate"]
+__all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", "validate"]
 
 READS_TOPIC = "ami.headend.reads"
 EVENTS_TOPIC = "ami.headend.events"
@@ -200,6 +200,25 @@ def _add_rules(group: Any) -> None:
         help="greatest plausible consumption per 15 minutes of a read, in either direction (1000)",
     )
 
+    add(
+        "--alarm_on_windows",
+        default="2",
+        metavar="N",
+        help="windows in violation in a row that open an alarm; alerts are for single windows (2)",
+    )
+    add(
+        "--alarm_off_windows",
+        default="2",
+        metavar="N",
+        help="windows in a row that end it: voltages 1 %% of nominal inside the limit, 5 points more receipt rate (2)",
+    )
+    add(
+        "--min_missing_meters",
+        default="2",
+        metavar="N",
+        help="fewer silent meters are no receipt alarm, whatever their share (2)",
+    )
+
 
 def _add_running(group: Any) -> None:
     add = group.add_argument
@@ -306,6 +325,15 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m ami_beam.run", usage=_USAGE, description=_ABOUT, add_help=False)
     AmiOptions._add_argparse_args(parser)
     return parser
+
+
+def rule_options() -> list[str]:
+    """The names, without dashes, of the options that decide what is published of the same reads."""
+    parser = Parser(add_help=False)
+    _add_time(parser)
+    _add_rules(parser)
+    names = [name.removeprefix("--") for name in beam_options.option_names(parser)]
+    return [name for name in names if name not in ("max_disorder", "late_gather")]
 
 
 def kafka_io_of(given: Literal["auto", "beam", "native"], runner: str) -> Literal["beam", "native"]:

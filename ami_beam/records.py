@@ -6,6 +6,7 @@ structs, so that `coders.MsgspecCoder` carries them over a shuffle as MessagePac
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Literal
 
 from msgspec import Struct, field
@@ -14,6 +15,19 @@ from ami_beam.coders import carries
 
 ReadType = Literal["INTERVAL", "DAILY", "EVENT"]
 AlertStatus = Literal["RAISED", "UPDATED", "CLEARED"]
+AlarmState = Literal["ACTIVE", "CLEARED"]
+
+
+class Level(IntEnum):
+    """What one window says of one kind of alarm."""
+
+    UNKNOWN = 0
+    """Nothing: nothing was measured."""
+    CLEAR = 1
+    """Inside the limit, and beyond the deadband: an alarm may end."""
+    BAND = 2
+    """Inside the limit, and too near to it for an alarm to end."""
+    VIOLATION = 3
 
 
 class RecordBatch(Struct, array_like=True, gc=False):
@@ -151,11 +165,23 @@ class TransformerStatistics(Struct, array_like=True, gc=False):
     """Counts the publications of this transformer's window, so that later steps know the newest."""
 
 
+class MeterVoltages(Struct, array_like=True, gc=False):
+    """Whose voltages the statistics of a batch are made of: the readings of its transformers, one after the other."""
+
+    meters: list[str]
+    voltages: bytes
+    """Volts as 64-bit floats, one a meter; NaN where there is none."""
+    ends: list[int]
+    """Of each transformer one past its last reading."""
+
+
 class StatisticsBatch(Struct, array_like=True, gc=False):
     """The transformers of one shard whose statistics of one window are new or changed."""
 
     window_end: int
     transformers: list[TransformerStatistics]
+    voltages: MeterVoltages | None = None
+    """For evidence: only what is judged to be in violation is looked up here."""
 
 
 class ReadProgress(Struct, array_like=True, gc=False):
@@ -180,6 +206,15 @@ class ReceiptDue(Struct, array_like=True, gc=False):
     window_end: int
     receipt_delay: int
     counts: list[MeterCount]
+    counts_version: str | None = None
+    """Of the meter counts that they are from."""
+
+
+class MetersBeyond(Struct, array_like=True, gc=False):
+    """The meters of a transformer whose voltage is beyond a limit: how many, and the worst of them."""
+
+    meters: int
+    worst_meter_id: str
 
 
 class Observation(Struct, array_like=True, gc=False):
@@ -199,6 +234,9 @@ class Observation(Struct, array_like=True, gc=False):
     nominal_voltage_v: float
     count: MeterCount | None
     """The row of the meter counts that is valid at the window's end, only where rows have effective_from."""
+    low: MetersBeyond | None = None
+    """The meters whose voltage is too low; None where there is none."""
+    high: MetersBeyond | None = None
 
 
 class PublishedAlert(Struct, array_like=True, gc=False):
@@ -221,6 +259,65 @@ class JudgeInput(Struct, array_like=True, gc=False):
     observations: list[Observation]
     due: ReceiptDue | None
     published: list[PublishedAlert] = field(default_factory=list)
+    counts_version: str | None = None
+    """Of the meter counts that were looked at; None where none were."""
+
+
+class Verdict(Struct, array_like=True, gc=False):
+    """What one window says of one kind of alarm on a transformer; the evidence where it is a violation."""
+
+    transformer_id: str
+    alarm_type: str
+    level: Level
+    value: float | None = None
+    meters_in_violation: int = 0
+    worst_meter_id: str | None = None
+    meters_missing: int = 0
+    feeder_id: str | None = None
+    as_of: int = 0
+    receipt_delay: int | None = None
+    """Of the transformer, microseconds; None before it is due."""
+
+
+class Alarm(Struct, gc=False):
+    """`ami.alarms`; identity alarm_id. An episode: `first_window` and `last_window` are ends of windows in violation.
+
+    CLEARED with no window in violation: late reads have taken back what the alarm was made of.
+    """
+
+    alarm_id: str
+    alarm_type: str
+    entity_id: str
+    feeder_id: str | None
+    state: AlarmState
+    severity: Literal["WARNING", "CRITICAL"]
+    first_window: int
+    last_window: int
+    worst_value: float | None
+    windows_in_violation: int
+    meters_in_violation: int
+    worst_meter_id: str | None
+    meters_missing: int
+    cause: str | None
+    revision: int
+    as_of: int
+    config_id: str | None = None
+    meter_counts_version: str | None = None
+
+
+class AlarmInput(Struct, array_like=True, gc=False):
+    """What a shard's alarms are made of: verdicts of one window, and alarms as they stand in their topic.
+
+    `settled`: a receipt delay. All transformers of the shard that have it are judged in this window, and those of which
+    no verdict was ever given are CLEAR.
+    """
+
+    window_end: int
+    verdicts: list[Verdict]
+    settled: int | None = None
+    published: list[Alarm] = field(default_factory=list)
+    counts_version: str | None = None
+    """Of the meter counts that the verdicts are made with."""
 
 
 class SummaryRow(Struct, gc=False):
@@ -289,6 +386,10 @@ class Alert(Struct, gc=False):
     window_end: int | None
     feeder_id: str | None
     explained_by: str | None = None
+    config_id: str | None = None
+    """Of the rules it was judged by, see `ami.config`."""
+    meter_counts_version: str | None = None
+    """Of the meter counts it was judged by; None for events."""
 
 
 carries(
@@ -307,4 +408,6 @@ carries(
     SummaryBatch,
     ReceiptBatch,
     Alert,
+    Alarm,
+    AlarmInput,
 )

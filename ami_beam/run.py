@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -19,18 +20,22 @@ from typing import Any
 
 import apache_beam as beam
 import grpc
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
+from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import GRID_ALERTS_TOPIC, OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
+from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import ReadTopic, WriteTopic
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
+from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import ReadTopicNatively
@@ -75,15 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # Says of every annotation that is a text that it is one.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
-    with _stoppable():
+    with stoppable():
         try:
             settings, plan = validate(sys.argv[1:] if argv is None else argv)
             for warning in plan.warnings:
                 _log.warning("%s", warning)
             counts = load_version(plan.meter_counts, settings.allowed_lateness)
-            settings = _with_shards(settings, plan, counts)
+            settings = with_shards(settings, plan, counts)
             topics = _look_at_kafka(plan)
-            with _runner(plan) as runner:
+            with open_runner(plan) as runner:
                 return _run(settings, plan, counts, runner, topics)
         except (OptionError, PreflightError, MeterCountsError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
@@ -124,13 +129,12 @@ def build(
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     events = pipeline | "Events" >> records(plan.events_topic)
-    alerts = None
-    for topic in _read_back(plan):
-        # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
-        alerts = pipeline | "PublishedGridAlerts" >> ReadTopicNatively(
-            topic, plan.kafka_client, plan.start, keeps_time=False
-        )
-    outputs = published(operational(Inputs(reads, events, counts, alerts), settings))
+    # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
+    alerts, alarms = [
+        pipeline | label >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False)
+        for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
+    ] or (None, None)
+    outputs = published(operational(Inputs(reads, events, counts, alerts, alarms), settings), config_id(settings))
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return
@@ -145,12 +149,12 @@ def build(
 
 
 def _read_back(plan: RunPlan) -> list[str]:
-    """The result topics that are read, too: that of the grid alerts, where Kafka is read natively."""
+    """The result topics that are read, too: those of grid alerts and alarms, where Kafka is read natively."""
     live = plan.source == plan.sink == "kafka" and plan.kafka_io == "native"
-    return [plan.output_prefix + GRID_ALERTS_TOPIC] if live else []
+    return [plan.output_prefix + topic for topic in (GRID_ALERTS_TOPIC, ALARMS_TOPIC)] if live else []
 
 
-def _with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -> Settings:
+def with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -> Settings:
     """The settings with a number of shards that fits the network, where the command line names none."""
     if not plan.choose_shards:
         return settings
@@ -173,7 +177,7 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
     if plan.bootstrap_servers is None:
         return {}
     inputs = [] if plan.bounded else [plan.reads, plan.events]
-    results = [plan.output_prefix + topic for topic in OUTPUT_TOPICS] if plan.sink == "kafka" else []
+    results = [plan.output_prefix + topic for topic in RESULT_TOPICS] if plan.sink == "kafka" else []
     native = plan.kafka_io == "native"
     topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native, _read_back(plan))
     report(topics)
@@ -181,7 +185,7 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
 
 
 @contextlib.contextmanager
-def _runner(plan: RunPlan) -> Iterator[Runner]:
+def open_runner(plan: RunPlan) -> Iterator[Runner]:
     """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
     arguments = list(plan.pipeline_args)
     own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
@@ -245,6 +249,7 @@ def _run(
         parallelism = options.view_as(FlinkRunnerOptions).parallelism
         settings = replace(settings, source=f"beam,parallelism={parallelism}")
     build(pipeline, settings, plan, counts, runner.expansion_service, topics)
+    _publish_config(settings, plan)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     result = pipeline.run()
     try:
@@ -272,6 +277,22 @@ def _run(
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _publish_config(settings: Settings, plan: RunPlan) -> None:
+    """Say what the id on alerts and alarms stands for. Raises PreflightError where the broker does not take it."""
+    started = time.time_ns() // 1_000
+    if plan.sink == "files":
+        if not FileSystems.exists(plan.output):
+            FileSystems.mkdirs(plan.output)
+        with FileSystems.create(FileSystems.join(plan.output, f"{CONFIG_TOPIC}.jsonl")) as file:
+            file.write(config_json(settings, started) + b"\n")
+        return
+    config = librdkafka({**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers})
+    try:
+        publish_config(config, plan.output_prefix, settings, started)
+    except KafkaException as error:
+        raise PreflightError(f"{plan.output_prefix}{CONFIG_TOPIC} cannot be written: {error}") from None
 
 
 def _stop_on_cluster(cluster: FlinkCluster, how: str) -> None:
@@ -306,7 +327,7 @@ def _report_metrics(result: Any) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into `Stopped` in the main thread."""
 
     def stop(number: int, frame: FrameType | None) -> None:

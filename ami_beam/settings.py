@@ -32,6 +32,16 @@ class Settings:
     nominal_voltage: float = 230.0
     low_voltage_pct: float = 90.0
     high_voltage_pct: float = 110.0
+    alarm_on_windows: int = 2
+    """Windows in violation in a row that open an alarm."""
+    alarm_off_windows: int = 2
+    """Windows beyond the deadband in a row that close it."""
+    alarm_deadband_voltage_pct: float = 1.0
+    """How far inside the limit a voltage must be for an alarm to close, in per cent of nominal."""
+    alarm_deadband_receipt_pct: float = 5.0
+    """How far above the least receipt rate."""
+    min_missing_meters: int = 2
+    """Fewer silent meters are no receipt alarm, whatever their share."""
     plausible_voltage: tuple[float, float] = (100.0, 400.0)
     """Both ends are plausible."""
     max_interval_kwh: float = 1000.0

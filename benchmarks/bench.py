@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks import consume_only, systems, throughput
 from benchmarks.systems import Place
@@ -74,7 +74,7 @@ def _compare(
     with KafkaBroker(heap="1g") as broker:
         broker.create_topic(systems.EVENTS)
         broker.create_topic(systems.ALERTS, partitions=PARTITIONS)
-        for topic in OUTPUT_TOPICS:
+        for topic in RESULT_TOPICS:
             broker.create_topic(topic, partitions=PARTITIONS)
         for number in range(options.rounds):
             for name in chosen:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, OUTPUT_TOPICS, SUMMARY_TOPIC
+from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, RESULT_TOPICS, SUMMARY_TOPIC
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks.process_tree import cpu_by_program, peak_bytes_by_process, reset_peaks, rss_by_process
 from benchmarks.summary_watch import SummaryWatch
@@ -213,7 +213,7 @@ def measure(reads: int, meters: int, arguments: list[str], log: Path, phases: li
     wanted = arrivals.transformers_on_time()
     results: list[Phase] = []
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-flood-") as directory:
-        for topic in (READS, EVENTS, *OUTPUT_TOPICS):
+        for topic in (READS, EVENTS, *RESULT_TOPICS):
             broker.create_topic(topic, PARTITIONS)
         counts = Path(directory) / "counts.csv"
         arrivals.write_meter_counts(str(counts))

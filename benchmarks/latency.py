@@ -20,7 +20,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ami_beam.codecs.json_outputs import EVENT_ALERTS_TOPIC, GRID_ALERTS_TOPIC, OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import EVENT_ALERTS_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks.flood import malformed
@@ -136,7 +136,7 @@ def measure(
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-latency-") as directory:
         for topic in (READS, EVENTS):
             broker.create_topic(topic, PARTITIONS)
-        for topic in OUTPUT_TOPICS:
+        for topic in RESULT_TOPICS:
             broker.create_topic(topic, 1, "LogAppendTime")
         headend = Headend(broker.bootstrap_servers, rate, window, late_pct, malformed_pct)
         counts = Path(directory) / "counts.csv"

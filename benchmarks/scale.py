@@ -21,7 +21,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ami_beam.codecs.json_outputs import GRID_ALERTS_TOPIC, OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks.process_tree import PeakMemory, cpu_seconds, peak_bytes_by_process
@@ -167,7 +167,7 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
     # The end of the last warm-up window.
     first = last - (windows + at_once) * WINDOW
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-scale-") as directory:
-        for topic in (READS, EVENTS, *OUTPUT_TOPICS):
+        for topic in (READS, EVENTS, *RESULT_TOPICS):
             broker.create_topic(topic, PARTITIONS)
         counts = Path(directory) / "counts.csv"
         with counts.open("w") as file:

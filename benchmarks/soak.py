@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, DEAD_LETTER_TOPIC, OUTPUT_TOPICS, RESULT_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.instants import MICROS_PER_SECOND, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
@@ -223,7 +223,7 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
     """One run, with a broker and a Flink of its own."""
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-soak-") as folder:
         directory = Path(folder)
-        for topic in (READS, EVENTS, *OUTPUT_TOPICS):
+        for topic in (READS, EVENTS, *RESULT_TOPICS):
             broker.create_topic(topic, PARTITIONS)
         headend = Days(broker.bootstrap_servers, rate, late_pct)
         counts = directory / "counts.csv"
@@ -340,7 +340,9 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
         at: Any = row.get("window_end") or row.get("alert_time") or row.get("record_time")
         return parse_instant(at) >= first * MICROS_PER_SECOND
 
-    return {topic: [row for row in rows[topic] if belongs(row)] for topic in (*IDENTITIES, DEAD_LETTER_TOPIC)}
+    topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
+    # An alarm is made of windows from before, too.
+    return {topic: [row for row in rows[topic] if topic != ALARMS_TOPIC and belongs(row)] for topic in topics}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import apache_beam as beam
 
 from ami_beam.meter_counts_view import MeterCountsSource
-from ami_beam.records import Alert, DeadLetterBatch, ReceiptBatch, RecordBatch, SummaryBatch
+from ami_beam.records import (
+    Alarm,
+    Alert,
+    DeadLetterBatch,
+    ReadProgress,
+    ReceiptBatch,
+    RecordBatch,
+    StatisticsBatch,
+    SummaryBatch,
+)
 from ami_beam.settings import Settings
+from ami_beam.shards import ShardWindow
+from transforms.alarm_episodes import AlarmEpisodes
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
 from transforms.due_windows import DueWindows
@@ -17,6 +29,7 @@ from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
 from transforms.pack_reads import PackReads
+from transforms.published_alarms import PublishedAlarms
 from transforms.published_alerts import PublishedAlerts
 from transforms.summary_rows import SummaryRows
 from transforms.window_statistics import WindowStatistics
@@ -31,6 +44,8 @@ class Inputs:
     meter_counts: MeterCountsSource
     published_alerts: beam.PCollection[RecordBatch] | None = None
     """The topic of the grid alerts, read back; None where there is none. It holds no watermark back."""
+    published_alarms: beam.PCollection[RecordBatch] | None = None
+    """The topic of the alarms, likewise."""
 
 
 @dataclass(frozen=True)
@@ -40,35 +55,72 @@ class Outputs:
     summaries: beam.PCollection[SummaryBatch]
     receipts: beam.PCollection[ReceiptBatch]
     alerts: beam.PCollection[Alert]
+    alarms: beam.PCollection[Alarm]
     dead_letters: beam.PCollection[DeadLetterBatch]
+
+
+class Measured(NamedTuple):
+    """What the reads say, before anything is held against it."""
+
+    statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
+    progress: beam.PCollection[ReadProgress]
+    dead_letters: beam.PCollection[DeadLetterBatch]
+
+
+class JudgedWindows(NamedTuple):
+    """What thresholds and rules make of what was measured."""
+
+    receipts: beam.PCollection[ReceiptBatch]
+    comm_alerts: beam.PCollection[Alert]
+    voltage_alerts: beam.PCollection[Alert]
+    alarms: beam.PCollection[Alarm]
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
     """Assemble the graph. Labels name state: a change of one makes savepoints of older versions unusable."""
-    counts = inputs.meter_counts
+    measured = measure(inputs.reads, inputs.meter_counts, settings)
+    summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
+    judged = judge(measured, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
 
-    reads = inputs.reads | "DecodeReads" >> DecodeReads(settings)
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
-
-    packed = reads.accepted | "PackReads" >> PackReads(settings)
-    late = packed.late | "GatherLateReads" >> GatherLateReads(settings, counts)
-    blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
-    statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
-    summaries = statistics | "SummaryRows" >> SummaryRows(settings)
-
-    observed = statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, counts)
-    due = (
-        reads.progress
-        | "DueWindows" >> DueWindows(settings, counts)
-        | "ExpandDueWindows" >> ExpandDueWindows(settings, counts)
-    )  # fmt: skip
-    judged_by = [due, observed]
-    if inputs.published_alerts is not None:
-        judged_by.append(inputs.published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
-    judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
-
     event_alerts = events.accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
 
-    dead_letters = (reads.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
-    return Outputs(summaries, judged.receipts, alerts, dead_letters)
+    dead_letters = (measured.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
+    return Outputs(summaries, judged.receipts, alerts, judged.alarms, dead_letters)
+
+
+def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings) -> Measured:
+    """From records of the reads topic to every window's statistics and their revisions."""
+    reads = records | "DecodeReads" >> DecodeReads(settings)
+    packed = reads.accepted | "PackReads" >> PackReads(settings)
+    late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
+    blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
+    statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
+    return Measured(statistics, reads.progress, reads.dead_letters)
+
+
+def judge(
+    measured: Measured,
+    meter_counts: MeterCountsSource,
+    settings: Settings,
+    published_alerts: beam.PCollection[RecordBatch] | None = None,
+    published_alarms: beam.PCollection[RecordBatch] | None = None,
+) -> JudgedWindows:
+    """From statistics, and from windows of which too little came, to receipt rates, alerts and alarms."""
+    observed = measured.statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, meter_counts)
+    due = (
+        measured.progress
+        | "DueWindows" >> DueWindows(settings, meter_counts)
+        | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
+    )  # fmt: skip
+    judged_by = [due, observed]
+    if published_alerts is not None:
+        judged_by.append(published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
+    judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
+
+    alarms_from = [judged.verdicts]
+    if published_alarms is not None:
+        alarms_from.append(published_alarms | "PublishedAlarms" >> PublishedAlarms(settings))
+    alarms = tuple(alarms_from) | "AlarmInputs" >> beam.Flatten() | "AlarmEpisodes" >> AlarmEpisodes(settings)
+    return JudgedWindows(judged.receipts, judged.comm_alerts, judged.voltage_alerts, alarms)

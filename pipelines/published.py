@@ -12,21 +12,25 @@ from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
 
-def published(outputs: Outputs) -> dict[str, beam.PCollection[KeyedRecords]]:
-    """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own."""
+def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[KeyedRecords]]:
+    """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own.
+
+    `config_id` names the rules of the run on every alert and alarm.
+    """
     grid = outputs.alerts | "GridAlerts" >> beam.Filter(_is_grid).with_output_types(Alert)
     events = outputs.alerts | "EventAlertsOnly" >> beam.Filter(_is_event).with_output_types(Alert)
     return {
         codec.SUMMARY_TOPIC: outputs.summaries | "SummaryJson" >> _to_records(codec.summary_records),
         codec.RECEIPT_TOPIC: outputs.receipts | "ReceiptJson" >> _to_records(codec.receipt_records),
-        codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_records),
-        codec.EVENT_ALERTS_TOPIC: events | "EventAlertJson" >> _to_records(codec.alert_records),
+        codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_records, config_id),
+        codec.EVENT_ALERTS_TOPIC: events | "EventAlertJson" >> _to_records(codec.alert_records, config_id),
+        codec.ALARMS_TOPIC: outputs.alarms | "AlarmJson" >> _to_records(codec.alarm_records, config_id),
         codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_records),
     }
 
 
-def _to_records(encode: Callable[[Any], KeyedRecords]) -> beam.PTransform:
-    return beam.Map(encode).with_output_types(KeyedRecords)
+def _to_records(encode: Callable[..., KeyedRecords], *arguments: Any) -> beam.PTransform:
+    return beam.Map(encode, *arguments).with_output_types(KeyedRecords)
 
 
 def _is_grid(alert: Alert) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS, RESULT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
 
@@ -178,5 +178,5 @@ def create_topics(broker: KafkaBroker, partitions: int = 3, timestamp_type: str 
     """Every topic of the product."""
     for topic in (READS, EVENTS):
         broker.create_topic(topic, partitions=partitions, timestamp_type=timestamp_type)
-    for topic in OUTPUT_TOPICS:
+    for topic in RESULT_TOPICS:
         broker.create_topic(topic, partitions=2)

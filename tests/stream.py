@@ -19,6 +19,7 @@ from ami_beam.instants import format_instant, parse_duration, parse_instant
 from ami_beam.meter_counts import MeterCountsVersion
 from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import (
+    Alarm,
     Alert,
     DeadLetter,
     DeadLetterBatch,
@@ -78,6 +79,7 @@ class Published:
     receipts: list[ReceiptRow] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
 
     def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
         return sorted(
@@ -103,6 +105,13 @@ class Published:
         ]
         assert len({alert.alert_id for alert in found}) <= 1
         return [(alert.status, alert.detail_value) for alert in sorted(found, key=lambda alert: alert.revision)]
+
+    def alarm(self, alarm_type: str, first_window: str, entity: str = "T1") -> list[Alarm]:
+        """What was published of one alarm, in the order of its revisions."""
+        place = (alarm_type, entity, at(first_window))
+        found = [each for each in self.alarms if (each.alarm_type, each.entity_id, each.first_window) == place]
+        assert len({each.alarm_id for each in found}) <= 1
+        return sorted(found, key=lambda each: each.revision)
 
 
 class HeadEnd:
@@ -163,7 +172,7 @@ def run_pipeline(
             pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
         )
         outputs = operational(inputs, settings)
-        for name in ("summaries", "receipts", "alerts", "dead_letters"):
+        for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms"):
             _captured[f"{token}/{name}"] = getattr(published, name)
             _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
     return published

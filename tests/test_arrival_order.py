@@ -91,11 +91,11 @@ def published(
     """A publication of a window with these fresh reads, through the bytes of its state."""
     block = pack(WINDOW_END, reads)
     if window is None:
-        base, changed = first_publication(WINDOW_END, [block])
+        base, batch = first_publication(WINDOW_END, [block])
         window = PublishedWindow(base, None)
     else:
-        window.revised, changed = revise(WINDOW_END, window, [block])
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(window), type=PublishedWindow), changed
+        window.revised, batch = revise(WINDOW_END, window, [block])
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(window), type=PublishedWindow), batch.transformers
 
 
 class Live:

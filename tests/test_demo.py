@@ -16,19 +16,21 @@ from pathlib import Path
 import pytest
 
 from ami_beam.codecs.json_outputs import (
+    ALARMS_TOPIC,
     DEAD_LETTER_TOPIC,
     EVENT_ALERTS_TOPIC,
     GRID_ALERTS_TOPIC,
     RECEIPT_TOPIC,
     SUMMARY_TOPIC,
+    alarm_json,
     alert_json,
     dead_letter_json,
     summary_json,
 )
 from ami_beam.demo_options import parser
-from ami_beam.demo_screen import ALERT_KINDS, Screen, Tally, alert_line, kind, missing
+from ami_beam.demo_screen import ALERT_KINDS, Screen, Tally, alarm_line, alert_line, kind, missing
 from ami_beam.instants import parse_instant
-from ami_beam.records import Alert, DeadLetter, SummaryRow
+from ami_beam.records import Alarm, Alert, DeadLetter, SummaryRow
 
 AT = parse_instant("2026-03-03T10:15:00Z")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -51,6 +53,28 @@ def voltage_alert(**changes) -> Alert:
         "feeder_id": "FDR-00001",
     }
     return Alert(**{**fields, **changes})
+
+
+def an_alarm(**changes) -> Alarm:
+    fields = {
+        "alarm_id": "a1",
+        "alarm_type": "LOW_VOLTAGE",
+        "entity_id": "TR-000012",
+        "feeder_id": "FDR-00001",
+        "state": "ACTIVE",
+        "severity": "WARNING",
+        "first_window": AT,
+        "last_window": AT + 30 * 60_000_000,
+        "worst_value": 201.5,
+        "windows_in_violation": 3,
+        "meters_in_violation": 2,
+        "worst_meter_id": "MTR-0000098",
+        "meters_missing": 0,
+        "cause": None,
+        "revision": 1,
+        "as_of": AT,
+    }
+    return Alarm(**{**fields, **changes})
 
 
 def event_alert(code: float | None, description: str, alert_id: str = "e1") -> Alert:
@@ -106,6 +130,15 @@ def test_alert_is_one_line(alert, expected):
     assert alert_line(alert) == expected
 
 
+def test_alarm_is_one_line():
+    assert alarm_line(an_alarm()) == (
+        "10:45:00  ALARM     LOW_VOLTAGE       ACTIVE   transformer TR-000012   201.5 V at worst, 3 windows"
+    )
+    taken_back = an_alarm(state="CLEARED", worst_value=None, windows_in_violation=0)
+    assert alarm_line(taken_back).endswith("CLEARED  transformer TR-000012   taken back by late reads")
+    assert "\x1b[31;1mALARM" in alarm_line(an_alarm(), colours=True)
+
+
 def test_no_control_character_reaches_the_terminal():
     line = alert_line(event_alert(2048, "\x1b[2Jgone\r\n\x07"), colours=False)
     assert line.isprintable()
@@ -143,9 +176,9 @@ def test_count_in_a_file_is_a_line_now_and_then():
     screen.count(tally)
     tally.reads = 1
     screen.count(tally)
-    assert out.getvalue() == "-- 0 reads · 0 windows · 0 alerts, 0 of 9 types · 0 dead letters\n"
+    assert out.getvalue() == "-- 0 reads · 0 windows · 0 alerts, 0 of 9 types · 0 alarms · 0 dead letters\n"
     screen.count(tally, force=True)
-    assert out.getvalue().endswith("-- 1 reads · 0 windows · 0 alerts, 0 of 9 types · 0 dead letters\n")
+    assert out.getvalue().endswith("-- 1 reads · 0 windows · 0 alerts, 0 of 9 types · 0 alarms · 0 dead letters\n")
 
 
 def test_repeated_records_count_once():
@@ -157,8 +190,9 @@ def test_repeated_records_count_once():
         assert tally.take(RECEIPT_TOPIC, b"{}") is None
         assert tally.take(DEAD_LETTER_TOPIC, dead_letter_json(letter)) is None
         assert tally.take(GRID_ALERTS_TOPIC, alert_json(voltage_alert())) == voltage_alert()
+        assert tally.take(ALARMS_TOPIC, alarm_json(an_alarm())) == an_alarm()
     tally.reads = 1234
-    assert tally.line() == "1,234 reads · 2 windows · 1 alerts, 1 of 9 types · 1 dead letters"
+    assert tally.line() == "1,234 reads · 2 windows · 1 alerts, 1 of 9 types · 1 alarms · 1 dead letters"
 
 
 def test_events_are_told_by_their_code():

@@ -13,13 +13,26 @@ from msgspec.structs import astuple
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.codecs import json_outputs as outputs
 from ami_beam.instants import parse_instant
-from ami_beam.records import Alert, DeadLetter, DeadLetterBatch, ReceiptBatch, ReceiptRow, SummaryBatch, SummaryRow
+from ami_beam.records import (
+    Alarm,
+    Alert,
+    DeadLetter,
+    DeadLetterBatch,
+    ReceiptBatch,
+    ReceiptRow,
+    SummaryBatch,
+    SummaryRow,
+)
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
 SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3)
 RECEIPT = ReceiptRow("T1", None, START, END, 0, 3, 0.0, 0, 0.0, END, 0)
 ALERT = Alert("a" * 32, "EVENT", "M1", END, "LAST_GASP", 3840, "CRITICAL", "RAISED", 0, AS_OF, None, None, None)
+ALARM = Alarm(
+    "b" * 32, "LOW_VOLTAGE", "T1", "F1", "ACTIVE", "WARNING", START, END, 198.5, 2, 3, "M7", 0, None, 1, AS_OF,
+    meter_counts_version="9a",
+)  # fmt: skip
 LETTER = DeadLetter("NOT_JSON", "It is not JSON.", "ami.headend.reads", 3, 17, AS_OF, b"\xff{")
 
 
@@ -65,7 +78,7 @@ def test_a_receipt_row() -> None:
 
 
 def test_an_alert() -> None:
-    (key,), (value,) = astuple(outputs.alert_records(ALERT))
+    (key,), (value,) = astuple(outputs.alert_records(ALERT, "c0f1"))
     assert key == b"M1"
     assert json.loads(value) == {
         "alert_id": "a" * 32,
@@ -82,6 +95,33 @@ def test_an_alert() -> None:
         "window_end": None,
         "feeder_id": None,
         "explained_by": None,
+        "config_id": "c0f1",
+        "meter_counts_version": None,
+    }
+
+
+def test_an_alarm() -> None:
+    (key,), (value,) = astuple(outputs.alarm_records(ALARM, "c0f1"))
+    assert key == b"T1"
+    assert json.loads(value) == {
+        "alarm_id": "b" * 32,
+        "alarm_type": "LOW_VOLTAGE",
+        "entity_id": "T1",
+        "feeder_id": "F1",
+        "state": "ACTIVE",
+        "severity": "WARNING",
+        "first_window": "2026-03-03T10:00:00Z",
+        "last_window": "2026-03-03T10:15:00Z",
+        "worst_value": 198.5,
+        "windows_in_violation": 2,
+        "meters_in_violation": 3,
+        "worst_meter_id": "M7",
+        "meters_missing": 0,
+        "cause": None,
+        "revision": 1,
+        "as_of": "2026-03-03T10:15:42.125Z",
+        "config_id": "c0f1",
+        "meter_counts_version": "9a",
     }
 
 
@@ -100,9 +140,14 @@ def test_a_dead_letter() -> None:
     }
 
 
-@pytest.mark.parametrize("row", [SUMMARY, RECEIPT, ALERT])
-def test_no_field_of_a_row_is_forgotten(row: SummaryRow | ReceiptRow | Alert) -> None:
-    encode = {SummaryRow: outputs.summary_json, ReceiptRow: outputs.receipt_json, Alert: outputs.alert_json}[type(row)]
+@pytest.mark.parametrize("row", [SUMMARY, RECEIPT, ALERT, ALARM])
+def test_no_field_of_a_row_is_forgotten(row: SummaryRow | ReceiptRow | Alert | Alarm) -> None:
+    encode = {
+        SummaryRow: outputs.summary_json,
+        ReceiptRow: outputs.receipt_json,
+        Alert: outputs.alert_json,
+        Alarm: outputs.alarm_json,
+    }[type(row)]
     assert tuple(json.loads(encode(row))) == row.__struct_fields__  # type: ignore[operator]
 
 
@@ -110,6 +155,7 @@ def test_rows_come_back() -> None:
     assert outputs.parse_summary(outputs.summary_json(SUMMARY)) == SUMMARY
     assert outputs.parse_receipt(outputs.receipt_json(RECEIPT)) == RECEIPT
     assert outputs.parse_alert(outputs.alert_json(ALERT)) == ALERT
+    assert outputs.parse_alarm(outputs.alarm_json(ALARM)) == ALARM
     with pytest.raises(msgspec.ValidationError):
         outputs.parse_alert(outputs.summary_json(SUMMARY))
 

@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 )
 
 from ami_beam import run as command
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker, Security
 from tests.certificates import Authority
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
@@ -162,7 +162,7 @@ class TestRefusedAtStart:
 
     def test_somebody_without_any_acl(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         line = refused(capsys, world.arguments(world.login("nobody", PASSWORD)))
-        for topic in (READS, EVENTS, *OUTPUT_TOPICS):
+        for topic in (READS, EVENTS, *RESULT_TOPICS):
             assert topic in line
 
     def test_a_consumer_group_without_an_acl(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def graph() -> _Everything:
     events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
     version = pack([MeterCount("T1", 1)], 0)
     counts = pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
-    published(operational(Inputs(reads, events, counts), Settings()))
+    published(operational(Inputs(reads, events, counts), Settings()), "c0f1")
     return walk(pipeline)
 
 
@@ -106,7 +106,7 @@ class TestGraph:
         batches = [pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in "ab"]
         version = pack([MeterCount("T1", 1)], 0)
         counts = pipeline | beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
-        published(operational(Inputs(*batches, counts), Settings()))
+        published(operational(Inputs(*batches, counts), Settings()), "c0f1")
         proto, context = pipeline.to_runner_api(return_context=True)
         found = {name: context.coders.get_by_id(name) for name in proto.components.coders}
         assert len(found) > 15

@@ -10,7 +10,7 @@ import pytest
 from ami_beam.io.meter_counts_source import load_version
 from ami_beam.meter_counts import load
 from ami_beam.options import validate
-from ami_beam.run import _with_shards
+from ami_beam.run import with_shards
 from ami_beam.shard_count import METERS_PER_SHARD, shards_for
 
 
@@ -48,7 +48,7 @@ def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplo
     live = ["--runner=FlinkRunner", "--bootstrap_servers=b:9092", f"--meter_counts={counts(tmp_path, 'TR-1,900000,')}"]
     named = validate([*live, "--shards=7"])
     version = load_version(named[1].meter_counts)
-    assert _with_shards(*named, version).shards == 7
+    assert with_shards(*named, version).shards == 7
     with caplog.at_level(logging.INFO):
-        assert _with_shards(*validate(live), version).shards == 64
+        assert with_shards(*validate(live), version).shards == 64
     assert "--shards=64" in caplog.text

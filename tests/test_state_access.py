@@ -14,7 +14,7 @@ from ami_beam.codecs.read_block import PackedRead, pack
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptBatch, ReceiptDue, ReceiptRow
 from ami_beam.settings import Settings
-from transforms.judge_windows import _JudgeWindowsDoFn
+from transforms.judge_windows import VERDICTS, _JudgeWindowsDoFn
 from transforms.window_statistics import DUE, EXPIRE, LATE, _WindowStatisticsDoFn
 
 END = 1_772_496_900_000_000
@@ -126,7 +126,7 @@ class Window:
         for output in self.step.on_judge(KEY, str(tag), self.log, self.expiry):
             if isinstance(output, ReceiptBatch):
                 self.rows += output.rows
-            else:
+            elif output.tag != VERDICTS:
                 assert isinstance(output, TaggedOutput)
                 alert: Alert = output.value
                 self.alerts.append(

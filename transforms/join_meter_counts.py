@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 
-from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
+from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
+from ami_beam.read_columns import Flags, Floats
 from ami_beam.records import (
     DueWindow,
     JudgeInput,
     MeterCount,
+    MetersBeyond,
+    MeterVoltages,
     Observation,
     ReceiptDue,
     StatisticsBatch,
@@ -43,22 +47,24 @@ class JoinMeterCounts(beam.PTransform):
     def expand(
         self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
     ) -> beam.PCollection[tuple[ShardWindow, JudgeInput]]:
-        join = _JoinDoFn(self._settings.nominal_voltage)
+        join = _JoinDoFn(self._settings)
         return statistics | "Lookup" >> beam.ParDo(join, view(self._counts)).with_output_types(
             tuple[tuple[int, int], JudgeInput]
         )
 
 
 class _JoinDoFn(beam.DoFn):
-    def __init__(self, nominal_voltage: float) -> None:
-        self._nominal = nominal_voltage
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._nominal = settings.nominal_voltage
         self._unregistered = Metrics.counter(METRICS, "unregistered_transformers")
 
     def process(
         self, element: tuple[ShardWindow, StatisticsBatch], versions: Iterable[MeterCountsVersion]
     ) -> Iterator[tuple[ShardWindow, JudgeInput]]:
         key, batch = element
-        counts = counts_of(newest(versions))
+        version = newest(versions)
+        counts = counts_of(version)
         window_end = batch.window_end
         rows = [counts.at(transformer.transformer_id, window_end) for transformer in batch.transformers]
         self._unregistered.inc(rows.count(None))
@@ -66,7 +72,9 @@ class _JoinDoFn(beam.DoFn):
             observation(transformer, count, self._nominal)
             for transformer, count in zip(batch.transformers, rows, strict=True)
         ]
-        yield key, JudgeInput(observations, None)
+        if batch.voltages is not None:
+            add_evidence(observations, batch.voltages, self._settings)
+        yield key, JudgeInput(observations, None, counts_version=version.version_id[:VERSION_DIGITS])
 
 
 def observation(statistics: TransformerStatistics, count: MeterCount | None, nominal_voltage: float) -> Observation:
@@ -101,6 +109,30 @@ def observation(statistics: TransformerStatistics, count: MeterCount | None, nom
     )
 
 
+def add_evidence(observations: list[Observation], voltages: MeterVoltages, settings: Settings) -> None:
+    """Say of those that are in violation how many meters are beyond the limit, and which is the worst.
+
+    Of equally bad meters the first by name.
+    """
+    volts = np.frombuffer(voltages.voltages, np.float64)
+    begin = 0
+    for each, end in zip(observations, voltages.ends, strict=True):
+        nominal = each.nominal_voltage_v
+        low, high = nominal * settings.low_voltage_pct / 100, nominal * settings.high_voltage_pct / 100
+        if each.lowest is not None and each.lowest[0] < low:
+            own = volts[begin:end]
+            each.low = _beyond(voltages.meters, begin, own, own < low, each.lowest[0])
+        if each.highest is not None and each.highest[0] > high:
+            own = volts[begin:end]
+            each.high = _beyond(voltages.meters, begin, own, own > high, each.highest[0])
+        begin = end
+
+
+def _beyond(meters: list[str], begin: int, volts: Floats, beyond: Flags, worst: float) -> MetersBeyond:
+    names = {meters[begin + place] for place in np.flatnonzero(beyond).tolist()}
+    return MetersBeyond(len(names), min(meters[begin + place] for place in np.flatnonzero(volts == worst).tolist()))
+
+
 class ExpandDueWindows(beam.PTransform):
     """Each due window becomes one element a shard with the transformers that have this receipt delay.
 
@@ -126,7 +158,8 @@ class ExpandDueWindows(beam.PTransform):
 def _expand_due(
     due: DueWindow, settings: Settings, versions: Iterable[MeterCountsVersion]
 ) -> Iterator[tuple[ShardWindow, ReceiptDue]]:
-    counts = counts_of(newest(versions))
+    version = newest(versions)
+    counts = counts_of(version)
     for shard in range(settings.shards):
         rows = [
             row
@@ -134,4 +167,7 @@ def _expand_due(
             if (settings.receipt_delay if row.receipt_delay is None else row.receipt_delay) == due.receipt_delay
         ]
         if rows:
-            yield (shard, due.window_end), ReceiptDue(due.window_end, due.receipt_delay, rows)
+            yield (
+                (shard, due.window_end),
+                ReceiptDue(due.window_end, due.receipt_delay, rows, version.version_id[:VERSION_DIGITS]),
+            )

@@ -10,29 +10,41 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import (
+    AlarmInput,
     Alert,
     JudgeInput,
+    Level,
     MeterCount,
+    MetersBeyond,
     Observation,
     PublishedAlert,
     ReceiptBatch,
     ReceiptDue,
     ReceiptRow,
+    Verdict,
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.alert_lifecycle import AlertState, adopt
 from transforms.comm_alerts import LOW_RECEIPT_RATE, comm_alert
 from transforms.receipt_rate import Heard, PublishedReceipt, heard, publish, row
+from transforms.verdicts import (
+    high_voltage_level,
+    low_voltage_level,
+    receipt_level,
+    receipt_verdict,
+    voltage_verdicts,
+)
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE, VoltageState, voltage_alerts
 from transforms.window_expiry import expiry
 
-RECEIPTS, COMM, VOLTAGE = "receipts", "comm", "voltage"
+RECEIPTS, COMM, VOLTAGE, VERDICTS = "receipts", "comm", "voltage", "verdicts"
 PUBLISHED = "published"
 """The tag of the timer for alerts that were found in their topic; the others' is the delay after which they fire."""
 RECONCILE_AFTER = MICROS_PER_MINUTE
@@ -45,6 +57,8 @@ class Judged(NamedTuple):
     receipts: beam.PCollection[ReceiptBatch]
     comm_alerts: beam.PCollection[Alert]
     voltage_alerts: beam.PCollection[Alert]
+    verdicts: beam.PCollection[tuple[int, AlarmInput]]
+    """Keyed by shard: what alarms are made of."""
 
 
 class KeptTransformer(Struct, array_like=True, gc=False):
@@ -63,6 +77,10 @@ class KeptTransformer(Struct, array_like=True, gc=False):
     lowest: tuple[float, str | None] | None = None
     """The least voltage and its feeder: None for the feeder of `heard`, as nearly always."""
     highest: tuple[float, str | None] | None = None
+    low: MetersBeyond | None = None
+    high: MetersBeyond | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Those that were given last, of the kinds of alarm of which this window says more than that all is well."""
 
     def extreme(self, which: tuple[float, str | None] | None) -> tuple[float, str] | None:
         """`lowest` or `highest` with the name of its feeder."""
@@ -74,6 +92,8 @@ class LogEntry(Struct, array_like=True, gc=False):
 
     input: JudgeInput | None
     kept: dict[str, KeptTransformer] | None
+    counts_version: str | None = None
+    """Of the meter counts that `kept` was last judged by."""
 
 
 class JudgeWindows(beam.PTransform):
@@ -106,16 +126,20 @@ class JudgeWindows(beam.PTransform):
         due, *others = inputs
         updates = due | "Due" >> beam.MapTuple(_from_due).with_output_types(tuple[tuple[int, int], JudgeInput])
         # Types before with_outputs, or they would not reach the outputs, which would then be pickled.
-        judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(ReceiptBatch, comm=Alert, voltage=Alert)
+        judge = beam.ParDo(_JudgeWindowsDoFn(self._settings)).with_output_types(
+            ReceiptBatch, comm=Alert, voltage=Alert, verdicts=tuple[int, AlarmInput]
+        )
         label = f"Judge {self._settings.state_label()}"
         judged = (
-            (updates, *others) | "Both" >> beam.Flatten() | label >> judge.with_outputs(COMM, VOLTAGE, main=RECEIPTS)
+            (updates, *others)
+            | "Both" >> beam.Flatten()
+            | label >> judge.with_outputs(COMM, VOLTAGE, VERDICTS, main=RECEIPTS)
         )
-        return Judged(judged[RECEIPTS], judged[COMM], judged[VOLTAGE])
+        return Judged(judged[RECEIPTS], judged[COMM], judged[VOLTAGE], judged[VERDICTS])
 
 
 def _from_due(key: ShardWindow, due: ReceiptDue) -> tuple[ShardWindow, JudgeInput]:
-    return key, JudgeInput([], due)
+    return key, JudgeInput([], due, counts_version=due.counts_version)
 
 
 @beam.typehints.with_input_types(tuple[tuple[int, int], JudgeInput])
@@ -151,11 +175,26 @@ class _JudgeWindowsDoFn(beam.DoFn):
         log: Any = beam.DoFn.StateParam(LOG),
         expire: Any = beam.DoFn.TimerParam(EXPIRE),
     ) -> Iterator[Any]:
-        _, window_end = key
-        updates, kept = _read(log)
+        updates, kept, counts_version = _read(log)
         if not updates and not kept:
             return
+        for found in self._judge(key, tag, updates, kept, expire):
+            if isinstance(found, TaggedOutput) and found.tag != VERDICTS:
+                found.value.meter_counts_version = counts_version
+            elif isinstance(found, TaggedOutput):
+                found.value[1].counts_version = counts_version
+            yield found
+        log.clear()
+        log.add(LogEntry(None, kept, counts_version))
+
+    def _judge(
+        self, key: ShardWindow, tag: str, updates: list[JudgeInput], kept: dict[str, KeptTransformer], expire: Any
+    ) -> Iterator[Any]:
+        """Take the updates in: rows, alerts and verdicts."""
+        shard, window_end = key
         rows: list[ReceiptRow] = []
+        looked_at = {each.transformer_id for update in updates for each in update.observations}
+        settled = None
         yield from self._observe(window_end, updates, kept, rows)
         for update in updates:
             for count in update.due.counts if update.due is not None else ():
@@ -167,6 +206,8 @@ class _JudgeWindowsDoFn(beam.DoFn):
             for transformer_id, transformer in kept.items():
                 due = transformer.receipt is None and transformer.count is not None
                 if due and self._delay(transformer.count) == delay:
+                    settled = delay
+                    looked_at.add(transformer_id)
                     yield from self._receipt(window_end, transformer_id, transformer, rows)
         # What was published of an alert since it was last looked at: only the last of it is what consumers know.
         told = {(each.transformer_id, each.alert_type): each for update in updates for each in update.published}
@@ -174,14 +215,15 @@ class _JudgeWindowsDoFn(beam.DoFn):
             yield from self._reconcile(window_end, alert, kept)
         if rows:
             yield ReceiptBatch(rows)
+        verdicts = [verdict for name in sorted(looked_at) for verdict in self._news(window_end, name, kept[name])]
+        if verdicts or settled is not None:
+            yield TaggedOutput(VERDICTS, (shard, AlarmInput(window_end, verdicts, settled)))
         if updates or rows:
             expire.set(Timestamp(micros=expiry(self._settings, window_end)))
-        log.clear()
-        log.add(LogEntry(None, kept))
 
     @on_timer(EXPIRE)
     def on_expire(self, log: Any = beam.DoFn.StateParam(LOG)) -> None:
-        updates, kept = _read(log)
+        updates, kept, _ = _read(log)
         # A timer for what has just come, or for who is due, is on its way, and this one is set again by it. Where the
         # watermark jumps over both, they may come in either order: runners keep timers of a name in order, not those of
         # different names.
@@ -213,6 +255,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
             transformer.heard = heard(observation)
             transformer.lowest = _without(observation.lowest, observation.feeder_id)
             transformer.highest = _without(observation.highest, observation.feeder_id)
+            transformer.low, transformer.high = observation.low, observation.high
             yield from self._voltage(window_end, transformer_id, transformer)
             if transformer.receipt is not None:
                 transformer.count = observation.count or transformer.count
@@ -282,21 +325,76 @@ class _JudgeWindowsDoFn(beam.DoFn):
             transformer.comm, alert = result
             yield TaggedOutput(COMM, alert)
 
+    def _news(self, window_end: int, transformer_id: str, transformer: KeptTransformer) -> list[Verdict]:
+        """The verdicts that differ from what was given last; noted as given.
+
+        Before a transformer is due only a violation is news: what is not heard yet may still be. When it is due, no
+        verdict means that all is well.
+        """
+        if not transformer.verdicts and self._is_well(transformer):
+            return []  # nearly always
+        found = list(
+            voltage_verdicts(
+                transformer_id,
+                transformer.extreme(transformer.lowest),
+                transformer.extreme(transformer.highest),
+                transformer.low,
+                transformer.high,
+                transformer.nominal_voltage_v,
+                transformer.heard.as_of or window_end,
+                self._settings,
+            )
+        )
+        delay = None
+        if transformer.receipt is not None:
+            delay = self._delay(transformer.count)
+            found.append(receipt_verdict(transformer_id, transformer.receipt, self._settings))
+        before = {verdict.alarm_type: verdict for verdict in transformer.verdicts}
+        news, given = [], []
+        for verdict in found:
+            verdict.receipt_delay = delay
+            known = before.get(verdict.alarm_type)
+            if known is None and (verdict.level == Level.CLEAR or (delay is None and verdict.level != Level.VIOLATION)):
+                continue
+            if known is None or replace(verdict, as_of=known.as_of) != known:
+                news.append(verdict)
+                given.append(verdict)
+            else:
+                given.append(known)
+        transformer.verdicts = given
+        return news
+
+    def _is_well(self, transformer: KeptTransformer) -> bool:
+        """Whether all its verdicts are CLEAR, as far as it is judged."""
+        lowest, highest, receipt = transformer.lowest, transformer.highest, transformer.receipt
+        if lowest is None or highest is None:
+            return False
+        nominal, settings = transformer.nominal_voltage_v, self._settings
+        if low_voltage_level(lowest[0], nominal, settings) != Level.CLEAR:
+            return False
+        if high_voltage_level(highest[0], nominal, settings) != Level.CLEAR:
+            return False
+        if receipt is None:
+            return True
+        return receipt_level(receipt.heard.actual_meters_reported, receipt.total_meters, settings) == Level.CLEAR
+
     def _delay(self, count: MeterCount | None) -> int:
         assert count is not None
         return self._settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
 
 
-def _read(log: Any) -> tuple[list[JudgeInput], dict[str, KeptTransformer]]:
-    """What has come since the log was last read, and what was known then."""
+def _read(log: Any) -> tuple[list[JudgeInput], dict[str, KeptTransformer], str | None]:
+    """What has come since the log was last read, what was known then, and the version of the meter counts now."""
     updates: list[JudgeInput] = []
     kept: dict[str, KeptTransformer] = {}
+    before = now = None
     for entry in log.read():
         if entry.input is not None:
             updates.append(entry.input)
+            now = entry.input.counts_version or now
         if entry.kept is not None:
-            kept = entry.kept
-    return updates, kept
+            kept, before = entry.kept, entry.counts_version
+    return updates, kept, now or before
 
 
 def _without(extreme: tuple[float, str] | None, feeder_id: str) -> tuple[float, str | None] | None:

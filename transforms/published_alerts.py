@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import apache_beam as beam
-import msgspec
 from apache_beam.metrics import Metrics
 
 from ami_beam.codecs.json_outputs import parse_alert
@@ -13,6 +12,7 @@ from ami_beam.records import JudgeInput, PublishedAlert, RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
+from transforms.published_rows import readable
 
 
 class PublishedAlerts(beam.PTransform):
@@ -44,12 +44,7 @@ class _ParseDoFn(beam.DoFn):
 
     def process(self, batch: RecordBatch) -> Iterator[tuple[ShardWindow, JudgeInput]]:
         found: dict[ShardWindow, list[PublishedAlert]] = {}
-        for value in batch.values:
-            try:
-                alert = parse_alert(value or b"")
-            except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError):
-                self._unreadable.inc()
-                continue
+        for alert in readable(batch.values, parse_alert, self._unreadable):
             if alert.window_end is not None:
                 key = shard_of(alert.entity_id, self._shards), alert.window_end
                 found.setdefault(key, []).append(

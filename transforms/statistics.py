@@ -7,10 +7,11 @@ the reads. Minimum and maximum stay as they were sent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import fsum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from ami_beam.codecs.read_block import (
     Scaled,
 )
 from ami_beam.read_columns import Flags, Floats, Ints
-from ami_beam.records import FeederStatistics
+from ami_beam.records import FeederStatistics, MeterVoltages
 from transforms.winners import Winners
 
 DECIMALS = 6
@@ -41,6 +42,16 @@ class Measured:
     meters_reported: int
     actual_meters_reported: int
     as_of: int
+    readings: Readings = field(compare=False)
+
+
+class Readings(NamedTuple):
+    """Where a transformer's voltages stand among those of many: meters and volts (NaN without one), and a range."""
+
+    meters: list[str]
+    volts: Floats
+    begin: int
+    end: int
 
 
 def measure(reads: Iterable[PackedRead]) -> Measured:
@@ -55,6 +66,9 @@ def measure(reads: Iterable[PackedRead]) -> Measured:
         meters_reported=len({read.meter_id for read in reads}) if len(feeders) > 1 else feeders[0].meters_reported,
         actual_meters_reported=len({read.meter_id for read in reads if read.actual}),
         as_of=max([feeder.as_of for feeder in feeders]),
+        readings=Readings(
+            [read.meter_id for read in reads], np.array([read.voltage_v for read in reads], np.float64), 0, len(reads)
+        ),
     )
 
 
@@ -88,16 +102,17 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         _totals(column[order], starts)
         for column in (columns.consumption_kwh, columns.delivered_kwh, columns.received_kwh)
     )
-    average, least, greatest = _voltages(columns.voltage_v[order], starts)
+    volts = columns.voltage_v[order]
+    average, least, greatest = _voltages(volts, starts)
     sizes = np.diff(starts, append=count).tolist()
-    if not one_read_a_meter:
-        meters = [meters[i] for i in order.tolist()]
+    meters = [meters[i] for i in order.tolist()]
     names = columns.names
     measured = {}
     shared: set[str] = set()
     firsts, numbers, feeders = starts.tolist(), transformer[starts].tolist(), feeder[starts].tolist()
     for group, size in enumerate(sizes):
         first = firsts[group]
+        readings = Readings(meters, volts, first, first + size)
         heard = size if one_read_a_meter else len(set(meters[first : first + size]))
         statistics = FeederStatistics(
             names[feeders[group]],
@@ -119,14 +134,32 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         if name in measured:
             shared.add(name)
         elif one_read_a_meter:
-            measured[name] = Measured([statistics], heard, heard - estimated[group], as_of[group])
+            measured[name] = Measured(
+                [statistics],
+                heard,
+                heard - estimated[group],
+                as_of[group],
+                Readings(meters, volts, first, first + size),
+            )
         else:
             actual = (flags[first : first + size] & ESTIMATED == 0).tolist()
             heard_actually = {meter for meter, known in zip(meters[first : first + size], actual, strict=True) if known}
-            measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group])
+            measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group], readings)
     if shared:  # rare: reads of more than one feeder, whose meters may be the same
         measured |= {name: measure(reads) for name, reads in by_transformer(columns.of(shared)).items()}
     return measured
+
+
+def voltages_of(measured: Sequence[Measured]) -> MeterVoltages:
+    """The readings of these transformers, one after the other."""
+    meters: list[str] = []
+    volts, ends = [], []
+    for each in measured:
+        names, column, begin, end = each.readings
+        meters += names[begin:end]
+        volts.append(column[begin:end])
+        ends.append(len(meters))
+    return MeterVoltages(meters, np.concatenate(volts).tobytes() if volts else b"", ends)
 
 
 def _totals(column: Floats, starts: Ints) -> list[float]:

@@ -20,7 +20,7 @@ from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStati
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
-from transforms.statistics import Measured, by_transformer, emptied, measure, measure_columns
+from transforms.statistics import Measured, by_transformer, emptied, measure, measure_columns, voltages_of
 from transforms.window_expiry import expiry
 from transforms.winners import Winners
 
@@ -154,13 +154,12 @@ class _WindowStatisticsDoFn(beam.DoFn):
             reads.clear()
             revised.clear()
 
-    def _published(
-        self, key: ShardWindow, changed: list[TransformerStatistics]
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
-        if changed:
-            self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in changed))
-            self._revisions.inc(sum(transformer.revision > 0 for transformer in changed))
-            yield key, StatisticsBatch(key[1], changed)
+    def _published(self, key: ShardWindow, changed: StatisticsBatch) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
+        transformers = changed.transformers
+        if transformers:
+            self._topology_changes.inc(sum(sum(f.meters_reported > 0 for f in t.feeders) > 1 for t in transformers))
+            self._revisions.inc(sum(transformer.revision > 0 for transformer in transformers))
+            yield key, changed
 
 
 def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
@@ -170,31 +169,31 @@ def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
     return base, [block for each in held if not each.published for block in each.blocks]
 
 
-def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> list[TransformerStatistics]:
+def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> StatisticsBatch:
     """Merge reads into a window that was published; the statistics that have changed."""
     after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), fresh)
     revised.write(after)
     return changed
 
 
-def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[ReadBlock], list[TransformerStatistics]]:
+def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[ReadBlock], StatisticsBatch]:
     """The blocks to keep, and the statistics of every transformer.
 
     The blocks are merged where they are small or name most transformers again: the window is kept for more than a day.
     """
     columns = columns_of(fresh)
-    changed = [
-        _publication(name, of_transformer, of_transformer.feeders, of_transformer.as_of, 0)
-        for name, of_transformer in measure_columns(columns).items()
-    ]
+    measured = measure_columns(columns)
+    changed = StatisticsBatch(
+        window_end,
+        [_publication(name, each, each.feeders, each.as_of, 0) for name, each in measured.items()],
+        voltages_of(list(measured.values())),
+    )
     repeated = sum(len(block.names) for block in fresh) - len(columns.names)
     merge = len(fresh) > 1 and (len(columns) < BLOCK_READS * len(fresh) or repeated * 3 > len(columns))
     return [columns.block(window_end)] if merge else fresh, changed
 
 
-def revise(
-    window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock]
-) -> tuple[Revised, list[TransformerStatistics]]:
+def revise(window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock]) -> tuple[Revised, StatisticsBatch]:
     """Merge reads that came after the first publication: what to remember, and the statistics that have changed."""
     late = columns_of(fresh)
     touched = {late.names[number] for number in np.unique(late.transformer).tolist()}
@@ -208,13 +207,14 @@ def revise(
     new.merge(old)
     new.add(late.reads())
     old_reads, new_reads = by_transformer(old.winners()), by_transformer(new.winners())
-    changed = []
+    changed, sources = [], []
     for transformer_id in sorted(touched):
         measured = measure(new_reads[transformer_id])
         was = measure(old_reads[transformer_id]) if transformer_id in old_reads else None
         statistics, known = _statistics(transformer_id, measured, was, published.get(transformer_id))
         if statistics is not None:
             changed.append(statistics)
+            sources.append(measured)
         if known is not None:
             published[transformer_id] = known
     blocks = [*earlier, *fresh]
@@ -223,7 +223,7 @@ def revise(
         later = Winners()
         later.add(columns_of(blocks).reads())
         blocks = [pack(window_end, later.contenders())]
-    return Revised(blocks, published), changed
+    return Revised(blocks, published), StatisticsBatch(window_end, changed, voltages_of(sources))
 
 
 def _statistics(

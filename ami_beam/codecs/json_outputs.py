@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
 from ami_beam.records import (
+    Alarm,
     Alert,
     DeadLetter,
     DeadLetterBatch,
@@ -28,16 +30,28 @@ SUMMARY_TOPIC = "ami.transformer.summary"
 RECEIPT_TOPIC = "ami.transformer.receipt"
 GRID_ALERTS_TOPIC = "ami.alerts.grid"
 EVENT_ALERTS_TOPIC = "ami.alerts.events"
+ALARMS_TOPIC = "ami.alarms"
 DEAD_LETTER_TOPIC = "ami.deadletter"
-OUTPUT_TOPICS = (SUMMARY_TOPIC, RECEIPT_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC, DEAD_LETTER_TOPIC)
+CONFIG_TOPIC = "ami.config"
+OUTPUT_TOPICS = (
+    SUMMARY_TOPIC,
+    RECEIPT_TOPIC,
+    GRID_ALERTS_TOPIC,
+    EVENT_ALERTS_TOPIC,
+    ALARMS_TOPIC,
+    DEAD_LETTER_TOPIC,
+)
+"""What the pipeline writes."""
+RESULT_TOPICS = (*OUTPUT_TOPICS, CONFIG_TOPIC)
+"""All topics that must be there: what a run's rules are is written once, at its start."""
 
 MAX_LETTER_BYTES = 512 * 1024
 """How much of a dead letter's original bytes is kept: base64 makes it a third longer, and a broker takes 1 MiB."""
 
-_INSTANTS = {"window_start", "window_end", "as_of", "alert_time"}
+_INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
-Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert)
+Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm)
 
 
 class _LetterJson(Struct):
@@ -125,6 +139,34 @@ def alert_json(alert: Alert) -> bytes:
             "window_end": _optional_text(alert.window_end),
             "feeder_id": alert.feeder_id,
             "explained_by": alert.explained_by,
+            "config_id": alert.config_id,
+            "meter_counts_version": alert.meter_counts_version,
+        }
+    )
+
+
+def alarm_json(alarm: Alarm) -> bytes:
+    """The value of an alarm record."""
+    return _encode(
+        {
+            "alarm_id": alarm.alarm_id,
+            "alarm_type": alarm.alarm_type,
+            "entity_id": alarm.entity_id,
+            "feeder_id": alarm.feeder_id,
+            "state": alarm.state,
+            "severity": alarm.severity,
+            "first_window": format_instant(alarm.first_window),
+            "last_window": format_instant(alarm.last_window),
+            "worst_value": alarm.worst_value,
+            "windows_in_violation": alarm.windows_in_violation,
+            "meters_in_violation": alarm.meters_in_violation,
+            "worst_meter_id": alarm.worst_meter_id,
+            "meters_missing": alarm.meters_missing,
+            "cause": alarm.cause,
+            "revision": alarm.revision,
+            "as_of": format_instant(alarm.as_of),
+            "config_id": alarm.config_id,
+            "meter_counts_version": alarm.meter_counts_version,
         }
     )
 
@@ -169,9 +211,14 @@ def _by_transformer(rows: list[TransformerRow], encode: Callable[[TransformerRow
     return KeyedRecords([row.transformer_id.encode() for row in rows], list(map(encode, rows)))
 
 
-def alert_records(alert: Alert) -> KeyedRecords:
-    """Its one record, by entity."""
-    return KeyedRecords([alert.entity_id.encode()], [alert_json(alert)])
+def alert_records(alert: Alert, config_id: str | None = None) -> KeyedRecords:
+    """Its one record, by entity. `config_id`: of the run that publishes it."""
+    return KeyedRecords([alert.entity_id.encode()], [alert_json(replace(alert, config_id=config_id))])
+
+
+def alarm_records(alarm: Alarm, config_id: str | None = None) -> KeyedRecords:
+    """Its one record, by entity. `config_id`: of the run that publishes it."""
+    return KeyedRecords([alarm.entity_id.encode()], [alarm_json(replace(alarm, config_id=config_id))])
 
 
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
@@ -201,3 +248,8 @@ def parse_receipt(data: bytes | str) -> ReceiptRow:
 def parse_alert(data: bytes | str) -> Alert:
     """The alert of `alert_json`."""
     return _parse(data, Alert)
+
+
+def parse_alarm(data: bytes | str) -> Alarm:
+    """The alarm of `alarm_json`."""
+    return _parse(data, Alarm)

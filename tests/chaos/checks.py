@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ami_beam.codecs.json_outputs import (
+    ALARMS_TOPIC,
     DEAD_LETTER_TOPIC,
     EVENT_ALERTS_TOPIC,
     GRID_ALERTS_TOPIC,
@@ -29,6 +30,7 @@ IDENTITIES: dict[str, Callable[[Row], Key]] = {
     RECEIPT_TOPIC: lambda row: (row["transformer_id"], row["window_end"]),
     GRID_ALERTS_TOPIC: lambda row: (row["alert_id"],),
     EVENT_ALERTS_TOPIC: lambda row: (row["alert_id"],),
+    ALARMS_TOPIC: lambda row: (row["alarm_id"],),
 }
 
 
@@ -85,8 +87,13 @@ def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row
 
 
 def _is_gone(row: Row) -> bool:
-    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair without reads."""
-    return row.get("status") == "CLEARED" or ("total_consumption_kwh" in row and row["meters_reported"] == 0)
+    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair without reads, an alarm
+    that was taken back."""
+    return (
+        row.get("status") == "CLEARED"
+        or row.get("windows_in_violation") == 0
+        or ("total_consumption_kwh" in row and row["meters_reported"] == 0)
+    )
 
 
 def _content(topic: str, row: Row) -> dict[str, Any]:

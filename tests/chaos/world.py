@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.local import flink_distribution, process
 from ami_beam.local.flink_cluster import FlinkCluster
@@ -102,7 +102,7 @@ class World:
             self.broker.start()
             for topic in (READS, EVENTS):
                 self.broker.create_topic(topic, PARTITIONS)
-            for topic in OUTPUT_TOPICS:
+            for topic in RESULT_TOPICS:
                 self.broker.create_topic(topic, 2)
             (self.directory / "flink" / "tmp").mkdir()
             self.flink.start()

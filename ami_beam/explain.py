@@ -1,0 +1,226 @@
+"""`python -m ami_beam.explain ID`: the reads, offsets, thresholds and revisions behind an alert or an alarm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException
+
+from ami_beam.beam_options import OptionError, Parser
+from ami_beam.codecs.json_outputs import (
+    ALARMS_TOPIC,
+    CONFIG_TOPIC,
+    EVENT_ALERTS_TOPIC,
+    GRID_ALERTS_TOPIC,
+    parse_alarm,
+    parse_alert,
+)
+from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.explanation import Explanation, Judged, as_json, as_text, evidence, judged
+from ami_beam.instants import MICROS_PER_MILLI, parse_duration
+from ami_beam.io.files import file_lines, read_batches, replay_files
+from ami_beam.io.kafka_period import PeriodError, read_period
+from ami_beam.io.kafka_preflight import PreflightError, inspect
+from ami_beam.io.librdkafka import SettingError
+from ami_beam.io.meter_counts_source import load_version
+from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
+from ami_beam.option_checks import without_runner
+from ami_beam.options import RunPlan, validate
+from ami_beam.records import Read, RecordBatch
+from ami_beam.run import Stopped, stoppable
+from ami_beam.settings import Settings
+
+_ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
+_log = logging.getLogger(__name__)
+
+_ABOUT = """Shows what is behind an alert or an alarm: how it changed, by which rules and meter counts it was judged,
+and of each of its windows the reads with their topic, partition and offset. Reads the result topics from their
+beginning to find it."""
+_EXAMPLES = """
+All options of python -m ami_beam.run that say where records are may be given too, and mean the same.
+
+examples:
+  From the live topics:
+    python -m ami_beam.explain 3f0c… --bootstrap_servers=broker1:9092 --meter_counts=counts.csv
+
+  From a replay's files and its results in the folder output:
+    python -m ami_beam.explain 3f0c… --source=files --reads=reads.jsonl.gz --output=output --meter_counts=counts.csv
+"""
+
+
+class NotFoundError(RuntimeError):
+    """There is no such alert or alarm; the message says where it was looked for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 explained, 1 not found or not readable, 2 a wrong option."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    parser = Parser(
+        prog="python -m ami_beam.explain",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("id", metavar="ID", help="alarm_id or alert_id")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output, with every read")
+    with stoppable():
+        try:
+            given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+            explanation = explain(given.id, *_plan(rest))
+        except (OptionError, PreflightError, MeterCountsError, SettingError) as error:
+            print(f"ami_beam.explain: {error}", file=sys.stderr)
+            return 2
+        except (NotFoundError, PeriodError, KafkaException, ValueError) as error:
+            print(f"ami_beam.explain: {error}", file=sys.stderr)
+            return 1
+        except Stopped:
+            return 0
+    print(json.dumps(as_json(explanation), indent=1) if given.json else as_text(explanation))
+    return 0
+
+
+def _plan(rest: list[str]) -> tuple[Settings, RunPlan]:
+    peek = Parser(add_help=False)
+    peek.add_argument("--source", default="kafka")
+    peek.add_argument("--reads", default="reads.jsonl.gz")
+    known, _ = peek.parse_known_args(rest)
+    arguments = without_runner(rest)
+    # The events are not looked at.
+    arguments += ["--sink=files", f"--events={known.reads}"] if known.source == "files" else ["--runner=FlinkRunner"]
+    settings, plan = validate(arguments)
+    return replace(settings, live=False), plan
+
+
+def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
+    """All that topics or files hold of it. `settings` are used where the rules it was judged by are not to be found.
+
+    Raises NotFoundError, ValueError for an alert about an event, PeriodError and KafkaException.
+    """
+    counts = load_version(plan.meter_counts, settings.allowed_lateness)
+    if plan.source == "kafka":
+        assert plan.bootstrap_servers is not None
+        topics = [plan.reads, *(plan.output_prefix + topic for topic in (*_ALERT_TOPICS, CONFIG_TOPIC))]
+        inspect(plan.bootstrap_servers, plan.kafka_config, topics, [], native=True)
+    found = _find(identity, plan)
+    config = _config(found.last.config_id, plan)
+    if config is not None:
+        settings = with_rules(settings, config["rules"])
+    reads = _reads(found, settings, plan)
+    windows = evidence(found, reads, counts_of(counts), settings)
+    return Explanation(found, plan.reads_topic, config, settings, counts.version_id[:VERSION_DIGITS], windows)
+
+
+def with_rules(settings: Settings, rules: Mapping[str, Any]) -> Settings:
+    """The settings with what a record of `ami.config` says; names that this version does not know are passed over."""
+    known = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+    changes: dict[str, Any] = {}
+    for name, value in rules.items():
+        if name in known:
+            same = known[name]
+            if isinstance(same, int) and isinstance(value, str):
+                value = parse_duration(value)
+            changes[name] = tuple(value) if isinstance(same, tuple) else value
+    return replace(settings, **changes)
+
+
+def _find(identity: str, plan: RunPlan) -> Judged:
+    for topic in _ALERT_TOPICS:
+        parse = parse_alarm if topic == ALARMS_TOPIC else parse_alert
+        found = []
+        for value in _results(topic, plan):
+            if identity.encode() in value:
+                try:
+                    row = parse(value)
+                except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError):
+                    continue
+                if identity in (getattr(row, "alarm_id", None), getattr(row, "alert_id", None)):
+                    found.append(row)
+        rows = judged(found)
+        if rows is not None:
+            return rows
+    where = plan.output if plan.source == "files" else ", ".join(plan.output_prefix + topic for topic in _ALERT_TOPICS)
+    raise NotFoundError(f"no alert or alarm {identity} in {where}; the topics may have forgotten it")
+
+
+def _config(config_id: str | None, plan: RunPlan) -> Mapping[str, Any] | None:
+    """The last record of the id."""
+    found = None
+    for value in _results(CONFIG_TOPIC, plan):
+        try:
+            record = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            continue
+        if isinstance(record, dict) and record.get("config_id") == config_id and isinstance(record.get("rules"), dict):
+            found = record
+    return found
+
+
+def _results(topic: str, plan: RunPlan) -> Iterator[bytes]:
+    """The values of a result topic, or the lines of its file."""
+    if plan.source == "files":
+        path = os.path.join(plan.output, f"{topic}.jsonl")
+        yield from file_lines(path) if os.path.exists(path) else ()
+        return
+    config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
+    for message in read_period(config, plan.output_prefix + topic, None, None):
+        yield message.value() or b""
+
+
+def _reads(found: Judged, settings: Settings, plan: RunPlan) -> Iterator[Read]:
+    """The transformer's reads that had arrived when it was published last, and perhaps others."""
+    decoder = ReadDecoder(settings)
+    name = found.transformer_id.encode()
+    until = found.last.as_of
+
+    def decoded(batch: RecordBatch) -> Iterator[Read]:
+        for read in decoder.decode_carefully(batch, None)[0]:
+            if read.record_time <= until:
+                yield read
+
+    if plan.source == "files":
+        for batch in read_batches(replay_files(plan.reads), plan.reads_topic):
+            yield from decoded(_that_name(batch, name))
+        return
+    config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
+    # Records of a fast clock are older than their interval's end.
+    begin = found.first_window - 2 * settings.window
+    batch = RecordBatch(plan.reads, [], [], [], [])
+    for message in read_period(config, plan.reads, begin, until + MICROS_PER_MILLI):
+        value = message.value()
+        _, ts_ms = message.timestamp()
+        batch.partitions.append(message.partition() or 0)
+        batch.offsets.append(message.offset() or 0)
+        batch.record_times.append(ts_ms * MICROS_PER_MILLI if ts_ms >= 0 else None)
+        batch.values.append(value)
+        if len(batch.values) >= 10_000:
+            yield from decoded(_that_name(batch, name))
+            batch = RecordBatch(plan.reads, [], [], [], [])
+    yield from decoded(_that_name(batch, name))
+
+
+def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:
+    """The records that may name the transformer: with an escape in them any name may be meant."""
+    places = [place for place, value in enumerate(batch.values) if value and (name in value or b"\\u" in value)]
+    return RecordBatch(
+        batch.topic,
+        [batch.partitions[place] for place in places],
+        [batch.offsets[place] for place in places],
+        [batch.record_times[place] for place in places],
+        [batch.values[place] for place in places],
+    )
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,272 @@
+"""What is behind an alert or an alarm: its revisions, the rules, and of every window the reads, as text or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ami_beam.codecs.json_outputs import alarm_json, alert_json
+from ami_beam.codecs.read_block import PackedRead
+from ami_beam.instants import format_instant
+from ami_beam.meter_counts import MeterCounts
+from ami_beam.records import Alarm, Alert, Read
+from ami_beam.settings import Settings
+from transforms.comm_alerts import LOW_RECEIPT_RATE
+from transforms.receipt_rate import receipt_rate_pct
+from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
+from transforms.winners import Winners
+
+SHOWN_READS = 8
+"""So many reads of a window are in the text, the worst first; all are in the JSON."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an id stands for, whether alert or alarm, as it was published last."""
+
+    identity: str
+    type: str
+    transformer_id: str
+    first_window: int
+    last_window: int
+    revisions: list[Alert | Alarm]
+    """As they stand in their topic, the last one last."""
+
+    @property
+    def last(self) -> Alert | Alarm:
+        return self.revisions[-1]
+
+
+def judged(rows: Iterable[Alert | Alarm]) -> Judged | None:
+    """Of rows with one id in topic order; None where there is none. Raises ValueError for an event's alert."""
+    revisions = list(rows)
+    if not revisions:
+        return None
+    # What consumers keep: the greatest as_of, then topic order.
+    revisions.sort(key=lambda row: row.as_of)
+    last = revisions[-1]
+    if isinstance(last, Alarm):
+        first = min(row.first_window for row in revisions if isinstance(row, Alarm))
+        final = max(row.last_window for row in revisions if isinstance(row, Alarm))
+        return Judged(last.alarm_id, last.alarm_type, last.entity_id, first, final, revisions)
+    if last.window_end is None:
+        raise ValueError(
+            f"alert {last.alert_id} is about an event: {last.alert_type} of meter {last.entity_id} at"
+            f" {format_instant(last.alert_time)}, code {last.detail_value}. Nothing is behind it but that record."
+        )
+    return Judged(last.alert_id, last.alert_type, last.entity_id, last.window_end, last.window_end, revisions)
+
+
+@dataclass(frozen=True)
+class WindowEvidence:
+    """The reads of the transformer in one window."""
+
+    window_end: int
+    reads: list[tuple[Read, bool]]
+    """Every one that was accepted, and whether it counts: resends and what a newer read replaces do not."""
+    limit_v: float | None
+    """Volts: voltages beyond it are in violation; None for a receipt rate."""
+    total_meters: int | None
+    not_heard: list[str]
+    """Meters that were heard in another of these windows, and not actually in this one."""
+
+    def counted(self) -> list[Read]:
+        return [read for read, counts in self.reads if counts]
+
+    def beyond(self, read: Read, alarm_type: str) -> bool:
+        """Whether its voltage is in violation."""
+        if self.limit_v is None or read.voltage_v is None:
+            return False
+        return read.voltage_v < self.limit_v if alarm_type == LOW_VOLTAGE else read.voltage_v > self.limit_v
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that is known of one alert or alarm."""
+
+    judged: Judged
+    topic: str
+    """Of the reads."""
+    config: Mapping[str, Any] | None
+    """The record of `ami.config` that it names; None where there is none, and the options of this command are used."""
+    settings: Settings
+    counts_version: str
+    """Of the meter counts that are used here."""
+    windows: list[WindowEvidence]
+
+
+def evidence(found: Judged, reads: Iterable[Read], counts: MeterCounts, settings: Settings) -> list[WindowEvidence]:
+    """The reads of the transformer by window, from the first to the last of the alarm and around it."""
+    size = settings.window
+    around = size if found.first_window != found.last_window else 0
+    first, last = found.first_window - around, found.last_window + around
+    by_window: dict[int, list[Read]] = {end: [] for end in range(first, last + size, size)}
+    for read in reads:
+        interval = read.transformer_id == found.transformer_id and read.read_type == "INTERVAL"
+        if interval and read.window_end in by_window:
+            by_window[read.window_end].append(read)
+    known = {read.meter_id for several in by_window.values() for read in several}
+    windows = []
+    for end, several in by_window.items():
+        winners = Winners()
+        winners.add(map(_packed, several))
+        counts_as = {(read.partition, read.offset) for read in winners.winners()}
+        heard = {read.meter_id for read in several if not read.estimated_flag}
+        row = counts.at(found.transformer_id, end)
+        nominal = settings.nominal_voltage if row is None or row.nominal_voltage_v is None else row.nominal_voltage_v
+        windows.append(
+            WindowEvidence(
+                end,
+                [(read, (read.partition, read.offset) in counts_as) for read in several],
+                _limit(found.type, nominal, settings),
+                None if row is None else row.total_meters,
+                sorted(known - heard),
+            )
+        )
+    return windows
+
+
+def _packed(read: Read) -> PackedRead:
+    return PackedRead(
+        read.transformer_id, read.meter_id, read.interval_end, read.read_ts, not read.estimated_flag, read.record_time,
+        read.partition, read.offset, read.feeder_id, read.consumption_kwh, read.delivered_kwh, read.received_kwh,
+        read.voltage_v, read.voltage_rejected, read.zero_voltage,
+    )  # fmt: skip
+
+
+def _limit(alarm_type: str, nominal: float, settings: Settings) -> float | None:
+    if alarm_type == LOW_VOLTAGE:
+        return nominal * settings.low_voltage_pct / 100
+    return nominal * settings.high_voltage_pct / 100 if alarm_type == HIGH_VOLTAGE else None
+
+
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """All of it, every read included."""
+    found = explanation.judged
+    return {
+        "id": found.identity,
+        "type": found.type,
+        "transformer_id": found.transformer_id,
+        "revisions": [json.loads(_json(row)) for row in found.revisions],
+        "config": explanation.config,
+        "meter_counts_version": explanation.counts_version,
+        "windows": [
+            {
+                "window_end": format_instant(window.window_end),
+                "limit_v": window.limit_v,
+                "total_meters": window.total_meters,
+                "not_heard": window.not_heard,
+                "reads": [
+                    {
+                        "meter_id": read.meter_id,
+                        "voltage_v": read.voltage_v,
+                        "estimated": read.estimated_flag,
+                        "read_ts": format_instant(read.read_ts),
+                        "record_time": format_instant(read.record_time),
+                        "topic": explanation.topic,
+                        "partition": read.partition,
+                        "offset": read.offset,
+                        "counts": counts,
+                        "beyond_limit": counts and window.beyond(read, found.type),
+                    }
+                    for read, counts in window.reads
+                ],
+            }
+            for window in explanation.windows
+        ],
+    }
+
+
+def as_text(explanation: Explanation) -> str:
+    """For people: the story first, then each window with its worst reads."""
+    found, rules = explanation.judged, explanation.settings
+    lines = [f"{_plain(found.type)} on transformer {_plain(found.transformer_id)}, {found.identity}", ""]
+    lines += [_revision(row) for row in found.revisions]
+    lines += ["", *_rules(explanation), ""]
+    for window in explanation.windows:
+        inside = found.first_window <= window.window_end <= found.last_window
+        lines.append(_window(window, found.type, rules) + ("" if inside else "  (beside it)"))
+        if inside:
+            lines += _reads(window, found.type, explanation.topic)
+    return "\n".join(lines)
+
+
+def _revision(row: Alert | Alarm) -> str:
+    if isinstance(row, Alarm):
+        what = (
+            f"{row.state:<8} {format_instant(row.first_window)} to {format_instant(row.last_window)},"
+            f" {row.windows_in_violation} windows, worst {_value(row.worst_value)}"
+            f"{f' ({_plain(row.worst_meter_id)})' if row.worst_meter_id else ''}, {row.meters_in_violation} meters"
+        )
+    else:
+        what = f"{row.status:<8} {_value(row.detail_value)}"
+    return f"  revision {row.revision}, as of {format_instant(row.as_of)}: {what}"
+
+
+def _rules(explanation: Explanation) -> Iterable[str]:
+    found, config = explanation.judged, explanation.config
+    if config is not None:
+        yield f"Rules {config['config_id']}, version {config['version']}, since {config['started']}:"
+    else:
+        yield f"Rules {found.last.config_id}: not in the topic of configurations; the options of this command are used:"
+    rules = explanation.settings
+    if found.type == LOW_RECEIPT_RATE:
+        yield f"  below {rules.min_receipt_rate_pct:g} % of the meters, at least {rules.min_missing_meters} missing"
+    else:
+        low = found.type == LOW_VOLTAGE
+        percent = rules.low_voltage_pct if low else rules.high_voltage_pct
+        yield f"  {'below' if low else 'above'} {percent:g} % of the nominal voltage"
+    if isinstance(found.last, Alarm):
+        yield f"  opens after {rules.alarm_on_windows} windows in a row, closes after {rules.alarm_off_windows}"
+    same = found.last.meter_counts_version == explanation.counts_version
+    yield f"Meter counts {found.last.meter_counts_version}" + (
+        "" if same else f"; {explanation.counts_version}, which are there now, are used below"
+    )
+
+
+def _window(window: WindowEvidence, alarm_type: str, rules: Settings) -> str:
+    counted = window.counted()
+    actual = len({read.meter_id for read in counted if not read.estimated_flag})
+    total = window.total_meters
+    text = f"{format_instant(window.window_end)}  {actual} of {'?' if total is None else total} meters"
+    if alarm_type == LOW_RECEIPT_RATE:
+        rate = f" ({receipt_rate_pct(actual, total):g} %)" if total else ""
+        estimated = len({read.meter_id for read in counted}) - actual
+        missing = f"; not heard: {', '.join(map(_plain, window.not_heard))}" if window.not_heard else ""
+        return text + rate + (f", {estimated} estimated" if estimated > 0 else "") + missing
+    volts = [read.voltage_v for read in counted if read.voltage_v is not None]
+    if not volts:
+        return text + ", no voltage"
+    beyond = len({read.meter_id for read in counted if window.beyond(read, alarm_type)})
+    return text + f", {min(volts):g} to {max(volts):g} V, limit {window.limit_v:g} V, {beyond} beyond it"
+
+
+def _reads(window: WindowEvidence, alarm_type: str, topic: str) -> Iterable[str]:
+    if alarm_type == LOW_RECEIPT_RATE:
+        return
+    sign = 1 if alarm_type == LOW_VOLTAGE else -1
+    beyond = [read for read in window.counted() if window.beyond(read, alarm_type)]
+    beyond.sort(key=lambda read: (sign * (read.voltage_v or 0.0), read.meter_id))
+    for read in beyond[:SHOWN_READS]:
+        late = " estimated" if read.estimated_flag else ""
+        yield (
+            f"    {_plain(read.meter_id)}  {read.voltage_v:g} V{late}, read {format_instant(read.read_ts)},"
+            f" arrived {format_instant(read.record_time)}, {topic}/{read.partition}/{read.offset}"
+        )
+    if len(beyond) > SHOWN_READS:
+        yield f"    … and {len(beyond) - SHOWN_READS} more; --json has all"
+
+
+def _value(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _plain(text: str) -> str:
+    """Names come from a topic: nothing in them may steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _json(row: Alert | Alarm) -> bytes:
+    return alarm_json(row) if isinstance(row, Alarm) else alert_json(row)
