@@ -1,0 +1,22 @@
+"""The alarms alone, of reads that end: for asking what other settings would have done."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+
+from ami_beam.meter_counts_view import MeterCountsSource
+from ami_beam.records import Alarm, RecordBatch
+from ami_beam.settings import Settings
+from pipelines.operational import judge, measure
+
+
+def alarms_of(
+    reads: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings
+) -> beam.PCollection[Alarm]:
+    """What `operational` gives as alarms, with the same steps.
+
+    One of these to a pipeline: Beam's FnApiRunner keeps the timers of two steps apart by the name of the timer only, so
+    of two graphs with the same steps one would lose its timers.
+    """
+    measured = measure(reads, meter_counts, settings)
+    return judge(measured, meter_counts, settings).alarms
