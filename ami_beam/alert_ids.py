@@ -13,7 +13,7 @@ def alert_id(source: str, alert_type: str, entity_id: str, alert_time: int) -> s
     return sha256(msgspec.json.encode([source, alert_type, entity_id, alert_time])).hexdigest()[:32]
 
 
-def event_alert_id(meter_id: str, event_code: int, event_ts: int) -> str:
+def event_alert_id(meter_id: str, event_code: int | str, event_ts: int) -> str:
     """The id of an event alert. Its type is free text and no part of it: a resend may word it otherwise."""
     return alert_id("EVENT", str(event_code), meter_id, event_ts)
 

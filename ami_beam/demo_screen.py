@@ -24,17 +24,18 @@ from ami_beam.codecs.json_outputs import (
     parse_alert,
     parse_summary,
 )
+from ami_beam.event_map import ARTICLE
 from ami_beam.instants import format_instant
 from ami_beam.records import Alarm, Alert
-from transforms.event_alerts import ALERTED_EVENTS
 
 ALERT_KINDS = (
     *("LOW_VOLTAGE", "HIGH_VOLTAGE", "LOW_RECEIPT_RATE"),
-    *(event.name for event in ALERTED_EVENTS.values()),
+    *(kind.name for _, kind in ARTICLE.kinds),
 )
 """The nine types, events by their standard names."""
 
-_CODES = {event.name: code for code, event in ALERTED_EVENTS.items()}
+_NAMES = {code: kind.name for code, kind in ARTICLE.kinds}
+_CODES = {name: code for code, name in _NAMES.items()}
 _UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads"}
 _COLOURS = {"CRITICAL": "31;1", "WARNING": "33", "CLEARED": "32", "faint": "2"}
 _COUNT_SECONDS_TERMINAL, _COUNT_SECONDS_FILE = 0.5, 15.0
@@ -43,8 +44,7 @@ _COUNT_SECONDS_TERMINAL, _COUNT_SECONDS_FILE = 0.5, 15.0
 def kind(alert: Alert) -> str | None:
     """Which of the nine types an alert is. An event's own alert_type is free text; its code tells."""
     if alert.alert_source == "EVENT":
-        event = ALERTED_EVENTS.get(int(alert.detail_value)) if alert.detail_value is not None else None
-        return event.name if event else None
+        return _NAMES.get(alert.event_code or "")
     return alert.alert_type if alert.alert_type in ALERT_KINDS else None
 
 
@@ -59,7 +59,7 @@ def alert_line(alert: Alert, colours: bool = False) -> str:
     name = kind(alert)
     value = "" if alert.detail_value is None else f"{alert.detail_value:g}"
     if alert.alert_source == "EVENT":
-        value = f"code {value}" if alert.alert_type == name else f"code {value}, “{alert.alert_type}”"
+        value = f"code {alert.event_code}" + ("" if alert.alert_type == name else f", “{alert.alert_type}”")
     else:
         value = value + _UNITS.get(alert.alert_type, "") if value else "no value"
     entity = f"{'meter' if alert.alert_source == 'EVENT' else 'transformer'} {alert.entity_id}"

@@ -25,7 +25,8 @@ _DURATIONS = (
 def rules(settings: Settings) -> dict[str, Any]:
     """Every setting that decides what is published of the same records, by name; durations as options have them."""
     named = {field.name: getattr(settings, field.name) for field in fields(Settings) if field.name not in _NO_RULES}
-    return {name: format_duration(value) if name in _DURATIONS else value for name, value in named.items()}
+    shown = {name: format_duration(value) if name in _DURATIONS else value for name, value in named.items()}
+    return shown | {"event_map": [[code, kind.event_type, kind.severity] for code, kind in settings.event_map.kinds]}
 
 
 def config_id(settings: Settings) -> str:

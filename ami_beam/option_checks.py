@@ -12,6 +12,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
+from ami_beam.event_map import ARTICLE, EventMap, EventMapError
+from ami_beam.event_map import COLUMNS as EVENT_MAP_COLUMNS
+from ami_beam.event_map import load as load_event_map
 from ami_beam.instants import (
     MICROS_PER_DAY,
     MICROS_PER_HOUR,
@@ -75,8 +78,23 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         alarm_on_windows=int(number_of(values, "alarm_on_windows", 1, 1_000, "2", whole=True)),
         alarm_off_windows=int(number_of(values, "alarm_off_windows", 1, 1_000, "2", whole=True)),
         min_missing_meters=int(number_of(values, "min_missing_meters", 1, 1_000_000, "2", whole=True)),
+        event_map=event_map_of(values["event_map"]),
         live=live,
     )
+
+
+def event_map_of(path: str | None) -> EventMap:
+    """The file's map, or the article's codes."""
+    if path is None:
+        return ARTICLE
+    try:
+        return load_event_map(path)
+    except EventMapError as error:
+        columns = ", ".join(EVENT_MAP_COLUMNS)
+        raise OptionError(
+            "--event_map", path, str(error), f"a CSV file with the columns {columns}",
+            "--event_map=templates/event_maps/article.csv",
+        ) from None  # fmt: skip
 
 
 def shards_of(values: Mapping[str, Any]) -> int:

@@ -94,6 +94,12 @@ def _add_where(group: Any) -> None:
         help="how often a live run looks for changed meter counts; at least 1s (60s)",
     )
     add(
+        "--event_map",
+        metavar="PATH",
+        help="CSV of source, code, event_type, severity: which event codes give alerts, texts or numbers. Examples in"
+        " templates/event_maps (the six codes of templates/event_maps/article.csv, as numbers)",
+    )
+    add(
         "--output_prefix",
         default="",
         metavar="TEXT",

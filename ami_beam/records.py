@@ -88,7 +88,8 @@ class Event(Struct, array_like=True, gc=False):
     """One accepted meter event. `event_desc` is None where the head-end sent none."""
 
     meter_id: str
-    event_code: int
+    event_code: int | str
+    """A text only where the event map has it."""
     event_desc: str | None
     event_ts: int
     record_time: int
@@ -386,6 +387,10 @@ class Alert(Struct, gc=False):
     window_end: int | None
     feeder_id: str | None
     explained_by: str | None = None
+    event_type: str | None = None
+    """What the event map makes of the code; None but for events."""
+    event_code: str | None = None
+    """As the head-end sent it, as a text; None but for events."""
     config_id: str | None = None
     """Of the rules it was judged by, see `ami.config`."""
     meter_counts_version: str | None = None

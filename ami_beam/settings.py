@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, format_duration
 
 
@@ -49,6 +50,8 @@ class Settings:
     future_limit: int = 24 * MICROS_PER_HOUR
     clock_skew: int = 5 * MICROS_PER_MINUTE
     """How far a record time may be ahead of the wall clock when live."""
+    event_map: EventMap = ARTICLE
+    """Which event codes give alerts."""
     event_dedup: int = 48 * MICROS_PER_HOUR
     """For how long, in record time, a resent event is recognised."""
     source: str = ""

@@ -107,6 +107,12 @@ def default_replay() -> Replay:
 
 
 @cache
+def replay_with(*options: str) -> Replay:
+    """The whole data set with these options, once a session."""
+    return replay(*options)
+
+
+@cache
 def left_closed_replay() -> Replay:
     """The whole data set with the windows of the article, once a session."""
     return replay("--window_closed=left")

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.settings import Settings
 from tests.kafka_replay import READS as READS_TOPIC
 from tests.kafka_replay import create_topics, publish
-from tests.replays import METER_COUNTS, READS, ROOT, Replay, Row, default_replay, needs_simbench, replay
+from tests.replays import METER_COUNTS, READS, ROOT, Replay, Row, default_replay, needs_simbench, replay_with
 
 
 def explain(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -34,10 +33,9 @@ def files(output: Path) -> tuple[str, ...]:
     return ("--source=files", f"--reads={READS}", f"--output={output}")
 
 
-@cache
 def sagging() -> Replay:
-    """With a limit that some transformers are below for hours, once a session."""
-    return replay("--low_voltage_pct=98")
+    """With a limit that some transformers are below for hours."""
+    return replay_with("--low_voltage_pct=98")
 
 
 def one(rows: list[Row], **wanted: str) -> Row:
@@ -84,7 +82,7 @@ class TestFiles:
         assert min(rates) == pytest.approx(alarm["worst_value"])
 
     def test_an_alert_has_one_window_and_the_rules_it_was_judged_by(self):
-        done = replay("--high_voltage_pct=104")
+        done = replay_with("--high_voltage_pct=104")
         alert = one(done.rows(GRID_ALERTS_TOPIC), alert_type="HIGH_VOLTAGE")
         told = json.loads(explain(alert["alert_id"], *files(done.output), "--json").stdout)
         (window,) = told["windows"]

@@ -28,7 +28,10 @@ START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
 SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3)
 RECEIPT = ReceiptRow("T1", None, START, END, 0, 3, 0.0, 0, 0.0, END, 0)
-ALERT = Alert("a" * 32, "EVENT", "M1", END, "LAST_GASP", 3840, "CRITICAL", "RAISED", 0, AS_OF, None, None, None)
+ALERT = Alert(
+    "a" * 32, "EVENT", "M1", END, "LAST_GASP", 3840, "CRITICAL", "RAISED", 0, AS_OF, None, None, None,
+    event_type="LAST_GASP", event_code="3840",
+)  # fmt: skip
 ALARM = Alarm(
     "b" * 32, "LOW_VOLTAGE", "T1", "F1", "ACTIVE", "WARNING", START, END, 198.5, 2, 3, "M7", 0, None, 1, AS_OF,
     meter_counts_version="9a",
@@ -95,6 +98,8 @@ def test_an_alert() -> None:
         "window_end": None,
         "feeder_id": None,
         "explained_by": None,
+        "event_type": "LAST_GASP",
+        "event_code": "3840",
         "config_id": "c0f1",
         "meter_counts_version": None,
     }

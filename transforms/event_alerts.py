@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import VarIntCoder
@@ -19,25 +19,9 @@ from transforms.count_alerts import count_alert
 from transforms.decode_reads import METRICS
 
 
-class EventCode(NamedTuple):
-    name: str
-    severity: Literal["WARNING", "CRITICAL"]
-
-
-# The six codes of the article that the product was ordered from (design section 5).
-ALERTED_EVENTS = {
-    3840: EventCode("LAST_GASP", "CRITICAL"),
-    3841: EventCode("POWER_RESTORE", "CRITICAL"),
-    3842: EventCode("OUTAGE_DETECTED", "CRITICAL"),
-    2048: EventCode("TAMPER_DETECTED", "WARNING"),
-    2049: EventCode("REVERSE_ENERGY", "WARNING"),
-    1024: EventCode("POWER_QUALITY", "WARNING"),
-}
-
-
 @beam.typehints.with_output_types(Alert)
 class EventAlerts(beam.PTransform):
-    """One RAISED alert per (meter_id, event_code, event_ts as an instant), for events of the six alerted codes.
+    """One RAISED alert per (meter_id, event_code, event_ts as an instant), for events whose code the event map has.
 
     A resent event is recognised for `event_dedup` of record time after the one that was published. An event without
     a description gets its code's standard name. Other codes are counted and go no further.
@@ -52,17 +36,22 @@ class EventAlerts(beam.PTransform):
     def expand(self, events: beam.PCollection[Event]) -> beam.PCollection[Alert]:
         return (
             events
-            | "Alerted" >> beam.Filter(_alerted).with_output_types(Event)
+            | "Alerted" >> beam.ParDo(_AlertedDoFn(self._settings)).with_output_types(Event)
             | "ByIdentity" >> beam.Map(_by_identity).with_output_types(tuple[str, Event])
             | "Deduplicate" >> beam.ParDo(_EventAlertsDoFn(self._settings))
         )
 
 
-def _alerted(event: Event) -> bool:
-    if event.event_code in ALERTED_EVENTS:
-        return True
-    Metrics.counter(METRICS, "unalerted_events").inc()
-    return False
+class _AlertedDoFn(beam.DoFn):
+    def __init__(self, settings: Settings):
+        self._kinds = settings.event_map.by_code()
+        self._unalerted = Metrics.counter(METRICS, "unalerted_events")
+
+    def process(self, event: Event) -> Iterator[Event]:
+        if str(event.event_code) in self._kinds:
+            yield event
+        else:
+            self._unalerted.inc()
 
 
 def _by_identity(event: Event) -> tuple[str, Event]:
@@ -77,6 +66,7 @@ class _EventAlertsDoFn(beam.DoFn):
 
     def __init__(self, settings: Settings):
         self._settings = settings
+        self._kinds = settings.event_map.by_code()
 
     def process(
         self,
@@ -90,22 +80,25 @@ class _EventAlertsDoFn(beam.DoFn):
             return
         published.write(event.record_time)
         forget.set(Timestamp(micros=event.record_time + self._settings.event_dedup))
-        code = ALERTED_EVENTS[event.event_code]
-        count_alert(code.name, "RAISED")
+        code = str(event.event_code)
+        kind = self._kinds[code]
+        count_alert(kind.name, "RAISED")
         yield Alert(
             alert_id=identity,
             alert_source="EVENT",
             entity_id=event.meter_id,
             alert_time=event.event_ts,
-            alert_type=event.event_desc or code.name,
-            detail_value=event.event_code,
-            severity=code.severity,
+            alert_type=event.event_desc or kind.name,
+            detail_value=event.event_code if isinstance(event.event_code, int) else None,
+            severity=kind.severity,
             status="RAISED",
             revision=0,
             as_of=event.record_time,
             window_start=None,
             window_end=None,
             feeder_id=None,
+            event_type=kind.event_type,
+            event_code=code,
         )
 
     @on_timer(FORGET)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ami_beam.codecs import checks
-from ami_beam.codecs.dead_letter_reasons import Rejection
+from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 from ami_beam.codecs.strict_json import may_be_too_deep
 from ami_beam.records import DeadLetter, Event, RecordBatch
 from ami_beam.settings import Settings
@@ -21,7 +21,7 @@ class _WireEvent(Struct, gc=False):
     """An event as msgspec may decode it; the timestamp stays a text, as in reads."""
 
     meter_id: Annotated[str, Meta(min_length=1)]
-    event_code: Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)]
+    event_code: Annotated[int, Meta(ge=checks.MIN_INT64, le=checks.MAX_INT64)] | str
     event_ts: str
     event_desc: str | None = None
 
@@ -40,6 +40,7 @@ class EventDecoder:
         self._settings = settings
         self._decode_wire = msgspec.json.Decoder(_WireEvent).decode
         self._instants = checks.InstantCache()
+        self._texts = settings.event_map.texts()
 
     def __reduce__(self) -> tuple[type[EventDecoder], tuple[Settings]]:
         return EventDecoder, (self._settings,)
@@ -58,6 +59,8 @@ class EventDecoder:
                         value.decode("utf-8")
                     wire = self._decode_wire(value)
                     event_ts = self._instants[wire.event_ts]
+                    if type(wire.event_code) is not int and wire.event_code not in self._texts:
+                        event_ts = self._instants.NONE
                 except (msgspec.DecodeError, ValueError, RecursionError):
                     event_ts = self._instants.NONE  # the definition says what is wrong, if anything is
                 if event_ts >= 0:
@@ -87,6 +90,15 @@ class EventDecoder:
             self._decode_one(batch.topic, partition, offset, record_time, value, greatest, events, letters)
         return events, letters
 
+    def _code(self, fields: checks.Fields) -> int | str:
+        """An integer, or a text that the event map has."""
+        code = fields["event_code"]
+        if not self._texts or not isinstance(code, str):
+            return checks.integer(fields, "event_code")
+        if code not in self._texts:
+            raise Rejection(Reason.WRONG_TYPE, "event_code must be an integer, or a text that the event map has.")
+        return code
+
     def _decode_one(
         self,
         topic: str,
@@ -104,7 +116,7 @@ class EventDecoder:
             checks.check_present(fields, REQUIRED)
             event = Event(
                 meter_id=checks.identifier(fields, "meter_id"),
-                event_code=checks.integer(fields, "event_code"),
+                event_code=self._code(fields),
                 event_desc=checks.optional_text(fields, "event_desc"),
                 event_ts=checks.instant(fields, "event_ts"),
                 record_time=checks.check_record_time(record_time, greatest),

@@ -139,6 +139,8 @@ def alert_json(alert: Alert) -> bytes:
             "window_end": _optional_text(alert.window_end),
             "feeder_id": alert.feeder_id,
             "explained_by": alert.explained_by,
+            "event_type": alert.event_type,
+            "event_code": alert.event_code,
             "config_id": alert.config_id,
             "meter_counts_version": alert.meter_counts_version,
         }
