@@ -345,7 +345,7 @@ def test_second_ctrl_c_does_not_wait(demo):
     time.sleep(2)
     assert live.process.poll() is None
     live.process.send_signal(signal.SIGINT)
-    assert live.process.wait(10) == 1
+    assert live.process.wait(25) == 1
     live.assert_nothing_is_left()
 
 
