@@ -84,6 +84,7 @@ def event_alert(code: float | None, description: str, alert_id: str = "e1") -> A
         entity_id="MTR-0000098",
         alert_type=description,
         detail_value=code,
+        event_code=None if code is None else f"{code:g}",
         severity="CRITICAL",
         window_start=None,
         window_end=None,
@@ -244,6 +245,8 @@ class Demo:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, name: value, "TMPDIR": str(self.temporary)},
                 start_new_session=True,
+                # Tests in the background of a shell have SIGINT ignored, and so would the demonstration.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def output(self) -> str:
