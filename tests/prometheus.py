@@ -13,18 +13,20 @@ import yaml
 
 from ami_beam.codecs.dead_letter_reasons import Reason
 from ami_beam.demo_screen import ALERT_KINDS
-from ami_beam.records import AlertStatus
+from ami_beam.records import AlarmState, AlertStatus
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "templates" / "prometheus"
 PREFIX = "flink_taskmanager_job_task_operator_ami_"
 REASONS = tuple(Reason)
 STATUSES = get_args(AlertStatus)
+STATES = get_args(AlarmState)
 ONLY_AFTER = {
     *(f"{PREFIX}dead_letter_{reason}" for reason in REASONS),
     *(f"{PREFIX}alerts_{kind}_{status}" for kind in ALERT_KINDS for status in STATUSES),
     *(f"{PREFIX}{name}" for name in ("interval_length_mismatches", "unalerted_events", "meter_counts_loaded")),
-    f"{PREFIX}unreadable_published_alerts",
+    *(f"{PREFIX}alarms_{kind}_{state}" for kind in ALERT_KINDS for state in STATES),
+    *(f"{PREFIX}unreadable_published_{what}" for what in ("alerts", "alarms")),
 }
 """Metrics that exist only once what they count has happened."""
 _SELECTOR = re.compile(r"(\bflink_\w+)?(?:\{([^}]*)\})?")
@@ -84,11 +86,15 @@ def documented_names() -> set[str]:
         before = re.sub(r"[^_]+$", "", first[0])
         said |= {name.replace("…_", before) for name in first}
     ours = {
-        counter.replace("<REASON>", reason).replace("<TYPE>", kind).replace("<STATUS>", status)
+        counter.replace("<REASON>", reason)
+        .replace("<TYPE>", kind)
+        .replace("<STATUS>", status)
+        .replace("<STATE>", state)
         for counter in readme_metrics()
         for reason in REASONS
         for kind in ALERT_KINDS
         for status in STATUSES
+        for state in STATES
     }
     return {name for name in said if not name.startswith(PREFIX)} | {f"{PREFIX}{name}" for name in ours}
 

@@ -202,7 +202,12 @@ OWNER = """
 def test_nothing_is_left_when_the_owner_ends(end: signal.Signals | None) -> None:
     script = textwrap.dedent(OWNER).format(last="time.sleep(600)" if end else "pass")
     owner = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # Tests in the background of a shell have SIGINT ignored, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert owner.stdout is not None
     *pids, broker_directory, flink_directory = owner.stdout.readline().split()
