@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -115,17 +115,21 @@ def hour_of_day(alarm: Alarm) -> int:
     return (alarm.first_window - 1) // MICROS_PER_HOUR % 24
 
 
-def most_at_once(alarms: Iterable[Alarm]) -> int:
-    """The most alarms that hold in one window."""
+def at_once(alarms: Iterable[Alarm]) -> Iterator[tuple[int, int]]:
+    """(Instant, how many alarms hold from then on), in order; an alarm holds up to and with its last window."""
     steps: Counter[int] = Counter()
     for alarm in alarms:
         steps[alarm.first_window] += 1
         steps[alarm.last_window + 1] -= 1
-    at_once = most = 0
-    for _, step in sorted(steps.items()):
-        at_once += step
-        most = max(most, at_once)
-    return most
+    now = 0
+    for instant, step in sorted(steps.items()):
+        now += step
+        yield instant, now
+
+
+def most_at_once(alarms: Iterable[Alarm]) -> int:
+    """The most alarms that hold in one window."""
+    return max((count for _, count in at_once(alarms)), default=0)
 
 
 def _paired(before: Sequence[Alarm], after: Sequence[Alarm]) -> list[Change]:

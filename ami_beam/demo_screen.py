@@ -27,6 +27,7 @@ from ami_beam.codecs.json_outputs import (
 from ami_beam.event_map import ARTICLE
 from ami_beam.instants import format_instant
 from ami_beam.records import Alarm, Alert
+from ami_beam.terminal_text import printable
 
 ALERT_KINDS = (
     *("LOW_VOLTAGE", "HIGH_VOLTAGE", "LOW_RECEIPT_RATE"),
@@ -67,8 +68,9 @@ def alert_line(alert: Alert, colours: bool = False) -> str:
     at = format_instant(alert.alert_time)[11:19]
     severity = _coloured(f"{alert.severity:<8}", alert.severity, colours and alert.status == "RAISED")
     status = _coloured(f"{alert.status:<7}", "CLEARED" if alert.status == "CLEARED" else "", colours)
-    line = f"{at}  {severity}  {_plain(name or alert.alert_type):<16}  {status}  {_plain(entity):<22}  {_plain(value)}"
-    return line + _coloured(_plain(where), "faint", colours)
+    what, entity, value = printable(name or alert.alert_type), printable(entity), printable(value)
+    line = f"{at}  {severity}  {what:<16}  {status}  {entity:<22}  {value}"
+    return line + _coloured(printable(where), "faint", colours)
 
 
 def alarm_line(alarm: Alarm, colours: bool = False) -> str:
@@ -82,11 +84,7 @@ def alarm_line(alarm: Alarm, colours: bool = False) -> str:
             f"{alarm.worst_value:g}{_UNITS.get(alarm.alarm_type, '')} at worst, {alarm.windows_in_violation} windows"
         )
     entity = f"transformer {alarm.entity_id}"
-    return f"{at}  {word}  {_plain(alarm.alarm_type):<16}  {state}  {_plain(entity):<22}  {evidence}"
-
-
-def _plain(text: str) -> str:
-    return "".join(character if character.isprintable() else "�" for character in text)
+    return f"{at}  {word}  {printable(alarm.alarm_type):<16}  {state}  {printable(entity):<22}  {evidence}"
 
 
 def _coloured(text: str, name: str, wanted: bool) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
+from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
@@ -24,22 +23,22 @@ from ami_beam.codecs.json_outputs import (
     parse_alert,
 )
 from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.explanation import Explanation, Judged, as_json, as_text, evidence, judged
 from ami_beam.instants import MICROS_PER_MILLI, parse_duration
 from ami_beam.io.files import file_lines, read_batches, replay_files
-from ami_beam.io.kafka_period import PeriodError, read_period
+from ami_beam.io.kafka_period import PeriodError, period_batches, read_period
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import load_version
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
-from ami_beam.option_checks import without_runner
 from ami_beam.options import RunPlan, validate
-from ami_beam.records import Read, RecordBatch
-from ami_beam.run import Stopped, stoppable
+from ami_beam.records import Alarm, Alert, Read, RecordBatch
+from ami_beam.replay_arguments import replay_arguments
 from ami_beam.settings import Settings
+from transforms.published_rows import readable
 
 _ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
-_log = logging.getLogger(__name__)
 
 _ABOUT = """Shows what is behind an alert or an alarm: how it changed, by which rules and meter counts it was judged,
 and of each of its windows the reads with their topic, partition and offset. Reads the result topics from their
@@ -62,7 +61,7 @@ class NotFoundError(RuntimeError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 explained, 1 not found or not readable, 2 a wrong option."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     parser = Parser(
         prog="python -m ami_beam.explain",
         description=_ABOUT,
@@ -88,14 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(rest: list[str]) -> tuple[Settings, RunPlan]:
-    peek = Parser(add_help=False)
-    peek.add_argument("--source", default="kafka")
-    peek.add_argument("--reads", default="reads.jsonl.gz")
-    known, _ = peek.parse_known_args(rest)
-    arguments = without_runner(rest)
-    # The events are not looked at.
-    arguments += ["--sink=files", f"--events={known.reads}"] if known.source == "files" else ["--runner=FlinkRunner"]
-    settings, plan = validate(arguments)
+    settings, plan = validate(replay_arguments(rest).arguments)
     return replace(settings, live=False), plan
 
 
@@ -133,21 +125,17 @@ def with_rules(settings: Settings, rules: Mapping[str, Any]) -> Settings:
 
 def _find(identity: str, plan: RunPlan) -> Judged:
     for topic in _ALERT_TOPICS:
-        parse = parse_alarm if topic == ALARMS_TOPIC else parse_alert
-        found = []
-        for value in _results(topic, plan):
-            if identity.encode() in value:
-                try:
-                    row = parse(value)
-                except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError):
-                    continue
-                if identity in (getattr(row, "alarm_id", None), getattr(row, "alert_id", None)):
-                    found.append(row)
-        rows = judged(found)
+        parse: Callable[[bytes | str], Alert | Alarm] = parse_alarm if topic == ALARMS_TOPIC else parse_alert
+        values = (value for value in _results(topic, plan) if identity.encode() in value)
+        rows = judged(row for row in readable(values, parse) if _id(row) == identity)
         if rows is not None:
             return rows
     where = plan.output if plan.source == "files" else ", ".join(plan.output_prefix + topic for topic in _ALERT_TOPICS)
     raise NotFoundError(f"no alert or alarm {identity} in {where}; the topics may have forgotten it")
+
+
+def _id(row: Alert | Alarm) -> str:
+    return row.alarm_id if isinstance(row, Alarm) else row.alert_id
 
 
 def _config(config_id: str | None, plan: RunPlan) -> Mapping[str, Any] | None:
@@ -166,11 +154,10 @@ def _config(config_id: str | None, plan: RunPlan) -> Mapping[str, Any] | None:
 def _results(topic: str, plan: RunPlan) -> Iterator[bytes]:
     """The values of a result topic, or the lines of its file."""
     if plan.source == "files":
-        path = os.path.join(plan.output, f"{topic}.jsonl")
-        yield from file_lines(path) if os.path.exists(path) else ()
+        path = FileSystems.join(plan.output, f"{topic}.jsonl")
+        yield from file_lines(path) if FileSystems.exists(path) else ()
         return
-    config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
-    for message in read_period(config, plan.output_prefix + topic, None, None):
+    for message in read_period(plan.kafka_connection, plan.output_prefix + topic, None, None):
         yield message.value() or b""
 
 
@@ -179,31 +166,16 @@ def _reads(found: Judged, settings: Settings, plan: RunPlan) -> Iterator[Read]:
     decoder = ReadDecoder(settings)
     name = found.transformer_id.encode()
     until = found.last.as_of
-
-    def decoded(batch: RecordBatch) -> Iterator[Read]:
-        for read in decoder.decode_carefully(batch, None)[0]:
+    if plan.source == "files":
+        batches = read_batches(replay_files(plan.reads), plan.reads_topic)
+    else:
+        # Records of a fast clock are older than their interval's end.
+        begin = found.first_window - 2 * settings.window
+        batches = period_batches(plan.kafka_connection, plan.reads, begin, until + MICROS_PER_MILLI)
+    for batch in batches:
+        for read in decoder.decode_carefully(_that_name(batch, name), None)[0]:
             if read.record_time <= until:
                 yield read
-
-    if plan.source == "files":
-        for batch in read_batches(replay_files(plan.reads), plan.reads_topic):
-            yield from decoded(_that_name(batch, name))
-        return
-    config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers or ""}
-    # Records of a fast clock are older than their interval's end.
-    begin = found.first_window - 2 * settings.window
-    batch = RecordBatch(plan.reads, [], [], [], [])
-    for message in read_period(config, plan.reads, begin, until + MICROS_PER_MILLI):
-        value = message.value()
-        _, ts_ms = message.timestamp()
-        batch.partitions.append(message.partition() or 0)
-        batch.offsets.append(message.offset() or 0)
-        batch.record_times.append(ts_ms * MICROS_PER_MILLI if ts_ms >= 0 else None)
-        batch.values.append(value)
-        if len(batch.values) >= 10_000:
-            yield from decoded(_that_name(batch, name))
-            batch = RecordBatch(plan.reads, [], [], [], [])
-    yield from decoded(_that_name(batch, name))
 
 
 def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:
@@ -219,8 +191,4 @@ def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(main())

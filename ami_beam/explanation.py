@@ -13,6 +13,7 @@ from ami_beam.instants import format_instant
 from ami_beam.meter_counts import MeterCounts
 from ami_beam.records import Alarm, Alert, Read
 from ami_beam.settings import Settings
+from ami_beam.terminal_text import printable
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.receipt_rate import receipt_rate_pct
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
@@ -48,9 +49,9 @@ def judged(rows: Iterable[Alert | Alarm]) -> Judged | None:
     revisions.sort(key=lambda row: row.as_of)
     last = revisions[-1]
     if isinstance(last, Alarm):
-        first = min(row.first_window for row in revisions if isinstance(row, Alarm))
+        # The first window is part of the id; late reads may have taken the last ones back.
         final = max(row.last_window for row in revisions if isinstance(row, Alarm))
-        return Judged(last.alarm_id, last.alarm_type, last.entity_id, first, final, revisions)
+        return Judged(last.alarm_id, last.alarm_type, last.entity_id, last.first_window, final, revisions)
     if last.window_end is None:
         raise ValueError(
             f"alert {last.alert_id} is about an event: {last.alert_type} of meter {last.entity_id} at"
@@ -182,7 +183,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
 def as_text(explanation: Explanation) -> str:
     """For people: the story first, then each window with its worst reads."""
     found, rules = explanation.judged, explanation.settings
-    lines = [f"{_plain(found.type)} on transformer {_plain(found.transformer_id)}, {found.identity}", ""]
+    lines = [f"{printable(found.type)} on transformer {printable(found.transformer_id)}, {found.identity}", ""]
     lines += [_revision(row) for row in found.revisions]
     lines += ["", *_rules(explanation), ""]
     for window in explanation.windows:
@@ -198,7 +199,7 @@ def _revision(row: Alert | Alarm) -> str:
         what = (
             f"{row.state:<8} {format_instant(row.first_window)} to {format_instant(row.last_window)},"
             f" {row.windows_in_violation} windows, worst {_value(row.worst_value)}"
-            f"{f' ({_plain(row.worst_meter_id)})' if row.worst_meter_id else ''}, {row.meters_in_violation} meters"
+            f"{f' ({printable(row.worst_meter_id)})' if row.worst_meter_id else ''}, {row.meters_in_violation} meters"
         )
     else:
         what = f"{row.status:<8} {_value(row.detail_value)}"
@@ -234,7 +235,7 @@ def _window(window: WindowEvidence, alarm_type: str, rules: Settings) -> str:
     if alarm_type == LOW_RECEIPT_RATE:
         rate = f" ({receipt_rate_pct(actual, total):g} %)" if total else ""
         estimated = len({read.meter_id for read in counted}) - actual
-        missing = f"; not heard: {', '.join(map(_plain, window.not_heard))}" if window.not_heard else ""
+        missing = f"; not heard: {', '.join(map(printable, window.not_heard))}" if window.not_heard else ""
         return text + rate + (f", {estimated} estimated" if estimated > 0 else "") + missing
     volts = [read.voltage_v for read in counted if read.voltage_v is not None]
     if not volts:
@@ -252,7 +253,7 @@ def _reads(window: WindowEvidence, alarm_type: str, topic: str) -> Iterable[str]
     for read in beyond[:SHOWN_READS]:
         late = " estimated" if read.estimated_flag else ""
         yield (
-            f"    {_plain(read.meter_id)}  {read.voltage_v:g} V{late}, read {format_instant(read.read_ts)},"
+            f"    {printable(read.meter_id)}  {read.voltage_v:g} V{late}, read {format_instant(read.read_ts)},"
             f" arrived {format_instant(read.record_time)}, {topic}/{read.partition}/{read.offset}"
         )
     if len(beyond) > SHOWN_READS:
@@ -261,11 +262,6 @@ def _reads(window: WindowEvidence, alarm_type: str, topic: str) -> Iterable[str]
 
 def _value(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
-
-
-def _plain(text: str) -> str:
-    """Names come from a topic: nothing in them may steer a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _json(row: Alert | Alarm) -> bytes:

@@ -281,10 +281,16 @@ def start_of(text: str, source: str, explicit: bool) -> Any:
         raise OptionError("--start", text, problem, "no --start with --source=files", "--source=files")
     if text in ("latest", "earliest"):
         return text
+    return instant_of("--start", text, allowed, example)
+
+
+def instant_of(option: str, text: str, allowed: str = "a time with a zone", example: str = "") -> int:
+    """A time, in microseconds."""
     try:
         return parse_instant(text)
     except ValueError as error:
-        raise OptionError("--start", text, str(error), allowed, example) from None
+        example = example or f"{option}=2026-03-01T00:00:00Z"
+        raise OptionError(option, text, str(error), allowed, example) from None
 
 
 def warnings_of(settings: Settings, source: str, sink: str, explicit: set[str]) -> list[str]:

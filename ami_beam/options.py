@@ -304,6 +304,12 @@ class RunPlan:
         """The topic of events, as `reads_topic`."""
         return EVENTS_TOPIC if self.bounded else self.events
 
+    @property
+    def kafka_connection(self) -> dict[str, str]:
+        """Client settings with bootstrap.servers, for a run that has brokers. Holds secrets, like `kafka_config`."""
+        assert self.bootstrap_servers is not None
+        return {**self.kafka_config, "bootstrap.servers": self.bootstrap_servers}
+
     def redacted(self) -> dict[str, Any]:
         """The plan as it may be logged: of secrets only the keys."""
         plan = asdict(self)

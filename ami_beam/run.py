@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any
 
 import apache_beam as beam
@@ -28,6 +27,7 @@ from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
+from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
@@ -59,10 +59,6 @@ _MAX_PARALLELISM = 8
 """On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
 
-class Stopped(BaseException):
-    """SIGTERM or SIGINT asked the run to end."""
-
-
 @dataclass(frozen=True)
 class Runner:
     """Where the job runs: pipeline options, and the expansion service that knows KafkaIO there (None: Beam's own).
@@ -77,7 +73,7 @@ class Runner:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     # Says of every annotation that is a text that it is one.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     with stoppable():
@@ -99,6 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Stopped:
             _log.info("Stopped.")
             return 0
+
+
+def new_pipeline(plan: RunPlan, options: PipelineOptions) -> beam.Pipeline:
+    """An empty pipeline on the plan's runner."""
+    # DirectRunner would pick one of three engines silently, and may download one.
+    return beam.Pipeline(runner=FnApiRunner() if plan.runner == "DirectRunner" else None, options=options)
 
 
 def build(
@@ -241,9 +243,7 @@ def _run(
 ) -> int:
     options = PipelineOptions(list(runner.pipeline_args))
     options.view_as(StandardOptions).streaming = not plan.bounded
-    # DirectRunner would pick one of three engines silently, and may download one.
-    engine = FnApiRunner() if plan.runner == "DirectRunner" else None
-    pipeline = beam.Pipeline(runner=engine, options=options)
+    pipeline = new_pipeline(plan, options)
     if runner.cluster is not None and plan.kafka_io == "beam":
         # Beam restores the parts of its KafkaIO by their number, and loses those that are too many (its issue 25975).
         parallelism = options.view_as(FlinkRunnerOptions).parallelism
@@ -288,7 +288,7 @@ def _publish_config(settings: Settings, plan: RunPlan) -> None:
         with FileSystems.create(FileSystems.join(plan.output, f"{CONFIG_TOPIC}.jsonl")) as file:
             file.write(config_json(settings, started) + b"\n")
         return
-    config = librdkafka({**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers})
+    config = librdkafka(plan.kafka_connection)
     try:
         publish_config(config, plan.output_prefix, settings, started)
     except KafkaException as error:
@@ -326,25 +326,5 @@ def _report_metrics(result: Any) -> None:
             _log.info("Counters: %s", json.dumps(dict(sorted(totals.items()))))
 
 
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into `Stopped` in the main thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Beam leaves gRPC threads behind that are not daemons; the job itself is over.
-    os._exit(code)
+    leave(main())

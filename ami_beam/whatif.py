@@ -18,16 +18,15 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from confluent_kafka import KafkaException
 
-from ami_beam import beam_options
 from ami_beam.alarm_changes import compare, within
 from ami_beam.beam_options import OptionError, Parser
 from ami_beam.codecs.json_outputs import alarm_records, parse_alarm
+from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.effective_config import config_id
 from ami_beam.flink_rest import FlinkError
-from ami_beam.instants import format_instant, parse_duration, parse_instant
+from ami_beam.instants import format_instant
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka_period import PeriodError, export_period
 from ami_beam.io.kafka_preflight import PreflightError, inspect
@@ -35,12 +34,13 @@ from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
-from ami_beam.option_checks import without_runner
+from ami_beam.option_checks import duration_of, instant_of, without_runner
 from ami_beam.options import RunPlan, rule_options, validate
 from ami_beam.records import Alarm, KeyedRecords
-from ami_beam.run import Runner, Stopped, open_runner, stoppable, with_shards
+from ami_beam.replay_arguments import replay_arguments
+from ami_beam.run import new_pipeline, open_runner, with_shards
 from ami_beam.settings import Settings
-from ami_beam.whatif_picture import FORMATS, PictureError, draw
+from ami_beam.whatif_picture import FORMATS, PictureError, check_library, draw
 from ami_beam.whatif_report import Comparison, as_json, as_text
 from pipelines.what_if import alarms_of
 
@@ -80,7 +80,7 @@ class Question:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 compared, 1 it could not be read or run, 2 a wrong option."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    start_logging()
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     with stoppable():
         try:
@@ -127,29 +127,16 @@ def _question(argv: Sequence[str]) -> tuple[Question, list[str]]:
     add("--picture", type=Path, metavar="FILE", help=f"a picture: {', '.join(FORMATS)}; needs matplotlib")
     add("--output", type=Path, metavar="FOLDER", help=f"keep all alarms there: {CURRENT}.jsonl and {CHANGED}.jsonl")
     given, rest = parser.parse_known_args(list(argv))
-    begin, end = _instant("--from", given.begin), _instant("--to", given.end)
+    begin = None if given.begin is None else instant_of("--from", given.begin)
+    end = None if given.end is None else instant_of("--to", given.end)
     if begin is not None and end is not None and begin >= end:
         raise OptionError("--to", given.end, f"is not after --from={given.begin}", "a later time")
     if given.picture is not None and given.picture.suffix not in FORMATS:
         raise OptionError(
             "--picture", str(given.picture), "is no kind of picture", ", ".join(FORMATS), "--picture=a.png"
         )
-    wait = None
-    if given.wait_for_late is not None:
-        try:
-            wait = parse_duration(given.wait_for_late)
-        except ValueError as error:
-            raise OptionError("--wait_for_late", given.wait_for_late, str(error), "a duration", "1h") from None
+    wait = None if given.wait_for_late is None else duration_of(vars(given), "wait_for_late", "1h", least=0)
     return Question(begin, end, tuple(given.sets), wait, given.json, given.picture, given.output), rest
-
-
-def _instant(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return parse_instant(text)
-    except ValueError as error:
-        raise OptionError(option, text, str(error), "a time with a zone", f"{option}=2026-03-01T00:00:00Z") from None
 
 
 def _settings(question: Question, rest: list[str]) -> tuple[Settings, Settings, RunPlan]:
@@ -161,34 +148,24 @@ def _settings(question: Question, rest: list[str]) -> tuple[Settings, Settings, 
         if not equals or name not in names:
             raise OptionError("--set", text, "changes no setting", ", ".join(names), "--set high_voltage_pct=111")
         changes.append(f"--{text.removeprefix('--')}")
-    # What the words say that this command looks at itself; they are checked below like those of a run.
-    peek = Parser(add_help=False)
-    peek.add_argument("--source", default="kafka")
-    peek.add_argument("--reads", default="reads.jsonl.gz")
-    peek.add_argument("--runner", default="DirectRunner")
-    known, _ = peek.parse_known_args(rest)
-    files, runner = known.source == "files", beam_options.runner_name(known.runner)
-    arguments = without_runner(rest)
-    if files:
-        # No event gives an alarm yet, and so none is read.
-        arguments += ["--sink=files", f"--runner={runner}", f"--events={known.reads}"]
-    else:
-        arguments += ["--runner=FlinkRunner"]
+    arguments, runner = replay_arguments(rest)
     current, plan = validate(arguments)
     changed, _ = validate([*arguments, *changes])
     if changed == current:
         raise OptionError("--set", " ".join(question.sets), "is what the settings are already", "another value")
-    if not files and question.begin is None:
+    if plan.source == "kafka" and question.begin is None:
         example = "--from=2026-03-01T00:00:00Z"
         raise OptionError("--from", None, "is missing: a topic may hold months", "a time with a zone", example)
-    return replace(current, live=False), replace(changed, live=False), replace(plan, runner=runner)
+    pipeline_args = (f"--runner={runner}", *without_runner(plan.pipeline_args))
+    plan = replace(plan, runner=runner, pipeline_args=pipeline_args)
+    return replace(current, live=False), replace(changed, live=False), plan
 
 
 def _compare(question: Question, current: Settings, changed: Settings, plan: RunPlan) -> Comparison:
     counts = load_version(plan.meter_counts, current.allowed_lateness)
     current, changed = with_shards(current, plan, counts), with_shards(changed, plan, counts)
     if question.picture is not None:
-        draw(None, question.picture)
+        check_library()
     folder = Path(tempfile.mkdtemp(prefix="ami-beam-whatif-"))
     try:
         if plan.source == "kafka":
@@ -217,9 +194,8 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
     wait = settings.allowed_lateness if question.wait_for_late is None else question.wait_for_late
     end = now if question.end is None else min(question.end + settings.collection_delay + wait, now)
     path = folder / "reads.jsonl.gz"
-    config = {**plan.kafka_config, "bootstrap.servers": plan.bootstrap_servers}
     # Of the first window some records are older than it: those with a fast clock.
-    count = export_period(config, plan.reads, question.begin - settings.window, end, path)
+    count = export_period(plan.kafka_connection, plan.reads, question.begin - settings.window, end, path)
     if count == 0:
         raise PeriodError(
             f"Topic {plan.reads} holds no record between {format_instant(question.begin)} and {format_instant(end)}"
@@ -229,21 +205,14 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
 
 
 def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVersion, output: Path) -> None:
-    runner_of_plan = open_runner(plan) if plan.runner == "FlinkRunner" else _in_process(plan)
-    with runner_of_plan as runner, _heartbeat(f"{plan.reads}, {name} settings"):
-        engine = FnApiRunner() if plan.runner == "DirectRunner" else None
-        pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(runner.pipeline_args)))
+    with open_runner(plan) as runner, _heartbeat(f"{plan.reads}, {name} settings"):
+        pipeline = new_pipeline(plan, PipelineOptions(list(runner.pipeline_args)))
         table = pipeline | "MeterCounts" >> ReadMeterCounts(counts, None)
         reads = pipeline | "Reads" >> ReadReplay(plan.reads, plan.reads_topic)
         alarms = alarms_of(reads, table, settings)
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
         _ = {name: records} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()
-
-
-@contextmanager
-def _in_process(plan: RunPlan) -> Iterator[Runner]:
-    yield Runner(tuple(without_runner(plan.pipeline_args)), None)
 
 
 @contextmanager
@@ -275,9 +244,4 @@ def _alarms(path: Path, question: Question) -> list[Alarm]:
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Beam leaves threads behind that are not daemons; the job itself is over.
-    os._exit(code)
+    leave(main())

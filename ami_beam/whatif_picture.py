@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ami_beam.alarm_changes import Tally, alarm_type, feeder, tallies
+from ami_beam.alarm_changes import Tally, alarm_type, at_once, feeder, tallies
 from ami_beam.instants import MICROS_PER_SECOND
-from ami_beam.records import Alarm
 from ami_beam.whatif_report import Comparison
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -22,15 +21,18 @@ class PictureError(RuntimeError):
     """There is no library to draw with; the message says how to get it."""
 
 
-def draw(comparison: Comparison | None, path: Path) -> None:
-    """Write the picture; the suffix says which kind. None only looks whether it can be done. Raises PictureError."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PictureError("--picture needs matplotlib: pip install 'ami-beam[report]'") from None
-    if comparison is None:
-        return
+def check_library() -> None:
+    """Raises PictureError where there is nothing to draw with."""
+    if find_spec("matplotlib") is None:
+        raise PictureError("--picture needs matplotlib: pip install 'ami-beam[report]'")
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """Write the picture; the suffix says which kind. Raises PictureError."""
+    check_library()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     # Names come from a topic, and a dollar sign in one is no formula.
     with rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(11, 8), layout="constrained")
@@ -52,27 +54,13 @@ def _fill(figure: Any, comparison: Comparison) -> None:
 
 def _over_time(axes: Any, comparison: Comparison) -> None:
     for name, changed, colour, style in (("current", False, _BLUE, "-"), ("changed", True, _ORANGE, "--")):
-        times, counts = _active(comparison.alarms(changed))
-        axes.step(times, counts, where="post", label=name, color=colour, linestyle=style)
+        steps = list(at_once(comparison.alarms(changed)))
+        times = [datetime.fromtimestamp(instant / MICROS_PER_SECOND, UTC) for instant, _ in steps]
+        axes.step(times, [count for _, count in steps], where="post", label=name, color=colour, linestyle=style)
     axes.set_title("alarms in violation at once")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("window end, UTC")
     axes.legend()
-
-
-def _active(alarms: list[Alarm]) -> tuple[list[datetime], list[int]]:
-    """From when on how many are between their first and last window."""
-    steps: Counter[int] = Counter()
-    for alarm in alarms:
-        steps[alarm.first_window] += 1
-        # Up to and with its last window.
-        steps[alarm.last_window + 1] -= 1
-    times, counts, now = [], [], 0
-    for instant, step in sorted(steps.items()):
-        now += step
-        times.append(datetime.fromtimestamp(instant / MICROS_PER_SECOND, UTC))
-        counts.append(now)
-    return times, counts
 
 
 def _bars(axes: Any, title: str, rows: dict[Any, Tally]) -> None:

@@ -12,6 +12,7 @@ from ami_beam.codecs.json_outputs import alarm_json
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant
 from ami_beam.records import Alarm
 from ami_beam.settings import Settings
+from ami_beam.terminal_text import printable
 
 MOST_FEEDERS = 15
 """So many feeders are in the table; all are in the JSON."""
@@ -132,15 +133,10 @@ def _table(title: str, rows: dict[Any, Tally], name: Callable[[Any], str], total
     width = max(24, *(len(text) for text, _ in named)) if named else 24
     lines = [f"{title:<{width}}" + "".join(f"{column:>10}" for column in _COLUMNS)]
     lines += [
-        f"{_plain(text):<{width}}" + "".join(f"{getattr(tally, column):>10,}" for column in _COLUMNS)
+        f"{printable(text):<{width}}" + "".join(f"{getattr(tally, column):>10,}" for column in _COLUMNS)
         for text, tally in named
     ]
     return lines
-
-
-def _plain(text: str) -> str:
-    """Names come from a topic: nothing in them may steer a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _total(changes: list[Change]) -> Tally:

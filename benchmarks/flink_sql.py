@@ -107,7 +107,7 @@ class Cluster:
             "FLINK_CONF_DIR": str(self._path),
             "_PYFLINK_CONN_INFO_PATH": str(connection),
         }
-        command = [*self._jvm("512m", "-XX:TieredStopAtLevel=1"), _PYTHON_GATEWAY]
+        command = [*self._jvm("512m", java.LIGHT), _PYTHON_GATEWAY]
         with (
             log.open("wb") as output,
             # Not a ChildProcess, whose standard input is empty: the gateway ends when its own is closed.

@@ -12,13 +12,16 @@ Row = TypeVar("Row")
 
 
 def readable(
-    values: Iterable[bytes | None], parse: Callable[[bytes | str], Row], unreadable: Metrics.DelegatingCounter
+    values: Iterable[bytes | None],
+    parse: Callable[[bytes | str], Row],
+    unreadable: Metrics.DelegatingCounter | None = None,
 ) -> Iterator[Row]:
-    """The rows of these values; a value that is none of ours is counted as `unreadable` and passed over."""
+    """The rows of these values; a value that is none of ours is passed over, and counted as `unreadable`."""
     for value in values:
         try:
             row = parse(value or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError):
-            unreadable.inc()
+            if unreadable is not None:
+                unreadable.inc()
         else:
             yield row

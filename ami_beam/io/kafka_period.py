@@ -7,14 +7,17 @@ import gzip
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
 
 from ami_beam.instants import MICROS_PER_MILLI
+from ami_beam.io.files import BATCH_RECORDS
 from ami_beam.io.kafka_preflight import GROUP_PREFIX, TIMEOUT_SECONDS
 from ami_beam.io.librdkafka import librdkafka
+from ami_beam.records import RecordBatch
 
 PROGRESS_SECONDS = 10
 PATIENCE_SECONDS = 60.0
@@ -31,19 +34,34 @@ def export_period(config: Mapping[str, str], topic: str, begin: int | None, end:
     encode = msgspec.json.Encoder().encode
     count = 0
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for message in read_period(config, topic, begin, end):
-            kind, ts_ms = message.timestamp()
-            value = message.value()
-            line = {
-                "ts_ms": None if kind == TIMESTAMP_NOT_AVAILABLE else ts_ms,
-                "value_b64": None if value is None else base64.b64encode(value).decode(),
-                "topic": topic,
-                "partition": message.partition(),
-                "offset": message.offset(),
-            }
-            file.write(encode(line) + b"\n")
-            count += 1
+        for batch in period_batches(config, topic, begin, end):
+            for partition, offset, record_time, value in zip(
+                batch.partitions, batch.offsets, batch.record_times, batch.values, strict=True
+            ):
+                line = {
+                    "ts_ms": None if record_time is None else record_time // MICROS_PER_MILLI,
+                    "value_b64": None if value is None else base64.b64encode(value).decode(),
+                    "topic": topic,
+                    "partition": partition,
+                    "offset": offset,
+                }
+                file.write(encode(line) + b"\n")
+            count += len(batch.values)
     return count
+
+
+def period_batches(config: Mapping[str, str], topic: str, begin: int | None, end: int | None) -> Iterator[RecordBatch]:
+    """The records of `read_period`, as the pipeline's sources give them."""
+    messages = read_period(config, topic, begin, end)
+    while several := list(islice(messages, BATCH_RECORDS)):
+        batch = RecordBatch(topic, [], [], [], [])
+        for message in several:
+            kind, ts_ms = message.timestamp()
+            batch.partitions.append(message.partition() or 0)
+            batch.offsets.append(message.offset() or 0)
+            batch.record_times.append(None if kind == TIMESTAMP_NOT_AVAILABLE else ts_ms * MICROS_PER_MILLI)
+            batch.values.append(message.value())
+        yield batch
 
 
 def read_period(
