@@ -19,5 +19,5 @@ def event_alert_id(meter_id: str, event_code: int | str, event_ts: int) -> str:
 
 
 def alarm_id(alarm_type: str, entity_id: str, first_window: int) -> str:
-    """The id of an alarm: an episode is known by the end of its first window in violation."""
+    """The id of an alarm: it is known by the end of its first window, an outage by that of the one it began in."""
     return alert_id("ALARM", alarm_type, entity_id, first_window)

@@ -18,7 +18,8 @@ from ami_beam.settings import Settings
 _NO_RULES = ("shards", "source", "live", "max_disorder", "late_gather")
 """What results do not depend on in the end."""
 _DURATIONS = (
-    "window", "collection_delay", "receipt_delay", "allowed_lateness", "future_limit", "clock_skew", "event_dedup"
+    "window", "collection_delay", "receipt_delay", "allowed_lateness", "future_limit", "clock_skew", "event_dedup",
+    "source_silent",
 )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         window_closed=choice(values, "window_closed", ("right", "left")),
         collection_delay=collection_delay,
         receipt_delay=receipt_delay,
+        source_silent=duration_of(values, "source_silent", "15m"),
         allowed_lateness=allowed_lateness,
         max_disorder=max_disorder,
         late_gather=late_gather,

@@ -41,7 +41,7 @@ __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", 
 READS_TOPIC = "ami.headend.reads"
 EVENTS_TOPIC = "ami.headend.events"
 _READS_FILE = "reads.jsonl.gz"
-_EVENTS_FILE = "events.jsonl.gz"
+EVENTS_FILE = "events.jsonl.gz"
 
 _USAGE = "python -m ami_beam.run --runner=FlinkRunner --bootstrap_servers=HOST:PORT [our options] [Beam's options]"
 _ABOUT = """Real-time smart-meter statistics and alerts: reads and events of a head-end in, per-transformer summaries,
@@ -78,7 +78,7 @@ def _add_where(group: Any) -> None:
     add(
         "--events",
         metavar="TOPIC|PATH",
-        help=f"topic of meter events ({EVENTS_TOPIC}); with --source=files a file, folder or pattern ({_EVENTS_FILE})",
+        help=f"topic of meter events ({EVENTS_TOPIC}); with --source=files a file, folder or pattern ({EVENTS_FILE})",
     )
     add(
         "--meter_counts",
@@ -158,6 +158,13 @@ def _add_time(group: Any) -> None:
         metavar="DURATION",
         help="how long after its end a window's missing reads are held against a transformer; 4h to 8h where meters are"
         " collected every few hours; per transformer in the meter counts (the collection delay)",
+    )
+    add(
+        "--source_silent",
+        default="15m",
+        metavar="DURATION",
+        help="so long without a record on the reads topic is one critical alarm, and receipt rates wait until reads"
+        " have come again; more where meters are collected once a day (15m)",
     )
     add(
         "--allowed_lateness",
@@ -390,7 +397,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         source=source,
         sink=sink,
         reads=input_of(values, "reads", source, READS_TOPIC, _READS_FILE),
-        events=input_of(values, "events", source, EVENTS_TOPIC, _EVENTS_FILE),
+        events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         meter_counts=meter_counts_of(values["meter_counts"]),
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         output=output_of(values["output"]) if sink == "files" else values["output"],

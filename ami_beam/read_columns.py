@@ -16,6 +16,7 @@ from ami_beam.records import Read
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class ReadColumns(Struct, array_like=True, gc=False):

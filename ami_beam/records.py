@@ -15,7 +15,8 @@ from ami_beam.coders import carries
 
 ReadType = Literal["INTERVAL", "DAILY", "EVENT"]
 AlertStatus = Literal["RAISED", "UPDATED", "CLEARED"]
-AlarmState = Literal["ACTIVE", "CLEARED"]
+AlarmState = Literal["ACTIVE", "CLEARED", "UNKNOWN"]
+"""UNKNOWN: an outage of which nothing was heard for a day."""
 
 
 class Level(IntEnum):
@@ -174,6 +175,8 @@ class MeterVoltages(Struct, array_like=True, gc=False):
     """Volts as 64-bit floats, one a meter; NaN where there is none."""
     ends: list[int]
     """Of each transformer one past its last reading."""
+    flags: bytes = b""
+    """A byte a meter, as in `read_block`: whether it was estimated, its voltage rejected, or zero."""
 
 
 class StatisticsBatch(Struct, array_like=True, gc=False):
@@ -192,6 +195,8 @@ class ReadProgress(Struct, array_like=True, gc=False):
     greatest_record_time: int
     first_window_end: int | None
     last_window_end: int | None
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """First and last record times, where there are pauses between them (`silence`); empty: no pause."""
 
 
 class DueWindow(Struct, array_like=True, gc=False):
@@ -264,6 +269,55 @@ class JudgeInput(Struct, array_like=True, gc=False):
     """Of the meter counts that were looked at; None where none were."""
 
 
+class SupplyNote(Struct, array_like=True, gc=False):
+    """Which meters of a transformer a window's reads show to have supply, where they do not show it of all.
+
+    Shown by an actual read of at least 80 % of nominal, or without a voltage from a meter that measures none.
+    """
+
+    transformer_id: str
+    all_but: bool
+    """Whether all meters but `meters` have supply, or `meters` only."""
+    meters: list[str]
+    dead: list[str]
+    """Meters that sent 0 ≤ V < 10."""
+    as_of: int
+
+    def shows(self, meter_id: str) -> bool:
+        """Whether this meter is shown to have supply."""
+        return (meter_id in self.meters) != self.all_but
+
+
+class PowerEvent(Struct, array_like=True, gc=False, frozen=True):
+    """A meter's word that it has lost supply, or has it again, with the transformer that it hangs on."""
+
+    meter_id: str
+    transformer_id: str
+    restored: bool
+    at: int
+    record_time: int
+
+
+class TransformerPlace(Struct, array_like=True, gc=False):
+    """Where a transformer stands in the grid, as the reads of a window and the meter counts have it."""
+
+    transformer_id: str
+    feeder_id: str
+    total_meters: int
+    receipt_delay: int | None
+    """Microseconds; None where it is not in the meter counts."""
+    window_end: int
+    """Of two places the one of the later window is right."""
+
+
+class MeterPlaces(Struct, array_like=True, gc=False):
+    """On which transformers meters hang, as a window's reads have it: `meters[i]` on `transformers[i]`."""
+
+    window_end: int
+    meters: list[str]
+    transformers: list[str]
+
+
 class Verdict(Struct, array_like=True, gc=False):
     """What one window says of one kind of alarm on a transformer; the evidence where it is a violation."""
 
@@ -283,7 +337,8 @@ class Verdict(Struct, array_like=True, gc=False):
 class Alarm(Struct, gc=False):
     """`ami.alarms`; identity alarm_id. An episode: `first_window` and `last_window` are ends of windows in violation.
 
-    CLEARED with no window in violation: late reads have taken back what the alarm was made of.
+    CLEARED with no window in violation: late reads have taken back what the alarm was made of. Of an outage
+    `worst_value` is the greatest share of meters without supply, in per cent.
     """
 
     alarm_id: str
@@ -300,25 +355,66 @@ class Alarm(Struct, gc=False):
     worst_meter_id: str | None
     meters_missing: int
     cause: str | None
+    """The alarm_id of what explains this one: an alarm with a cause needs no operator of its own."""
     revision: int
     as_of: int
     config_id: str | None = None
     meter_counts_version: str | None = None
+    began_at: int | None = None
+    """Of outages and silence: when it began."""
+    ended_at: int | None = None
+    """When it was over; None while it is not."""
+    meters_total: int | None = None
+    """Of outages: on the transformer or the feeder."""
+    momentary: bool | None = None
+    """Of outages that are over: whether it took five minutes at most (IEEE 1366)."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change it but late reads and events."""
+        return self.state == "CLEARED"
 
 
 class AlarmInput(Struct, array_like=True, gc=False):
-    """What a shard's alarms are made of: verdicts of one window, and alarms as they stand in their topic.
+    """What a shard's alarms are made of: what one window says of its transformers, and what meters say of supply.
 
     `settled`: a receipt delay. All transformers of the shard that have it are judged in this window, and those of which
-    no verdict was ever given are CLEAR.
+    no verdict was ever given are CLEAR; those without a note have supply at every meter.
     """
 
     window_end: int
     verdicts: list[Verdict]
     settled: int | None = None
-    published: list[Alarm] = field(default_factory=list)
     counts_version: str | None = None
     """Of the meter counts that the verdicts are made with."""
+    notes: list[SupplyNote] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    """Transformers of which no meter was heard when the window was due."""
+    heard: list[str] = field(default_factory=list)
+    """Transformers that were silent in this window and are not any more."""
+    events: list[PowerEvent] = field(default_factory=list)
+    places: list[TransformerPlace] = field(default_factory=list)
+
+
+class FoundAlarms(Struct, array_like=True, gc=False):
+    """All alarms of one kind on a transformer, as they are known now, without revision and cause."""
+
+    transformer_id: str
+    alarm_type: str
+    alarms: list[Alarm]
+    folded_up_to: int
+    """Alarms that ended in windows up to here are not named any more, and stay as they are."""
+
+
+class GroupInput(Struct, array_like=True, gc=False):
+    """What the alarms of transformers that belong together are made of, and alarms as they stand in their topic."""
+
+    found: list[FoundAlarms] = field(default_factory=list)
+    places: list[TransformerPlace] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    """Transformers that belong to another group now, which has their alarms."""
+    published: list[Alarm] = field(default_factory=list)
+    counts_version: str | None = None
 
 
 class SummaryRow(Struct, gc=False):
@@ -415,4 +511,6 @@ carries(
     Alert,
     Alarm,
     AlarmInput,
+    MeterPlaces,
+    GroupInput,
 )

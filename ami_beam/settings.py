@@ -50,6 +50,8 @@ class Settings:
     future_limit: int = 24 * MICROS_PER_HOUR
     clock_skew: int = 5 * MICROS_PER_MINUTE
     """How far a record time may be ahead of the wall clock when live."""
+    source_silent: int = 15 * MICROS_PER_MINUTE
+    """So long without a record on the reads topic is an alarm."""
     event_map: EventMap = ARTICLE
     """Which event codes give alerts."""
     event_dedup: int = 48 * MICROS_PER_HOUR

@@ -36,8 +36,8 @@ from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
 from ami_beam.option_checks import duration_of, instant_of, without_runner
 from ami_beam.options import RunPlan, rule_options, validate
-from ami_beam.records import Alarm, KeyedRecords
-from ami_beam.replay_arguments import replay_arguments
+from ami_beam.records import Alarm, KeyedRecords, RecordBatch
+from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.run import new_pipeline, open_runner, with_shards
 from ami_beam.settings import Settings
 from ami_beam.whatif_picture import FORMATS, PictureError, check_library, draw
@@ -52,7 +52,8 @@ _ABOUT = """Replays a period under the settings you run with and under changed o
 vanish or move: by type, feeder and hour of the day. Nothing is published."""
 _EXAMPLES = """
 All options of python -m ami_beam.run that say where records are and what the settings are now may be given too, and
-mean the same: --source, --reads, --meter_counts, --bootstrap_servers, --kafka_config_file, --low_voltage_pct and so on.
+mean the same: --source, --reads, --events, --meter_counts, --bootstrap_servers, --kafka_config_file, --low_voltage_pct
+and so on.
 
 examples:
   A week of the live topic with another limit, as a table and a picture:
@@ -189,19 +190,22 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
     """The same plan with the period as a file."""
     assert question.begin is not None
     assert plan.bootstrap_servers is not None
-    inspect(plan.bootstrap_servers, plan.kafka_config, [plan.reads], [], native=True)
+    inspect(plan.bootstrap_servers, plan.kafka_config, [plan.reads, plan.events], [], native=True)
     now = time.time_ns() // 1_000
     wait = settings.allowed_lateness if question.wait_for_late is None else question.wait_for_late
     end = now if question.end is None else min(question.end + settings.collection_delay + wait, now)
-    path = folder / "reads.jsonl.gz"
+    reads, events = folder / "reads.jsonl.gz", folder / "events.jsonl.gz"
     # Of the first window some records are older than it: those with a fast clock.
-    count = export_period(plan.kafka_connection, plan.reads, question.begin - settings.window, end, path)
+    begin = question.begin - settings.window
+    count = export_period(plan.kafka_connection, plan.reads, begin, end, reads)
     if count == 0:
         raise PeriodError(
             f"Topic {plan.reads} holds no record between {format_instant(question.begin)} and {format_instant(end)}"
         )
     _log.info("%s records of %s.", f"{count:,}", plan.reads)
-    return replace(plan, source="files", sink="files", reads=str(path))
+    count = export_period(plan.kafka_connection, plan.events, begin, end, events)
+    _log.info("%s records of %s.", f"{count:,}", plan.events)
+    return replace(plan, source="files", sink="files", reads=str(reads), events=str(events))
 
 
 def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVersion, output: Path) -> None:
@@ -209,7 +213,11 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
         pipeline = new_pipeline(plan, PipelineOptions(list(runner.pipeline_args)))
         table = pipeline | "MeterCounts" >> ReadMeterCounts(counts, None)
         reads = pipeline | "Reads" >> ReadReplay(plan.reads, plan.reads_topic)
-        alarms = alarms_of(reads, table, settings)
+        if replays_events(plan):
+            events = pipeline | "Events" >> ReadReplay(plan.events, plan.events_topic)
+        else:
+            events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
+        alarms = alarms_of(reads, events, table, settings)
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
         _ = {name: records} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()

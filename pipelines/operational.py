@@ -10,8 +10,10 @@ import apache_beam as beam
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import (
     Alarm,
+    AlarmInput,
     Alert,
     DeadLetterBatch,
+    Event,
     ReadProgress,
     ReceiptBatch,
     RecordBatch,
@@ -28,10 +30,13 @@ from transforms.event_alerts import EventAlerts
 from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
+from transforms.locate_events import LocateEvents
 from transforms.pack_reads import PackReads
+from transforms.publish_alarms import PublishAlarms
 from transforms.published_alarms import PublishedAlarms
 from transforms.published_alerts import PublishedAlerts
 from transforms.summary_rows import SummaryRows
+from transforms.transformer_places import MeterPlacesOf
 from transforms.window_statistics import WindowStatistics
 
 
@@ -80,9 +85,10 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     """Assemble the graph. Labels name state: a change of one makes savepoints of older versions unusable."""
     measured = measure(inputs.reads, inputs.meter_counts, settings)
     summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
-    judged = judge(measured, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
-
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
+    supply = told_of_supply(events.accepted, measured, settings)
+    judged = judge(measured, supply, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
+
     event_alerts = events.accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
 
@@ -100,27 +106,34 @@ def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSou
     return Measured(statistics, reads.progress, reads.dead_letters)
 
 
+def told_of_supply(
+    events: beam.PCollection[Event], measured: Measured, settings: Settings
+) -> beam.PCollection[tuple[int, AlarmInput]]:
+    """From events to what a transformer's meters say of their supply."""
+    places = measured.statistics | "MeterPlaces" >> MeterPlacesOf(settings)
+    return (events, places) | "LocateEvents" >> LocateEvents(settings)
+
+
 def judge(
     measured: Measured,
+    supply: beam.PCollection[tuple[int, AlarmInput]],
     meter_counts: MeterCountsSource,
     settings: Settings,
     published_alerts: beam.PCollection[RecordBatch] | None = None,
     published_alarms: beam.PCollection[RecordBatch] | None = None,
 ) -> JudgedWindows:
-    """From statistics, and from windows of which too little came, to receipt rates, alerts and alarms."""
-    observed = measured.statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, meter_counts)
-    due = (
-        measured.progress
-        | "DueWindows" >> DueWindows(settings, meter_counts)
-        | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
-    )  # fmt: skip
-    judged_by = [due, observed]
+    """From statistics, from windows of which too little came, and from meters' words, to rates, alerts and alarms."""
+    joined = measured.statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, meter_counts)
+    progress = measured.progress | "DueWindows" >> DueWindows(settings, meter_counts)
+    due = progress.windows | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
+    judged_by = [due, joined.observations]
     if published_alerts is not None:
         judged_by.append(published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
     judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
 
-    alarms_from = [judged.verdicts]
+    known = (judged.verdicts, joined.supply, supply) | "AlarmInputs" >> beam.Flatten()
+    groups = [known | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence]
     if published_alarms is not None:
-        alarms_from.append(published_alarms | "PublishedAlarms" >> PublishedAlarms(settings))
-    alarms = tuple(alarms_from) | "AlarmInputs" >> beam.Flatten() | "AlarmEpisodes" >> AlarmEpisodes(settings)
+        groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms())
+    alarms = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)
     return JudgedWindows(judged.receipts, judged.comm_alerts, judged.voltage_alerts, alarms)

@@ -7,11 +7,15 @@ import apache_beam as beam
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alarm, RecordBatch
 from ami_beam.settings import Settings
-from pipelines.operational import judge, measure
+from pipelines.operational import judge, measure, told_of_supply
+from transforms.decode_events import DecodeEvents
 
 
 def alarms_of(
-    reads: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings
+    reads: beam.PCollection[RecordBatch],
+    events: beam.PCollection[RecordBatch],
+    meter_counts: MeterCountsSource,
+    settings: Settings,
 ) -> beam.PCollection[Alarm]:
     """What `operational` gives as alarms, with the same steps.
 
@@ -19,4 +23,6 @@ def alarms_of(
     of two graphs with the same steps one would lose its timers.
     """
     measured = measure(reads, meter_counts, settings)
-    return judge(measured, meter_counts, settings).alarms
+    accepted = (events | "DecodeEvents" >> DecodeEvents(settings)).accepted
+    supply = told_of_supply(accepted, measured, settings)
+    return judge(measured, supply, meter_counts, settings).alarms

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
-from ami_beam.records import Alarm, AlarmInput, Level, Verdict
+from ami_beam.records import Alarm, AlarmInput, GroupInput, Level, Verdict
 from ami_beam.settings import Settings
-from transforms.alarm_episodes import KeptShard, forget, update
+from tests.shard import Shard, final
+from transforms.alarm_episodes import own_group
 from transforms.episodes import Progress, Rules, Window, follow
 
 SETTINGS = Settings(live=True)
 SIZE = SETTINGS.window
 DELAY = SETTINGS.receipt_delay
+GROUP = own_group("T1")
 DAY = 1_772_496_000_000_000
 RULES = Rules(2, 2, lowest_is_worst=True)
 LETTERS = {"v": Level.VIOLATION, "c": Level.CLEAR, "b": Level.BAND, "?": Level.UNKNOWN}
@@ -101,30 +103,9 @@ class TestFold:
                 assert any(first <= start and start + 1 <= last for first, last, _, _ in found)
 
 
-def final(alarms: list[Alarm]) -> dict[str, Alarm]:
-    """By id what was said last, without what was taken back."""
-    last: dict[str, Alarm] = {}
-    for alarm in alarms:
-        assert alarm.alarm_id not in last or alarm.revision == last[alarm.alarm_id].revision + 1
-        last[alarm.alarm_id] = alarm
-    return {
-        name: msgspec.structs.replace(alarm, revision=0, as_of=0)
-        for name, alarm in last.items()
-        if alarm.windows_in_violation
-    }
-
-
-class Shard:
-    """The state of one shard, through the bytes of its coder after every update."""
-
-    def __init__(self) -> None:
-        self.kept = KeptShard()
-        self.alarms: list[Alarm] = []
-
-    def take(self, *news: AlarmInput, watermark: int = 0) -> None:
-        self.alarms += [msgspec.structs.replace(alarm) for alarm in update(self.kept, news, SETTINGS)]
-        forget(self.kept, watermark, SETTINGS)
-        self.kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.kept), type=KeptShard)
+def published(alarms: list[Alarm]) -> GroupInput:
+    """As they are read back from their topic."""
+    return GroupInput(published=[msgspec.structs.replace(alarm) for alarm in alarms])
 
 
 def end_of(number: int) -> int:
@@ -143,7 +124,7 @@ def revised(number: int, letter: str, value: float = 200.0) -> AlarmInput:
 
 class TestShard:
     def test_an_alarm_lives_and_is_published_when_it_changes(self):
-        shard = Shard()
+        shard = Shard(SETTINGS)
         for number, letter in enumerate("cvvvcccc"):
             shard.take(judged(number, letter))
         told = [(alarm.state, alarm.windows_in_violation, alarm.revision) for alarm in shard.alarms]
@@ -153,7 +134,7 @@ class TestShard:
         assert shard.alarms[-1].as_of == end_of(5)
 
     def test_a_late_read_takes_an_alarm_back_and_another_brings_one(self):
-        shard = Shard()
+        shard = Shard(SETTINGS)
         for number, letter in enumerate("cvvcvcc"):
             shard.take(judged(number, letter))
         shard.take(revised(2, "c"))
@@ -164,7 +145,7 @@ class TestShard:
         assert (alarm.first_window, alarm.last_window, alarm.worst_value) == (end_of(3), end_of(4), 190.0)
 
     def test_a_window_that_is_not_settled_may_still_be_clear(self):
-        shard = Shard()
+        shard = Shard(SETTINGS)
         shard.take(judged(0, "c"))
         shard.take(revised(1, "v"), revised(3, "v"))
         assert shard.alarms == []
@@ -172,7 +153,7 @@ class TestShard:
         assert [alarm.windows_in_violation for alarm in shard.alarms] == [2]
 
     def test_what_has_long_ended_is_forgotten_and_what_goes_on_is_not(self):
-        shard = Shard()
+        shard = Shard(SETTINGS)
         for number, letter in enumerate("vvcc" + "c" * 400):
             shard.take(judged(number, letter), watermark=end_of(number) + DELAY)
         assert shard.kept.transformers == {}
@@ -184,40 +165,40 @@ class TestShard:
         assert (alarm.first_window, alarm.windows_in_violation, alarm.state) == (end_of(404), 496, "CLEARED")
 
     def test_an_alarm_of_a_lost_attempt_is_taken_back_and_our_own_are_left_alone(self):
-        shard, lost = Shard(), Shard()
+        shard, lost = Shard(SETTINGS), Shard(SETTINGS)
         for number, letter in enumerate("cvv"):
             lost.take(judged(number, letter))
         for number, letter in enumerate("cvc"):
             shard.take(judged(number, letter))
-        shard.take(AlarmInput(0, [], None, lost.alarms))
+        shard.publish(GROUP, published(lost.alarms))
         assert [(alarm.state, alarm.windows_in_violation, alarm.revision) for alarm in shard.alarms] == [
             ("CLEARED", 0, 1)
         ]
-        shard.take(AlarmInput(0, [], None, shard.alarms))
+        shard.publish(GROUP, published(shard.alarms))
         assert len(shard.alarms) == 1
 
     def test_an_alarm_that_consumers_keep_for_its_as_of_is_set_right_whatever_its_revision(self):
-        shard = Shard()
+        shard = Shard(SETTINGS)
         for number, letter in enumerate("vvvv"):
             shard.take(judged(number, letter))
         ours = shard.alarms[-1]
         assert ours.revision == 2
         lost = msgspec.structs.replace(ours, windows_in_violation=2, revision=1, as_of=ours.as_of + SIZE)
-        shard.take(AlarmInput(0, [], None, [lost]))
+        shard.publish(GROUP, published([lost]))
         set_right = shard.alarms[-1]
         assert (set_right.windows_in_violation, set_right.revision, set_right.as_of) == (4, 3, lost.as_of)
 
     def test_two_jobs_on_one_topic_end(self):
-        first, second = Shard(), Shard()
+        first, second = Shard(SETTINGS), Shard(SETTINGS)
         for number, letter in enumerate("cvv"):
             first.take(judged(number, letter))
             second.take(judged(number, "c"))
         heard = 0
         for _ in range(50):
             before = len(first.alarms), len(second.alarms)
-            second.take(AlarmInput(0, [], None, first.alarms[heard:]))
+            second.publish(GROUP, published(first.alarms[heard:]))
             heard = len(first.alarms)
-            first.take(AlarmInput(0, [], None, second.alarms[before[1] :]))
+            first.publish(GROUP, published(second.alarms[before[1] :]))
             if (len(first.alarms), len(second.alarms)) == before:
                 return
         raise AssertionError("they go on correcting each other")
@@ -233,9 +214,9 @@ class TestShard:
         news: list[list[AlarmInput]] = [[judged(number, letter)] for number, letter in enumerate(text)]
         for number, letter, value in revisions:
             news[number].append(revised(number, letter, value))
-        in_order = Shard()
+        in_order = Shard(SETTINGS)
         in_order.take(*(each for of_window in news for each in of_window))
-        shuffled = Shard()
+        shuffled = Shard(SETTINGS)
         queues = [list(of_window) for of_window in news]
         while any(queues):
             portion = []
@@ -248,7 +229,7 @@ class TestShard:
 
     @given(st.text("vcb?", min_size=1, max_size=30), st.integers(0, 30))
     def test_forgetting_changes_nothing_that_is_told(self, text, forgotten):
-        whole, forgetful = Shard(), Shard()
+        whole, forgetful = Shard(SETTINGS), Shard(SETTINGS)
         expiry = SETTINGS.collection_delay + SETTINGS.allowed_lateness + SETTINGS.max_disorder + MICROS_PER_HOUR
         for number, letter in enumerate(text):
             whole.take(judged(number, letter))

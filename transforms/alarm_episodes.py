@@ -1,34 +1,54 @@
-"""Alarms: one for every episode in which a transformer stays in violation, revised when late reads change it."""
+"""What is known of the alarms of transformers: episodes of windows in violation, and outages."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ami_beam.alert_ids import alarm_id
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MAX_INSTANT, MICROS_PER_MINUTE
-from ami_beam.records import Alarm, AlarmInput, Level, Verdict
+from ami_beam.instants import MAX_INSTANT
+from ami_beam.records import (
+    Alarm,
+    AlarmInput,
+    AlarmState,
+    FoundAlarms,
+    GroupInput,
+    Level,
+    PowerEvent,
+    SupplyNote,
+    TransformerPlace,
+    Verdict,
+)
 from ami_beam.settings import Settings
-from transforms.alert_lifecycle import MAX_ADOPTED
-from transforms.decode_reads import METRICS
+from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.episodes import Episode, Progress, Rules, Window, follow
+from transforms.outages import (
+    MOMENTARY,
+    SMALL_TRANSFORMER,
+    UNKNOWN_AFTER,
+    Outage,
+    needed,
+    of_losses,
+    outages,
+    window_of,
+)
+from transforms.receipt_rate import receipt_rate_pct
+from transforms.supply import LATE_AFTER, losses
 from transforms.voltage_alerts import HIGH_VOLTAGE
 from transforms.window_expiry import expiry
 
-NEWS, PUBLISHED = "news", "published"
-"""Why the timer fires: verdicts have come, or alarms were found in their topic."""
-RECONCILE_AFTER = MICROS_PER_MINUTE
-"""So long after its as_of an alarm that was found in the topic is compared with what we know."""
+TRANSFORMER_OUTAGE, SINGLE_OUTAGE = "TRANSFORMER_OUTAGE", "SINGLE_OUTAGE"
+NEWS, POWER = "news", "power"
+"""Why the timer fires: windows were judged, or meters have told of their supply."""
 
 
 class History(Struct, array_like=True, gc=False):
@@ -40,10 +60,23 @@ class History(Struct, array_like=True, gc=False):
     """By window_end, of later windows."""
     levels: dict[int, Level] = field(default_factory=dict)
     """By window_end, of later windows that are no violation: the last that was said."""
-    told: dict[str, Alarm] = field(default_factory=dict)
-    """By alarm_id, what was published last."""
-    adopted: int = 0
-    """How often an alarm was found in the topic with a content that was not ours."""
+
+
+class Supply(Struct, array_like=True, gc=False):
+    """What is known of the supply of one transformer's meters."""
+
+    notes: dict[int, SupplyNote] = field(default_factory=dict)
+    """By window_end, the last that was said."""
+    silent: list[int] = field(default_factory=list)
+    """Windows in which no meter was heard."""
+    events: list[PowerEvent] = field(default_factory=list)
+    spans: list[tuple[int, int | None]] = field(default_factory=list)
+    """When its outages began and were over."""
+
+    def begins(self) -> int | None:
+        """When something was first said of a loss; None where nothing was."""
+        lost = [event.at for event in self.events if not event.restored]
+        return min([*lost, *(end for end, note in self.notes.items() if note.dead)], default=None)
 
 
 class KeptTransformer(Struct, array_like=True, gc=False):
@@ -51,6 +84,11 @@ class KeptTransformer(Struct, array_like=True, gc=False):
 
     receipt_delay: int | None = None
     histories: dict[str, History] = field(default_factory=dict)
+    supply: Supply | None = None
+    given: dict[str, list[Alarm]] = field(default_factory=dict)
+    """By kind of alarm what was given last."""
+    group: str | None = None
+    """To which group it was given."""
 
 
 class KeptShard(Struct, array_like=True, gc=False):
@@ -63,6 +101,12 @@ class KeptShard(Struct, array_like=True, gc=False):
     transformers: dict[str, KeptTransformer] = field(default_factory=dict)
 
 
+class KeptPlaces(Struct, array_like=True, gc=False):
+    """Where the transformers of a shard stand."""
+
+    places: dict[str, TransformerPlace] = field(default_factory=dict)
+
+
 class LogEntry(Struct, array_like=True, gc=False):
     """An element of a shard's log: something that has come, or what was known when it was read."""
 
@@ -70,33 +114,61 @@ class LogEntry(Struct, array_like=True, gc=False):
     kept: KeptShard | None
 
 
+class _PlacesCell:
+    """The places, read when they are first asked for, and written back if they changed."""
+
+    def __init__(self, state: Any):
+        self._state = state
+        self._read: KeptPlaces | None = None
+        self._changed = False
+
+    def get(self, transformer_id: str) -> TransformerPlace | None:
+        return self._places().get(transformer_id)
+
+    def put(self, place: TransformerPlace) -> None:
+        self._places()[place.transformer_id] = place
+        self._changed = True
+
+    def write(self) -> None:
+        if self._changed:
+            self._state.write(self._read)
+
+    def _places(self) -> dict[str, TransformerPlace]:
+        if self._read is None:
+            self._read = self._state.read() or KeptPlaces()
+        return self._read.places
+
+
 @beam.typehints.with_input_types(tuple[int, AlarmInput])
-@beam.typehints.with_output_types(Alarm)
+@beam.typehints.with_output_types(tuple[str, GroupInput])
 class AlarmEpisodes(beam.PTransform):
-    """One alarm per (transformer, kind) episode, published again only when its content changed.
+    """All alarms of a transformer as they are known, whenever that changes, keyed by what it belongs to.
 
-    An alarm opens after `alarm_on_windows` windows in violation in a row and closes after `alarm_off_windows` in a row
-    beyond the deadband; windows in which nothing was measured count neither way. It is a function of the windows as
-    they are known: late reads may lengthen, join, divide or take back alarms. One that was published and no longer is
-    becomes CLEARED with no window in violation.
+    An episode opens after `alarm_on_windows` windows in violation in a row and closes after `alarm_off_windows` in a
+    row beyond the deadband; windows in which nothing was measured count neither way. An outage is meters of a
+    transformer that lose supply together (`outages`); windows in which it was out say nothing about its receipt rate.
+    Both are functions of what is known: late reads and events may lengthen, join, divide or take back alarms.
 
-    Takes verdicts keyed by shard (`JudgeWindows`), and alarms as they stand in their topic, where there is a topic to
-    read them from. A bounded run publishes the final alarms only.
+    Takes, keyed by shard, verdicts (`JudgeWindows`), notes on supply and places (`JoinMeterCounts`), and what meters
+    say of their supply (`LocateEvents`). The key of what it gives is a feeder; a transformer without a known feeder is
+    by itself. A bounded run gives the end only.
 
     State per shard: about 50 bytes for every window and transformer that is not clear, for as long as its reads may
-    come, and what alarms are open. Counter: alarms_<TYPE>_<STATE>.
+    come; for an hour what reads say of supply where they do not show it at every meter; what alarms are open; 50 bytes
+    a transformer for its place.
     """
 
     def __init__(self, settings: Settings):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: beam.PCollection[tuple[int, AlarmInput]]) -> beam.PCollection[Alarm]:
+    def expand(self, inputs: beam.PCollection[tuple[int, AlarmInput]]) -> beam.PCollection[tuple[str, GroupInput]]:
         return inputs | f"Episodes {self._settings.state_label()}" >> beam.ParDo(_EpisodesDoFn(self._settings))
 
 
 class _EpisodesDoFn(beam.DoFn):
     LOG = BagStateSpec("alarm_log", MsgspecCoder(LogEntry))
+    PLACES = ReadModifyWriteStateSpec("alarm_places", MsgspecCoder(KeptPlaces))
     JUDGE = TimerSpec("alarms_judge", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
@@ -113,16 +185,21 @@ class _EpisodesDoFn(beam.DoFn):
         if not self._settings.live:
             # The end of a replay: only what is true then is published.
             judge.set(Timestamp(micros=MAX_INSTANT), dynamic_timer_tag=NEWS)
-        elif news.published:
-            newest = max(alarm.as_of for alarm in news.published)
-            judge.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
+        elif news.events:
+            newest = max(event.record_time for event in news.events)
+            judge.set(Timestamp(micros=newest), dynamic_timer_tag=POWER)
         else:
-            # Verdicts come when their time has passed: at once.
+            # What windows say comes when their time has passed: at once.
             delay = self._settings.collection_delay if news.settled is None else news.settled
             judge.set(Timestamp(micros=news.window_end + delay), dynamic_timer_tag=NEWS)
 
     @on_timer(JUDGE)
-    def on_judge(self, at: Any = beam.DoFn.TimestampParam, log: Any = beam.DoFn.StateParam(LOG)) -> Iterator[Alarm]:
+    def on_judge(
+        self,
+        at: Any = beam.DoFn.TimestampParam,
+        log: Any = beam.DoFn.StateParam(LOG),
+        places_state: Any = beam.DoFn.StateParam(PLACES),
+    ) -> Iterator[tuple[str, GroupInput]]:
         news: list[AlarmInput] = []
         kept = KeptShard()
         for entry in log.read():
@@ -135,10 +212,12 @@ class _EpisodesDoFn(beam.DoFn):
         version = None
         for each in news:
             version = each.counts_version or version
-        for alarm in update(kept, news, self._settings, version):
-            Metrics.counter(METRICS, f"alarms_{alarm.alarm_type}_{alarm.state}").inc()
-            yield alarm
+        places = _PlacesCell(places_state)
+        for group, found in update(kept, news, self._settings, places).items():
+            found.counts_version = version
+            yield group, found
         forget(kept, at.micros, self._settings)
+        places.write()
         log.clear()
         if kept.transformers or kept.settled:
             log.add(LogEntry(None, kept))
@@ -149,15 +228,12 @@ class _Place(NamedTuple):
     alarm_type: str
 
 
-def update(
-    kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, counts_version: str | None = None
-) -> list[Alarm]:
-    """Take news in: the alarms to publish, which are noted as told.
-
-    `counts_version`: of the meter counts that the newest of the news were judged by.
-    """
+def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, places: Places) -> dict[str, GroupInput]:
+    """Take news in: by group what has changed, which is noted as given."""
     settled: set[int] = set()
     touched: dict[_Place, None] = {}
+    powered: dict[str, None] = {}
+    found: dict[str, GroupInput] = {}
     for each in news:
         if each.settled is not None and each.window_end > kept.folded_up_to:
             windows = kept.settled.setdefault(each.settled, [])
@@ -166,55 +242,252 @@ def update(
             settled.add(each.settled)
         for verdict in each.verdicts:
             if each.window_end > kept.folded_up_to:
-                transformer = kept.transformers.setdefault(verdict.transformer_id, KeptTransformer())
-                if verdict.receipt_delay is not None:
-                    transformer.receipt_delay = verdict.receipt_delay
-                history = transformer.histories.setdefault(verdict.alarm_type, History())
-                if verdict.level == Level.VIOLATION:
-                    history.violations[each.window_end] = verdict
-                    history.levels.pop(each.window_end, None)
-                else:
-                    history.levels[each.window_end] = verdict.level
-                    history.violations.pop(each.window_end, None)
+                _take_verdict(kept, each.window_end, verdict)
                 touched[_Place(verdict.transformer_id, verdict.alarm_type)] = None
-        for alarm in each.published:
-            if alarm.last_window > kept.folded_up_to:
-                transformer = kept.transformers.setdefault(alarm.entity_id, KeptTransformer())
-                history = transformer.histories.setdefault(alarm.alarm_type, History())
-                adopted = adopt_alarm(history.told.get(alarm.alarm_id), alarm)
-                if adopted is not None and history.adopted < MAX_ADOPTED:
-                    history.adopted += 1
-                    history.told[alarm.alarm_id] = adopted
-                    touched[_Place(alarm.entity_id, alarm.alarm_type)] = None
+        for transformer_id in _take_supply(kept, each):
+            powered[transformer_id] = None
+        for place in each.places:
+            _take_place(kept, place, places, found, powered)
     for transformer_id, transformer in kept.transformers.items():
         # A window that is settled without a verdict may be the one that closes an alarm.
         if settled and _delay(transformer, settings) in settled:
             touched |= {_Place(transformer_id, alarm_type): None for alarm_type in transformer.histories}
-    found = []
-    for place in touched:
-        transformer = kept.transformers[place.transformer_id]
-        history = transformer.histories[place.alarm_type]
-        found += _changed(place, _episodes(kept, transformer, place.alarm_type, settings), history, counts_version)
+        if settled and transformer.supply is not None:
+            powered[transformer_id] = None
+    for transformer_id in powered:
+        transformer = kept.transformers[transformer_id]
+        if transformer.supply is None or (transformer.supply.begins() is None and not transformer.supply.spans):
+            continue
+        where = places.get(transformer_id)
+        before = transformer.supply.spans
+        alarm_type, alarms = _outage_alarms(kept, transformer_id, transformer.supply, where, settings)
+        for kind in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE):
+            _give(kept, transformer_id, kind, alarms if kind == alarm_type else [], where, found)
+        if transformer.supply.spans != before and LOW_RECEIPT_RATE in transformer.histories:
+            touched[_Place(transformer_id, LOW_RECEIPT_RATE)] = None
+    for transformer_id, alarm_type in touched:
+        transformer = kept.transformers[transformer_id]
+        where = places.get(transformer_id)
+        episodes = _episodes(kept, transformer, alarm_type, settings)
+        alarms = [_alarm(transformer_id, alarm_type, episode, where) for episode in episodes]
+        _give(kept, transformer_id, alarm_type, alarms, where, found)
     return found
 
 
-def adopt_alarm(known: Alarm | None, published: Alarm) -> Alarm | None:
-    """The alarm that consumers were told, where it is not the one we know; None where it is, or is an older one.
+class Places(Protocol):
+    """Where transformers stand."""
 
-    As `alert_lifecycle.adopt`: after a failure the topic has what the lost attempt published, and consumers keep the
-    greatest as_of.
-    """
-    if known is None:
-        return published
-    if (_facts(published), published.revision, published.as_of) == (_facts(known), known.revision, known.as_of):
-        return None
-    if published.revision < known.revision and published.as_of <= known.as_of:
-        return None
-    return replace(
-        published,
-        revision=max(published.revision, known.revision),
-        as_of=max(published.as_of, known.as_of),
+    def get(self, transformer_id: str) -> TransformerPlace | None: ...
+
+    def put(self, place: TransformerPlace) -> None: ...
+
+
+def _take_verdict(kept: KeptShard, window_end: int, verdict: Verdict) -> None:
+    transformer = kept.transformers.setdefault(verdict.transformer_id, KeptTransformer())
+    if verdict.receipt_delay is not None:
+        transformer.receipt_delay = verdict.receipt_delay
+    history = transformer.histories.setdefault(verdict.alarm_type, History())
+    if verdict.level == Level.VIOLATION:
+        history.violations[window_end] = verdict
+        history.levels.pop(window_end, None)
+    else:
+        history.levels[window_end] = verdict.level
+        history.violations.pop(window_end, None)
+
+
+def _take_supply(kept: KeptShard, news: AlarmInput) -> Iterator[str]:
+    """Note what is said of supply; the transformers of which something was said."""
+
+    def supply(transformer_id: str) -> Supply:
+        transformer = kept.transformers.setdefault(transformer_id, KeptTransformer())
+        if transformer.supply is None:
+            transformer.supply = Supply()
+        return transformer.supply
+
+    for note in news.notes:
+        of_transformer = supply(note.transformer_id)
+        known = of_transformer.notes.get(news.window_end)
+        if known is None or note.as_of >= known.as_of:
+            of_transformer.notes[news.window_end] = note
+        yield note.transformer_id
+    for transformer_id in news.silent:
+        of_transformer = supply(transformer_id)
+        if news.window_end not in of_transformer.silent:
+            of_transformer.silent.append(news.window_end)
+        yield transformer_id
+    for transformer_id in news.heard:
+        of_transformer = supply(transformer_id)
+        of_transformer.silent = [end for end in of_transformer.silent if end != news.window_end]
+        yield transformer_id
+    for event in news.events:
+        of_transformer = supply(event.transformer_id)
+        if event not in of_transformer.events:
+            of_transformer.events.append(event)
+        yield event.transformer_id
+
+
+def _take_place(
+    kept: KeptShard,
+    place: TransformerPlace,
+    places: Places,
+    found: dict[str, GroupInput],
+    powered: dict[str, None],
+) -> None:
+    """Note where a transformer stands, and tell its feeder if that is new."""
+    known = places.get(place.transformer_id)
+    if known is not None and known.window_end > place.window_end:
+        return
+    if known is not None and place.receipt_delay is None:
+        # Not in the meter counts: as many as were ever heard.
+        place.total_meters = max(place.total_meters, known.total_meters)
+    if known is not None and replace(known, window_end=place.window_end) == place:
+        return
+    places.put(place)
+    _group(found, feeder_group(place.feeder_id)).places.append(place)
+    if known is not None and known.feeder_id != place.feeder_id:
+        _group(found, feeder_group(known.feeder_id)).gone.append(place.transformer_id)
+    transformer = kept.transformers.get(place.transformer_id)
+    if transformer is None:
+        return
+    if transformer.supply is not None:
+        powered[place.transformer_id] = None
+    for alarm_type in transformer.given:
+        alarms = [replace(alarm, feeder_id=place.feeder_id) for alarm in transformer.given[alarm_type]]
+        _give(kept, place.transformer_id, alarm_type, alarms, place, found)
+
+
+def _outage_alarms(
+    kept: KeptShard, transformer_id: str, supply: Supply, where: TransformerPlace | None, settings: Settings
+) -> tuple[str | None, list[Alarm]]:
+    """The kind of outage that it can have and its outages, whose spans are noted."""
+    supply.spans = []
+    begins = supply.begins()
+    if where is None or begins is None:
+        return None, []
+    ends = [] if where.receipt_delay is None else kept.settled.get(where.receipt_delay, [])
+    ends = ends[bisect_right(ends, begins - 1) :]
+    settled, silent, notes = set(ends), set(supply.silent), supply.notes
+
+    def has_supply(meter_id: str, window_end: int) -> bool:
+        note = notes.get(window_end)
+        if note is not None:
+            return note.shows(meter_id)
+        return window_end in settled and window_end not in silent
+
+    known = settled | {end for end in notes if end >= begins}
+    lost = losses(supply.events, notes, known, has_supply, settings.window)
+    newest = ends[-1] if ends else 0
+    alarms: dict[str, Alarm] = {}
+    alarm_type = SINGLE_OUTAGE if where.total_meters <= SMALL_TRANSFORMER else TRANSFORMER_OUTAGE
+    for outage in outages(of_losses(lost, settings.window), needed(where.total_meters)):
+        supply.spans.append((outage.began_at, outage.ended_at))
+        alarm = _outage_alarm(transformer_id, alarm_type, outage, where, newest, settings)
+        before = alarms.get(alarm.alarm_id)
+        # Several in one window are one: a recloser at work.
+        alarms[alarm.alarm_id] = alarm if before is None else _as_one(before, alarm)
+    return alarm_type, list(alarms.values())
+
+
+def _outage_alarm(
+    transformer_id: str, alarm_type: str, outage: Outage, where: TransformerPlace, newest: int, settings: Settings
+) -> Alarm:
+    first = window_of(outage.began_at, settings.window)
+    last = window_of(outage.members[-1].at if outage.ended_at is None else outage.ended_at, settings.window)
+    state: AlarmState = "CLEARED"
+    if outage.ended_at is None:
+        state = "UNKNOWN" if newest - outage.began_at >= UNKNOWN_AFTER else "ACTIVE"
+    return Alarm(
+        alarm_id=alarm_id(alarm_type, transformer_id, first),
+        alarm_type=alarm_type,
+        entity_id=transformer_id,
+        feeder_id=where.feeder_id,
+        state=state,
+        severity="WARNING" if alarm_type == SINGLE_OUTAGE else "CRITICAL",
+        first_window=first,
+        last_window=last,
+        worst_value=min(receipt_rate_pct(outage.most, where.total_meters), 100.0),
+        windows_in_violation=(last - first) // settings.window + 1,
+        meters_in_violation=outage.most,
+        worst_meter_id=outage.members[0].name,
+        meters_missing=0,
+        cause=None,
+        revision=0,
+        as_of=outage.as_of,
+        began_at=outage.began_at,
+        ended_at=outage.ended_at,
+        meters_total=where.total_meters,
+        momentary=outage.momentary,
     )
+
+
+def _as_one(first: Alarm, second: Alarm) -> Alarm:
+    """Of two outages that began in one window, in order."""
+    assert first.began_at is not None
+    ended, worse = second.ended_at, max(first, second, key=lambda alarm: alarm.meters_in_violation)
+    return replace(
+        first,
+        state=second.state,
+        last_window=second.last_window,
+        worst_value=worse.worst_value,
+        windows_in_violation=second.windows_in_violation,
+        meters_in_violation=worse.meters_in_violation,
+        as_of=max(first.as_of, second.as_of),
+        ended_at=ended,
+        momentary=None
+        if ended is None
+        else first.momentary and second.momentary and ended - first.began_at <= MOMENTARY,
+    )
+
+
+def _give(
+    kept: KeptShard,
+    transformer_id: str,
+    alarm_type: str,
+    alarms: list[Alarm],
+    where: TransformerPlace | None,
+    found: dict[str, GroupInput],
+) -> None:
+    """Tell the group of the transformer, if it is not what was told before; after a move the other group, too."""
+    transformer = kept.transformers[transformer_id]
+    before = transformer.given.get(alarm_type, [])
+    group = _group_of(transformer_id, alarms or before, where)
+    moved = transformer.group is not None and transformer.group != group
+    if alarms == before and not moved:
+        return
+    if alarms:
+        transformer.given[alarm_type] = alarms
+    else:
+        transformer.given.pop(alarm_type, None)
+    if moved:
+        assert transformer.group is not None
+        _group(found, transformer.group).gone.append(transformer_id)
+        others = [(kind, given) for kind, given in transformer.given.items() if kind != alarm_type]
+        _group(found, group).found += [
+            FoundAlarms(transformer_id, kind, given, kept.folded_up_to) for kind, given in others
+        ]
+    transformer.group = group
+    _group(found, group).found.append(FoundAlarms(transformer_id, alarm_type, alarms, kept.folded_up_to))
+
+
+def _group_of(transformer_id: str, alarms: list[Alarm], where: TransformerPlace | None) -> str:
+    if where is not None:
+        return feeder_group(where.feeder_id)
+    feeders = [alarm.feeder_id for alarm in alarms if alarm.feeder_id is not None]
+    return feeder_group(feeders[-1]) if feeders else own_group(transformer_id)
+
+
+def feeder_group(feeder_id: str) -> str:
+    """The key of what belongs to a feeder."""
+    return f"feeder/{feeder_id}"
+
+
+def own_group(entity_id: str) -> str:
+    """The key of what belongs to no feeder that is known."""
+    return f"entity/{entity_id}"
+
+
+def _group(found: dict[str, GroupInput], key: str) -> GroupInput:
+    return found.setdefault(key, GroupInput())
 
 
 def forget(kept: KeptShard, watermark: int, settings: Settings) -> None:
@@ -223,20 +496,7 @@ def forget(kept: KeptShard, watermark: int, settings: Settings) -> None:
     last = reach // settings.window * settings.window
     if last > kept.folded_up_to:
         for transformer in kept.transformers.values():
-            for alarm_type, history in transformer.histories.items():
-                rules = _rules(alarm_type, settings)
-                windows = _windows(kept, transformer, history, settings)
-                history.base, closed = follow(history.base, [each for each in windows if each[0] <= last], rules)
-                history.violations = {end: each for end, each in history.violations.items() if end > last}
-                history.levels = {end: level for end, level in history.levels.items() if end > last}
-                for episode in closed:
-                    history.told.pop(alarm_id(alarm_type, episode.worst.transformer_id, episode.first_window), None)
-                history.told = {
-                    name: alarm
-                    for name, alarm in history.told.items()
-                    if alarm.last_window > last
-                    or (history.base.open and history.base.open.first_window == alarm.first_window)
-                }
+            _fold(kept, transformer, last, settings)
         kept.settled = {
             delay: later for delay, ends in kept.settled.items() if (later := ends[bisect_right(ends, last) :])
         }
@@ -251,9 +511,58 @@ def forget(kept: KeptShard, watermark: int, settings: Settings) -> None:
         transformer.histories = {
             alarm_type: history
             for alarm_type, history in transformer.histories.items()
-            if history.violations or history.levels or history.told or not history.base.is_at_rest
+            if history.violations or history.levels or transformer.given.get(alarm_type) or not history.base.is_at_rest
         }
-    kept.transformers = {name: each for name, each in kept.transformers.items() if each.histories}
+        if transformer.supply is not None:
+            _forget_supply(kept, transformer, watermark, settings)
+    kept.transformers = {
+        name: each for name, each in kept.transformers.items() if each.histories or each.supply is not None
+    }
+
+
+def _fold(kept: KeptShard, transformer: KeptTransformer, last: int, settings: Settings) -> None:
+    for alarm_type, history in transformer.histories.items():
+        windows = _windows(kept, transformer, alarm_type, settings)
+        history.base, closed = follow(
+            history.base, [each for each in windows if each[0] <= last], _rules(alarm_type, settings)
+        )
+        history.violations = {end: each for end, each in history.violations.items() if end > last}
+        history.levels = {end: level for end, level in history.levels.items() if end > last}
+        ended = {episode.first_window for episode in closed}
+        given = [alarm for alarm in transformer.given.get(alarm_type, []) if alarm.first_window not in ended]
+        if given:
+            transformer.given[alarm_type] = given
+        else:
+            transformer.given.pop(alarm_type, None)
+
+
+def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int, settings: Settings) -> None:
+    """Without a loss what reads showed is kept for as long as a loss may still be told of, else as long as windows."""
+    supply = transformer.supply
+    assert supply is not None
+    if supply.begins() is None:
+        delay = max(settings.collection_delay, _delay(transformer, settings))
+        horizon = watermark - LATE_AFTER - delay - 2 * settings.window
+        supply.notes = {end: note for end, note in supply.notes.items() if end > horizon}
+        supply.silent = [end for end in supply.silent if end > horizon]
+        supply.events = [event for event in supply.events if event.at > horizon]
+    elif all(ended is not None and ended <= kept.folded_up_to for _, ended in supply.spans):
+        last = kept.folded_up_to
+        supply.notes = {end: note for end, note in supply.notes.items() if end > last}
+        supply.silent = [end for end in supply.silent if end > last]
+        supply.events = [event for event in supply.events if event.at > last]
+        supply.spans = []
+        for kind in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE):
+            given = [alarm for alarm in transformer.given.get(kind, []) if alarm.last_window > last]
+            transformer.given.pop(kind, None)
+            if given:
+                transformer.given[kind] = given
+    else:
+        last = kept.folded_up_to
+        supply.notes = {end: note for end, note in supply.notes.items() if end > last or note.dead}
+        supply.silent = [end for end in supply.silent if end > last]
+    if not (supply.notes or supply.silent or supply.events):
+        transformer.supply = None
 
 
 def _delay(transformer: KeptTransformer, settings: Settings) -> int:
@@ -264,21 +573,25 @@ def _rules(alarm_type: str, settings: Settings) -> Rules:
     return Rules(settings.alarm_on_windows, settings.alarm_off_windows, alarm_type != HIGH_VOLTAGE)
 
 
-def _windows(kept: KeptShard, transformer: KeptTransformer, history: History, settings: Settings) -> Iterator[Window]:
+def _windows(kept: KeptShard, transformer: KeptTransformer, alarm_type: str, settings: Settings) -> Iterator[Window]:
     """What is known of every window since the base, in order.
 
     A window that is settled, and of which there is no verdict, is clear. One that is not settled yet may still be that:
     it keeps the windows around it from being in a row. One that never will be, because the head-end was silent,
-    is passed over.
+    is passed over. An outage is why meters are not heard: its windows say nothing about the receipt rate.
     """
+    history = transformer.histories[alarm_type]
     ends = kept.settled.get(_delay(transformer, settings), [])
     newest = ends[-1] if ends else 0
+    spans = transformer.supply.spans if alarm_type == LOW_RECEIPT_RATE and transformer.supply is not None else []
     before = None
     for end in sorted({*ends, *history.violations, *history.levels}):
         if before is not None and end > newest and end - before > settings.window:
             yield end - settings.window, Level.BAND, None
         violation = history.violations.get(end)
-        if violation is not None:
+        if any(began < end and (over is None or over > end - settings.window) for began, over in spans):
+            yield end, Level.UNKNOWN, None
+        elif violation is not None:
             yield end, Level.VIOLATION, violation
         else:
             yield end, history.levels.get(end, Level.CLEAR), None
@@ -288,54 +601,18 @@ def _windows(kept: KeptShard, transformer: KeptTransformer, history: History, se
 def _episodes(kept: KeptShard, transformer: KeptTransformer, alarm_type: str, settings: Settings) -> list[Episode]:
     """All episodes that have not been folded away, in order."""
     history = transformer.histories[alarm_type]
-    windows = _windows(kept, transformer, history, settings)
+    windows = _windows(kept, transformer, alarm_type, settings)
     progress, episodes = follow(history.base, windows, _rules(alarm_type, settings))
     return episodes if progress.open is None else [*episodes, progress.open]
 
 
-def _changed(place: _Place, episodes: list[Episode], history: History, counts_version: str | None) -> list[Alarm]:
-    """What of the episodes was not told yet, noted as told, and what was told and is no episode."""
-    found = []
-    present = set()
-    for episode in episodes:
-        alarm = _alarm(place, episode)
-        present.add(alarm.alarm_id)
-        found.append(alarm)
-    for told in history.told.values():
-        if told.alarm_id not in present and told.windows_in_violation:
-            found.append(
-                replace(
-                    told, state="CLEARED", worst_value=None, windows_in_violation=0, meters_in_violation=0,
-                    worst_meter_id=None, meters_missing=0,
-                )
-            )  # fmt: skip
-    changed = []
-    for alarm in found:
-        told_before = history.told.get(alarm.alarm_id)
-        if told_before is not None:
-            alarm.as_of = max(alarm.as_of, told_before.as_of)
-            alarm.revision = told_before.revision
-            if _facts(alarm) == _facts(told_before):
-                continue
-            alarm.revision += 1
-        alarm.meter_counts_version = counts_version
-        history.told[alarm.alarm_id] = alarm
-        changed.append(alarm)
-    return changed
-
-
-def _facts(alarm: Alarm) -> Alarm:
-    """What makes an alarm worth publishing again: neither by what it was judged, nor when."""
-    return replace(alarm, revision=0, as_of=0, config_id=None, meter_counts_version=None)
-
-
-def _alarm(place: _Place, episode: Episode) -> Alarm:
+def _alarm(transformer_id: str, alarm_type: str, episode: Episode, where: TransformerPlace | None) -> Alarm:
     worst = episode.worst
     return Alarm(
-        alarm_id=alarm_id(place.alarm_type, place.transformer_id, episode.first_window),
-        alarm_type=place.alarm_type,
-        entity_id=place.transformer_id,
-        feeder_id=worst.feeder_id,
+        alarm_id=alarm_id(alarm_type, transformer_id, episode.first_window),
+        alarm_type=alarm_type,
+        entity_id=transformer_id,
+        feeder_id=worst.feeder_id if where is None else where.feeder_id,
         state="ACTIVE" if episode.ended_at is None else "CLEARED",
         severity="WARNING",
         first_window=episode.first_window,

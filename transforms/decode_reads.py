@@ -20,6 +20,7 @@ from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
 from ami_beam.read_columns import Flags, ReadColumns, ints
 from ami_beam.records import DeadLetter, DeadLetterBatch, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
+from transforms.silence import spans_of
 
 ACCEPTED = "accepted"
 DEAD_LETTERS = "dead_letters"
@@ -85,7 +86,9 @@ class _DecodeReadsDoFn(beam.DoFn):
             interval = _is_interval(reads)
             ends = ints(reads.window_end)[interval]
             first, last = (int(ends.min()), int(ends.max())) if len(ends) else (None, None)
-            yield TaggedOutput(PROGRESS, ReadProgress(min(times), max(times), first, last))
+            begun, ended = min(times), max(times)
+            spans = spans_of(times, settings.source_silent) if ended - begun > settings.source_silent else []
+            yield TaggedOutput(PROGRESS, ReadProgress(begun, ended, first, last, spans))
         if reads:
             self._accepted.inc(len(reads))
             self._measure(reads)

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
-from ami_beam.records import DueWindow, ReadProgress
+from ami_beam.records import DueWindow, FoundAlarms, GroupInput, ReadProgress
 from ami_beam.settings import Settings
+from transforms.alarm_episodes import own_group
+from transforms.silence import SOURCE_SILENT, Span, join_spans, resumed_after, silences
+from transforms.window_expiry import expiry
+
+DUE, SILENCE = "due", "silence"
+READS = "reads"
+"""What the alarms of a silent source are about."""
+
+
+class Due(NamedTuple):
+    """What `DueWindows` gives."""
+
+    windows: beam.PCollection[DueWindow]
+    silence: beam.PCollection[tuple[str, GroupInput]]
+    """The alarms of a silent source."""
 
 
 class ProgressWithDelays(Struct, array_like=True, gc=False):
@@ -38,6 +54,8 @@ class Covered(Struct, array_like=True, gc=False):
     armed: dict[int, tuple[int, int]]
     made_with: str = ""
     """The settings that shape state, as they were."""
+    spans: list[Span] = field(default_factory=list)
+    """Of record times between which there was no silence."""
 
 
 class StateMismatchError(ValueError):
@@ -45,7 +63,6 @@ class StateMismatchError(ValueError):
 
 
 @beam.typehints.with_input_types(ReadProgress)
-@beam.typehints.with_output_types(DueWindow)
 class DueWindows(beam.PTransform):
     """Each (window, receipt delay) for which receipt rows exist is given once, when the watermark says it is due.
 
@@ -53,6 +70,9 @@ class DueWindows(beam.PTransform):
     read was accepted, W + collection delay is not before the first record time read, and W + receipt delay is not
     after the greatest record time read. It is due when the watermark passes W + receipt delay. So a gap is filled
     when reads resume, a fast clock's future window makes nothing due, and silence of the head-end is no rows.
+
+    Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it
+    is due the receipt delay after reads have come again: they may be those that were missing.
 
     All progress meets under one key: one small element a batch of records. State that was restored from a run whose
     settings shape state in another way fails with StateMismatchError at the first of them.
@@ -67,15 +87,17 @@ class DueWindows(beam.PTransform):
         self._settings = settings
         self._counts = counts
 
-    def expand(self, progress: beam.PCollection[ReadProgress]) -> beam.PCollection[DueWindow]:
+    def expand(self, progress: beam.PCollection[ReadProgress]) -> Due:
         settings = self._settings
-        return (
+        due = beam.ParDo(_DueWindowsDoFn(settings)).with_output_types(DueWindow, silence=tuple[str, GroupInput])
+        found = (
             progress
             | "ReceiptDelays" >> beam.Map(
                 _with_delays, settings.receipt_delay, view(self._counts)
             ).with_output_types(tuple[int, ProgressWithDelays])
-            | f"Due {settings.state_label()}" >> beam.ParDo(_DueWindowsDoFn(settings))
+            | f"Due {settings.state_label()}" >> due.with_outputs(SILENCE, main=DUE)
         )  # fmt: skip
+        return Due(found[DUE], found[SILENCE])
 
 
 def _with_delays(
@@ -131,6 +153,7 @@ def arm(covered: Covered, receipt_delay: int, settings: Settings) -> list[int]:
 class _DueWindowsDoFn(beam.DoFn):
     COVERED = ReadModifyWriteStateSpec("covered", MsgspecCoder(Covered))
     DUE = TimerSpec("window_due", TimeDomain.WATERMARK)
+    SILENT = TimerSpec("source_silent", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -140,6 +163,7 @@ class _DueWindowsDoFn(beam.DoFn):
         element: tuple[int, ProgressWithDelays],
         covered_state: Any = beam.DoFn.StateParam(COVERED),
         due: Any = beam.DoFn.TimerParam(DUE),
+        silent: Any = beam.DoFn.TimerParam(SILENT),
     ) -> None:
         before = covered_state.read()
         settings = self._settings.state_label()
@@ -151,14 +175,38 @@ class _DueWindowsDoFn(beam.DoFn):
             )
         covered = extend(before, element[1].progress)
         covered.made_with = settings
+        least = self._settings.source_silent
+        progress = element[1].progress
+        news = progress.spans or [(progress.first_record_time, progress.greatest_record_time)]
+        covered.spans = join_spans(before.spans if before is not None else [], news, least)
+        if self._settings.live:
+            silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
+        if len(covered.spans) > 1:
+            forgotten = covered.spans[-1][1] - expiry(self._settings, 0)
+            covered.spans = [span for span in covered.spans if span[1] > forgotten]
+            silent.set(Timestamp(micros=covered.spans[-1][0]), dynamic_timer_tag="resumed")
         for receipt_delay in element[1].receipt_delays:
             for window_end in arm(covered, receipt_delay, self._settings):
                 # One timer a window and delay, all set at once: a timer that sets the next one would advance a
                 # single step a bundle.
-                due.set(Timestamp(micros=window_end + receipt_delay), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
+                at = window_end + receipt_delay
+                resumed = resumed_after(covered.spans, at)
+                at = at if resumed == at else resumed + receipt_delay
+                due.set(Timestamp(micros=at), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
         covered_state.write(covered)
 
     @on_timer(DUE)
     def on_due(self, tag: Any = beam.DoFn.DynamicTimerTagParam) -> Iterator[DueWindow]:
         window_end, receipt_delay = tag.split("/")
         yield DueWindow(int(window_end), int(receipt_delay))
+
+    @on_timer(SILENT)
+    def on_silent(
+        self, at: Any = beam.DoFn.TimestampParam, covered_state: Any = beam.DoFn.StateParam(COVERED)
+    ) -> Iterator[TaggedOutput]:
+        covered = covered_state.read()
+        settings = self._settings
+        alarms = silences(READS, covered.spans, at.micros, settings.source_silent, settings.window, settings.live)
+        forgotten = covered.spans[0][0] if covered.spans else 0
+        found = FoundAlarms(READS, SOURCE_SILENT, alarms, forgotten)
+        yield TaggedOutput(SILENCE, (own_group(READS), GroupInput([found])))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.read_columns import Flags, Floats
 from ami_beam.records import (
+    AlarmInput,
     DueWindow,
     JudgeInput,
     MeterCount,
@@ -25,12 +28,25 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
+from transforms.supply_notes import supply_notes
+from transforms.transformer_places import names_places, transformer_places
+
+OBSERVATIONS, SUPPLY = "observations", "supply"
+
+
+class Joined(NamedTuple):
+    """What `JoinMeterCounts` gives."""
+
+    observations: beam.PCollection[tuple[ShardWindow, JudgeInput]]
+    supply: beam.PCollection[tuple[int, AlarmInput]]
+    """Keyed by shard: where not all meters have supply, and where the transformers stand."""
 
 
 class JoinMeterCounts(beam.PTransform):
     """Each publication of a transformer's statistics becomes what it is judged by, with what its meter count says.
 
-    The row that is valid at the window's end is used, if there is one. Gives one element for one.
+    The row that is valid at the window's end is used, if there is one. Gives one observation for one publication, and
+    notes of transformers that are not simply well (`supply_notes`).
 
     Args:
       settings: the nominal voltage of transformers without their own.
@@ -44,13 +60,12 @@ class JoinMeterCounts(beam.PTransform):
         self._settings = settings
         self._counts = counts
 
-    def expand(
-        self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
-    ) -> beam.PCollection[tuple[ShardWindow, JudgeInput]]:
-        join = _JoinDoFn(self._settings)
-        return statistics | "Lookup" >> beam.ParDo(join, view(self._counts)).with_output_types(
-            tuple[tuple[int, int], JudgeInput]
+    def expand(self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]) -> Joined:
+        join = beam.ParDo(_JoinDoFn(self._settings), view(self._counts)).with_output_types(
+            tuple[tuple[int, int], JudgeInput], supply=tuple[int, AlarmInput]
         )
+        joined = statistics | "Lookup" >> join.with_outputs(SUPPLY, main=OBSERVATIONS)
+        return Joined(joined[OBSERVATIONS], joined[SUPPLY])
 
 
 class _JoinDoFn(beam.DoFn):
@@ -61,7 +76,7 @@ class _JoinDoFn(beam.DoFn):
 
     def process(
         self, element: tuple[ShardWindow, StatisticsBatch], versions: Iterable[MeterCountsVersion]
-    ) -> Iterator[tuple[ShardWindow, JudgeInput]]:
+    ) -> Iterator[Any]:
         key, batch = element
         version = newest(versions)
         counts = counts_of(version)
@@ -75,6 +90,12 @@ class _JoinDoFn(beam.DoFn):
         if batch.voltages is not None:
             add_evidence(observations, batch.voltages, self._settings)
         yield key, JudgeInput(observations, None, counts_version=version.version_id[:VERSION_DIGITS])
+        notes = supply_notes(batch, observations, rows)
+        places = []
+        if names_places(batch, self._settings):
+            places = transformer_places(batch, observations, rows, self._settings)
+        if notes or places:
+            yield TaggedOutput(SUPPLY, (key[0], AlarmInput(window_end, [], notes=notes, places=places)))
 
 
 def observation(statistics: TransformerStatistics, count: MeterCount | None, nominal_voltage: float) -> Observation:

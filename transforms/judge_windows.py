@@ -58,7 +58,7 @@ class Judged(NamedTuple):
     comm_alerts: beam.PCollection[Alert]
     voltage_alerts: beam.PCollection[Alert]
     verdicts: beam.PCollection[tuple[int, AlarmInput]]
-    """Keyed by shard: what alarms are made of."""
+    """Keyed by shard: what alarms are made of, and which transformers were silent when they were due."""
 
 
 class KeptTransformer(Struct, array_like=True, gc=False):
@@ -195,7 +195,10 @@ class _JudgeWindowsDoFn(beam.DoFn):
         rows: list[ReceiptRow] = []
         looked_at = {each.transformer_id for update in updates for each in update.observations}
         settled = None
+        before = {name for name in looked_at if _is_silent(kept.get(name))}
         yield from self._observe(window_end, updates, kept, rows)
+        heard = sorted(name for name in before if not _is_silent(kept[name]))
+        silent = []
         for update in updates:
             for count in update.due.counts if update.due is not None else ():
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
@@ -209,6 +212,8 @@ class _JudgeWindowsDoFn(beam.DoFn):
                     settled = delay
                     looked_at.add(transformer_id)
                     yield from self._receipt(window_end, transformer_id, transformer, rows)
+                    if _is_silent(transformer):
+                        silent.append(transformer_id)
         # What was published of an alert since it was last looked at: only the last of it is what consumers know.
         told = {(each.transformer_id, each.alert_type): each for update in updates for each in update.published}
         for alert in told.values():
@@ -216,8 +221,8 @@ class _JudgeWindowsDoFn(beam.DoFn):
         if rows:
             yield ReceiptBatch(rows)
         verdicts = [verdict for name in sorted(looked_at) for verdict in self._news(window_end, name, kept[name])]
-        if verdicts or settled is not None:
-            yield TaggedOutput(VERDICTS, (shard, AlarmInput(window_end, verdicts, settled)))
+        if verdicts or heard or settled is not None:
+            yield TaggedOutput(VERDICTS, (shard, AlarmInput(window_end, verdicts, settled, silent=silent, heard=heard)))
         if updates or rows:
             expire.set(Timestamp(micros=expiry(self._settings, window_end)))
 
@@ -381,6 +386,13 @@ class _JudgeWindowsDoFn(beam.DoFn):
     def _delay(self, count: MeterCount | None) -> int:
         assert count is not None
         return self._settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
+
+
+def _is_silent(transformer: KeptTransformer | None) -> bool:
+    """Whether it was judged, and no meter was heard."""
+    if transformer is None or transformer.receipt is None:
+        return False
+    return transformer.heard.actual_meters_reported == 0
 
 
 def _read(log: Any) -> tuple[list[JudgeInput], dict[str, KeptTransformer], str | None]:

@@ -8,40 +8,33 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from ami_beam.codecs.json_outputs import parse_alarm
-from ami_beam.records import Alarm, AlarmInput, RecordBatch
-from ami_beam.settings import Settings
-from ami_beam.shards import shard_of
+from ami_beam.records import Alarm, GroupInput, RecordBatch
+from transforms.alarm_episodes import feeder_group, own_group
 from transforms.decode_reads import METRICS
 from transforms.published_rows import readable
 
 
 class PublishedAlarms(beam.PTransform):
-    """Every alarm in the records, keyed by shard, an element for each shard of a batch.
-
-    Args:
-      settings: the shards.
+    """Every alarm in the records, keyed by its group, an element for each group of a batch.
 
     Counter: unreadable_published_alarms, records of the topic that are none of ours. They are passed over.
     """
 
-    def __init__(self, settings: Settings):
-        super().__init__()
-        self._settings = settings
-
-    def expand(self, batches: beam.PCollection[RecordBatch]) -> beam.PCollection[tuple[int, AlarmInput]]:
-        return batches | "Parse" >> beam.ParDo(_ParseDoFn(self._settings.shards)).with_output_types(
-            tuple[int, AlarmInput]
-        )
+    def expand(self, batches: beam.PCollection[RecordBatch]) -> beam.PCollection[tuple[str, GroupInput]]:
+        return batches | "Parse" >> beam.ParDo(_ParseDoFn()).with_output_types(tuple[str, GroupInput])
 
 
 class _ParseDoFn(beam.DoFn):
-    def __init__(self, shards: int):
-        self._shards = shards
+    def __init__(self) -> None:
         self._unreadable = Metrics.counter(METRICS, "unreadable_published_alarms")
 
-    def process(self, batch: RecordBatch) -> Iterator[tuple[int, AlarmInput]]:
-        found: dict[int, list[Alarm]] = {}
+    def process(self, batch: RecordBatch) -> Iterator[tuple[str, GroupInput]]:
+        found: dict[str, GroupInput] = {}
         for alarm in readable(batch.values, parse_alarm, self._unreadable):
-            found.setdefault(shard_of(alarm.entity_id, self._shards), []).append(alarm)
-        for shard, alarms in found.items():
-            yield shard, AlarmInput(0, [], None, alarms)
+            found.setdefault(group_of(alarm), GroupInput()).published.append(alarm)
+        yield from found.items()
+
+
+def group_of(alarm: Alarm) -> str:
+    """The group that publishes it."""
+    return own_group(alarm.entity_id) if alarm.feeder_id is None else feeder_group(alarm.feeder_id)

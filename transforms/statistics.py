@@ -25,7 +25,7 @@ from ami_beam.codecs.read_block import (
     PackedRead,
     Scaled,
 )
-from ami_beam.read_columns import Flags, Floats, Ints
+from ami_beam.read_columns import Bytes, Flags, Floats, Ints
 from ami_beam.records import FeederStatistics, MeterVoltages
 from transforms.winners import Winners
 
@@ -50,6 +50,7 @@ class Readings(NamedTuple):
 
     meters: list[str]
     volts: Floats
+    flags: Bytes
     begin: int
     end: int
 
@@ -67,7 +68,11 @@ def measure(reads: Iterable[PackedRead]) -> Measured:
         actual_meters_reported=len({read.meter_id for read in reads if read.actual}),
         as_of=max([feeder.as_of for feeder in feeders]),
         readings=Readings(
-            [read.meter_id for read in reads], np.array([read.voltage_v for read in reads], np.float64), 0, len(reads)
+            [read.meter_id for read in reads],
+            np.array([read.voltage_v for read in reads], np.float64),
+            np.array([_flags(read) for read in reads], np.uint8),
+            0,
+            len(reads),
         ),
     )
 
@@ -93,6 +98,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
     begins = (transformer[1:] != transformer[:-1]) | (feeder[1:] != feeder[:-1])
     starts = np.flatnonzero(np.concatenate(([True], begins)))
     flags = columns.flags[order]
+    bits = flags.astype(np.uint8)
     estimated, rejected, zero = (
         np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist()
         for flag in (ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE)
@@ -112,7 +118,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
     firsts, numbers, feeders = starts.tolist(), transformer[starts].tolist(), feeder[starts].tolist()
     for group, size in enumerate(sizes):
         first = firsts[group]
-        readings = Readings(meters, volts, first, first + size)
+        readings = Readings(meters, volts, bits, first, first + size)
         heard = size if one_read_a_meter else len(set(meters[first : first + size]))
         statistics = FeederStatistics(
             names[feeders[group]],
@@ -139,7 +145,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
                 heard,
                 heard - estimated[group],
                 as_of[group],
-                Readings(meters, volts, first, first + size),
+                readings,
             )
         else:
             actual = (flags[first : first + size] & ESTIMATED == 0).tolist()
@@ -153,13 +159,20 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
 def voltages_of(measured: Sequence[Measured]) -> MeterVoltages:
     """The readings of these transformers, one after the other."""
     meters: list[str] = []
-    volts, ends = [], []
+    volts, flags, ends = [], [], []
     for each in measured:
-        names, column, begin, end = each.readings
+        names, column, bits, begin, end = each.readings
         meters += names[begin:end]
         volts.append(column[begin:end])
+        flags.append(bits[begin:end])
         ends.append(len(meters))
-    return MeterVoltages(meters, np.concatenate(volts).tobytes() if volts else b"", ends)
+    if not volts:
+        return MeterVoltages(meters, b"", ends)
+    return MeterVoltages(meters, np.concatenate(volts).tobytes(), ends, np.concatenate(flags).tobytes())
+
+
+def _flags(read: PackedRead) -> int:
+    return (not read.actual) * ESTIMATED + read.voltage_rejected * VOLTAGE_REJECTED + read.zero_voltage * ZERO_VOLTAGE
 
 
 def _totals(column: Floats, starts: Ints) -> list[float]:

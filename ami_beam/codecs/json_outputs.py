@@ -48,7 +48,7 @@ RESULT_TOPICS = (*OUTPUT_TOPICS, CONFIG_TOPIC)
 MAX_LETTER_BYTES = 512 * 1024
 """How much of a dead letter's original bytes is kept: base64 makes it a third longer, and a broker takes 1 MiB."""
 
-_INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window"}
+_INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window", "began_at", "ended_at"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
 Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm)
@@ -159,11 +159,15 @@ def alarm_json(alarm: Alarm) -> bytes:
             "severity": alarm.severity,
             "first_window": format_instant(alarm.first_window),
             "last_window": format_instant(alarm.last_window),
+            "began_at": _optional_text(alarm.began_at),
+            "ended_at": _optional_text(alarm.ended_at),
+            "momentary": alarm.momentary,
             "worst_value": alarm.worst_value,
             "windows_in_violation": alarm.windows_in_violation,
             "meters_in_violation": alarm.meters_in_violation,
             "worst_meter_id": alarm.worst_meter_id,
             "meters_missing": alarm.meters_missing,
+            "meters_total": alarm.meters_total,
             "cause": alarm.cause,
             "revision": alarm.revision,
             "as_of": format_instant(alarm.as_of),

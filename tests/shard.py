@@ -1,0 +1,54 @@
+"""A shard of transformers and the groups behind it, without a runner: alarms out of what steps before them say."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ami_beam.records import Alarm, AlarmInput, GroupInput, TransformerPlace
+from ami_beam.settings import Settings
+from transforms.alarm_episodes import KeptShard, forget, update
+from transforms.publish_alarms import KeptGroup, forget_group, update_group
+
+
+class Shard:
+    """The state of one shard and its groups, through the bytes of their coders after every update."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.kept = KeptShard()
+        self.groups: dict[str, KeptGroup] = {}
+        self.places: dict[str, TransformerPlace] = {}
+        self.alarms: list[Alarm] = []
+        self._settings = settings
+
+    def take(self, *news: AlarmInput, watermark: int = 0) -> None:
+        for group, found in update(self.kept, news, self._settings, self).items():
+            self.publish(group, found, watermark)
+        forget(self.kept, watermark, self._settings)
+        self.kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.kept), type=KeptShard)
+
+    def publish(self, group: str, news: GroupInput, watermark: int = 0) -> None:
+        kept = self.groups.get(group, KeptGroup())
+        # As it goes over the wire: what one holds the other must not change.
+        news = msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=GroupInput)
+        self.alarms += [msgspec.structs.replace(alarm) for alarm in update_group(group, kept, [news], self._settings)]
+        forget_group(kept, watermark, self._settings)
+        self.groups[group] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptGroup)
+
+    def get(self, transformer_id: str) -> TransformerPlace | None:
+        return self.places.get(transformer_id)
+
+    def put(self, place: TransformerPlace) -> None:
+        self.places[place.transformer_id] = place
+
+
+def final(alarms: list[Alarm]) -> dict[str, Alarm]:
+    """By id what was said last, without what was taken back."""
+    last: dict[str, Alarm] = {}
+    for alarm in alarms:
+        assert alarm.alarm_id not in last or alarm.revision == last[alarm.alarm_id].revision + 1
+        last[alarm.alarm_id] = alarm
+    return {
+        name: msgspec.structs.replace(alarm, revision=0, as_of=0)
+        for name, alarm in last.items()
+        if alarm.windows_in_violation
+    }

@@ -1,0 +1,223 @@
+"""Outages without a runner: who loses supply together, and the same whatever was said in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND
+from ami_beam.records import Alarm, AlarmInput, GroupInput, PowerEvent, SupplyNote, TransformerPlace
+from ami_beam.settings import Settings
+from tests.shard import Shard, final
+from transforms.outages import Member, needed, outages
+
+SETTINGS = Settings(live=True)
+SIZE = SETTINGS.window
+DAY = 1_772_496_000_000_000
+METERS = [f"M{number}" for number in range(10)]
+
+
+def member(name: str, at: float, until: float | None, weight: int = 1) -> Member:
+    """Minutes."""
+    end = None if until is None else int(until * MICROS_PER_MINUTE)
+    return Member(name, int(at * MICROS_PER_MINUTE), end, weight, 0)
+
+
+def spans(members: list[Member], need: int) -> list[tuple[float, float | None, int]]:
+    return [
+        (each.began_at / MICROS_PER_MINUTE, each.ended_at and each.ended_at / MICROS_PER_MINUTE, each.most)
+        for each in outages(members, need)
+    ]
+
+
+class TestTogether:
+    @pytest.mark.parametrize(
+        ("meters", "need"), [(1, 1), (2, 1), (3, 3), (4, 3), (10, 3), (11, 4), (20, 6), (60, 18), (1000, 300)]
+    )
+    def test_three_meters_and_thirty_per_cent(self, meters, need):
+        assert needed(meters) == need
+
+    def test_within_five_minutes(self):
+        assert spans([member("a", 0, None), member("b", 4, None), member("c", 5, None)], 3) == [(0, None, 3)]
+        assert spans([member("a", 0, None), member("b", 4, None), member("c", 5.1, None)], 3) == []
+        # The same meter twice is one.
+        assert spans([member("a", 0, 1), member("a", 2, None), member("b", 3, None)], 3) == []
+
+    def test_it_is_over_when_fewer_than_it_takes_are_out(self):
+        several = [member("a", 0, 10), member("b", 0, 30), member("c", 0, 40), member("d", 1, 20)]
+        assert spans(several, 3) == [(0, 20, 4)]
+
+    def test_who_loses_supply_later_joins_and_makes_it_last(self):
+        several = [member("a", 0, 10), member("b", 0, 10), member("c", 0, 10), member("d", 9, 60), member("e", 8, 60)]
+        assert spans([*several, member("f", 7, 60)], 3) == [(0, 60, 6)]
+        assert spans(several, 3) == [(0, 10, 5)]
+
+    def test_another_one_after_the_end(self):
+        first = [member(name, 0, 10) for name in "abc"]
+        assert spans([*first, *(member(name, 11, 12) for name in "abc")], 3) == [(0, 10, 3), (11, 12, 3)]
+
+    def test_weights_count(self):
+        assert spans([member("a", 0, 10, 4), member("b", 3, 20, 3)], 6) == [(0, 10, 7)]
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 40), st.none() | st.integers(1, 30)), max_size=12),
+        st.randoms(use_true_random=False),
+    )
+    def test_any_order(self, drawn, random):
+        members = [member(name, at, None if lasts is None else at + lasts) for name, at, lasts in drawn]
+        shuffled = list(members)
+        random.shuffle(shuffled)
+        assert outages(shuffled, 3) == outages(members, 3)
+        ended = None
+        for each in outages(members, 3):
+            assert ended is None or each.began_at >= ended
+            assert each.most >= 3
+            assert each.ended_at is None or each.ended_at >= each.began_at
+            ended = each.ended_at
+
+
+def end_of(number: int) -> int:
+    return DAY + number * SIZE
+
+
+def settled(number: int, *notes: SupplyNote) -> AlarmInput:
+    return AlarmInput(end_of(number), [], SETTINGS.receipt_delay, notes=list(notes))
+
+
+def only(number: int, meters: list[str], dead: tuple[str, ...] = ()) -> SupplyNote:
+    """What a window says in which only these meters are shown to have supply."""
+    return SupplyNote("T1", False, sorted(meters), list(dead), end_of(number) + MICROS_PER_MINUTE)
+
+
+def told(meters: list[str], minutes: float, restored: bool = False, late: float = 0.1) -> AlarmInput:
+    at = DAY + int(minutes * MICROS_PER_MINUTE)
+    arrived = at + int(late * MICROS_PER_MINUTE)
+    return AlarmInput(0, [], events=[PowerEvent(meter_id, "T1", restored, at, arrived) for meter_id in meters])
+
+
+def shard(settings: Settings = SETTINGS, meters: int = 10) -> Shard:
+    made = Shard(settings)
+    place = TransformerPlace("T1", "F1", meters, settings.receipt_delay, end_of(0))
+    made.take(AlarmInput(end_of(0), [], settings.receipt_delay, places=[place]))
+    return made
+
+
+def one(of: Shard) -> Alarm:
+    (alarm,) = final(of.alarms).values()
+    return alarm
+
+
+class TestTransformer:
+    def test_momentary(self):
+        grid = shard()
+        grid.take(told(METERS, 20))
+        grid.take(told(METERS, 21, restored=True))
+        assert (one(grid).momentary, one(grid).state, one(grid).meters_in_violation) == (True, "CLEARED", 10)
+
+    def test_several_in_one_window_are_one(self):
+        grid = shard()
+        for minute in (20, 22, 24):
+            grid.take(told(METERS, minute))
+            grid.take(told(METERS, minute + 0.5, restored=True))
+        found = one(grid)
+        assert (found.began_at, found.ended_at) == (DAY + 20 * MICROS_PER_MINUTE, DAY + int(24.5 * MICROS_PER_MINUTE))
+        assert found.momentary is True
+
+    def test_an_event_that_came_an_hour_late_opens_none(self):
+        grid = shard()
+        grid.take(told(METERS, 20, late=61))
+        assert grid.alarms == []
+        grid.take(told(METERS, 20, late=59))
+        assert one(grid).state == "ACTIVE"
+
+    def test_not_known_after_a_day_and_never_cleared(self):
+        grid = shard()
+        grid.take(told(METERS, 20))
+        for number in range(1, 120):
+            grid.take(AlarmInput(end_of(number), [], SETTINGS.receipt_delay, silent=["T1"]))
+        assert (one(grid).state, one(grid).ended_at) == ("UNKNOWN", None)
+
+    def test_long_ago_is_forgotten_and_what_goes_on_is_not(self):
+        settings = replace(SETTINGS, allowed_lateness=MICROS_PER_HOUR, max_disorder=MICROS_PER_HOUR)
+        grid = shard(settings)
+        grid.take(told(METERS, 20))
+        grid.take(told(METERS, 50, restored=True))
+        for number in range(1, 400):
+            # A meter is missing in every window: what reads show is said, and forgotten.
+            note = only(number, METERS[:9])
+            grid.take(settled(number, note), watermark=end_of(number) + SETTINGS.receipt_delay)
+        assert one(grid).state == "CLEARED"
+        assert len(msgspec.msgpack.encode(grid.kept)) < 2_000
+        grid.publish("feeder/F1", GroupInput(), end_of(399))
+        assert not grid.groups["feeder/F1"].found
+        grid.take(told(METERS, 400 * 15))
+        for number in range(401, 500):
+            silent = AlarmInput(end_of(number), [], SETTINGS.receipt_delay, silent=["T1"])
+            grid.take(silent, watermark=end_of(number) + SETTINGS.receipt_delay)
+        grid.take(told(METERS, 500 * 15, restored=True))
+        last = max(final(grid.alarms).values(), key=lambda alarm: alarm.first_window)
+        assert (last.state, last.began_at, last.ended_at) == ("CLEARED", end_of(400), end_of(500))
+
+    def test_a_note_is_taken_back(self):
+        grid = shard()
+        dead = only(2, [], tuple(METERS[:5]))
+        grid.take(settled(1), settled(2, dead), settled(3, dead))
+        assert one(grid).state == "ACTIVE"
+        well = SupplyNote("T1", True, [], [], end_of(5))
+        grid.take(AlarmInput(end_of(2), [], notes=[well]), AlarmInput(end_of(3), [], notes=[well]))
+        assert final(grid.alarms) == {}
+
+    def test_a_move_to_another_feeder_takes_the_alarm_along(self):
+        grid = shard()
+        grid.take(told(METERS, 20))
+        grid.take(
+            AlarmInput(end_of(2), [], places=[TransformerPlace("T1", "F2", 10, SETTINGS.receipt_delay, end_of(2))])
+        )
+        grid.take(told(METERS, 50, restored=True))
+        last = grid.alarms[-1]
+        assert (last.feeder_id, last.state) == ("F2", "CLEARED")
+        assert {alarm.alarm_id for alarm in grid.alarms} == {last.alarm_id}
+        assert not grid.groups["feeder/F1"].found
+
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, 9), st.integers(1, 120), st.booleans(), st.sampled_from([0.1, 10, 70])),
+            max_size=25,
+        ),
+        st.lists(
+            st.tuples(
+                st.integers(1, 9), st.sets(st.sampled_from(METERS)), st.sets(st.sampled_from(METERS[:5])), st.booleans()
+            ),
+            max_size=8,
+            unique_by=lambda each: each[0],
+        ),
+        st.randoms(use_true_random=False),
+    )
+    def test_the_end_does_not_depend_on_the_order(self, events, notes, random):
+        """Events, windows and where the transformer stands, in any order, in any portions, repeated."""
+        by_window = {number: (supplied - dead, dead, all_but) for number, supplied, dead, all_but in notes}
+        news = [told([METERS[meter]], minute, restored, late) for meter, minute, restored, late in events]
+        for number in range(1, 10):
+            if number in by_window:
+                supplied, dead, all_but = by_window[number]
+                named = sorted(set(METERS) - supplied if all_but else supplied)
+                note = SupplyNote("T1", all_but, named, sorted(dead), end_of(number) + MICROS_PER_SECOND)
+                news.append(AlarmInput(end_of(number), [], notes=[note]))
+            news.append(settled(number))
+        in_order = shard()
+        for each in news:
+            in_order.take(each)
+        mixed = [*news, *random.choices(news, k=3)]
+        random.shuffle(mixed)
+        shuffled = Shard(SETTINGS)
+        place = TransformerPlace("T1", "F1", 10, SETTINGS.receipt_delay, end_of(0))
+        mixed.insert(random.randint(0, len(mixed)), AlarmInput(end_of(0), [], SETTINGS.receipt_delay, places=[place]))
+        while mixed:
+            size = random.randint(1, 4)
+            portion, mixed = mixed[:size], mixed[size:]
+            shuffled.take(*portion)
+        assert final(shuffled.alarms) == final(in_order.alarms)

@@ -1,0 +1,232 @@
+"""Outages out of events and reads, on TestStream: when they begin, grow and are over, and what they explain."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_SECOND, format_instant
+from ami_beam.records import Alarm, MeterCount
+from tests.stream import HeadEnd, Published, at, read_json
+
+WINDOWS = ["10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45", "12:00"]
+NEXT_DAY = at("13:00") + 14 * MICROS_PER_HOUR
+METERS = [f"M{number}" for number in range(10)]
+COUNTS = [MeterCount("T1", 10), MeterCount("T2", 2)]
+LAST_GASP, POWER_RESTORE = 3840, 3841
+
+
+def clock_after(instant: int, seconds: int = 60) -> str:
+    return format_instant(instant + seconds * MICROS_PER_SECOND)[11:19]
+
+
+def event_json(meter_id: str, clock: str, code: int = LAST_GASP) -> bytes:
+    return json.dumps({"meter_id": meter_id, "event_code": code, "event_ts": format_instant(at(clock))}).encode()
+
+
+class Day:
+    """A morning of a transformer T1 of ten meters, and T2 of two, both on one feeder; what is not said is well."""
+
+    def __init__(self, counts: list[MeterCount] | None = None, live: bool = True):
+        self._counts, self._live = counts or COUNTS, live
+        self._dark: dict[str, set[str]] = {end: set() for end in WINDOWS}
+        self._zero: dict[str, set[str]] = {end: set() for end in WINDOWS}
+        self._events: list[tuple[int, bytes]] = []
+        self._late: list[tuple[int, bytes]] = []
+
+    def dark(self, meters: list[str], *ends: str) -> Day:
+        """No reads."""
+        for end in ends:
+            self._dark[end] |= set(meters)
+        return self
+
+    def zero(self, meters: list[str], *ends: str) -> Day:
+        """Reads of no voltage."""
+        for end in ends:
+            self._zero[end] |= set(meters)
+        return self
+
+    def event(self, meters: list[str], clock: str, code: int = LAST_GASP, arrives: str | None = None) -> Day:
+        for meter_id in meters:
+            self._events.append((at(arrives or clock) + 5 * MICROS_PER_SECOND, event_json(meter_id, clock, code)))
+        return self
+
+    def late_read(self, arrives: str, **fields) -> Day:
+        self._late.append((at(arrives), read_json(**fields)))
+        return self
+
+    def run(self) -> Published:
+        head_end = HeadEnd(self._counts, live=self._live)
+        arrivals: list[tuple[int, int, bytes]] = [(when, 1, value) for when, value in self._events]
+        for end in WINDOWS:
+            for transformer, meters in (("T1", METERS), ("T2", ["N0", "N1"])):
+                for meter_id in meters:
+                    if meter_id not in self._dark[end]:
+                        volts = 0.0 if meter_id in self._zero[end] else 230.0
+                        value = read_json(end=end, meter_id=meter_id, transformer_id=transformer, voltage_v=volts)
+                        arrivals.append((at(end) + 60 * MICROS_PER_SECOND, 0, value))
+        arrivals += [(when, 0, value) for when, value in self._late]
+        for when in sorted({when for when, _, _ in arrivals}):
+            for kind, method in ((0, head_end.reads), (1, head_end.events)):
+                values = [value for at_time, of_kind, value in arrivals if (at_time, of_kind) == (when, kind)]
+                if values:
+                    method(when, *values)
+        return head_end.until(NEXT_DAY).run()
+
+
+def storm(**fields) -> Day:
+    """Eight of ten meters lose supply at 10:32, six of which can say so; back at 11:17."""
+    day = Day(**fields).dark(METERS[:8], "10:45", "11:00", "11:15")
+    return day.event(METERS[:6], "10:32").event(METERS[:8], "11:17", POWER_RESTORE)
+
+
+def outages(published: Published) -> list[Alarm]:
+    """As they stand in the end, without those taken back."""
+    last = {alarm.alarm_id: alarm for alarm in sorted(published.alarms, key=lambda alarm: alarm.revision)}
+    return sorted(
+        (alarm for alarm in last.values() if alarm.began_at is not None and alarm.windows_in_violation),
+        key=lambda alarm: (alarm.began_at, alarm.entity_id),
+    )
+
+
+class TestTransformer:
+    def test_it_begins_with_the_meters_words_and_is_over_with_them(self):
+        published = storm().run()
+        (alarm,) = outages(published)
+        assert (alarm.alarm_type, alarm.entity_id, alarm.feeder_id) == ("TRANSFORMER_OUTAGE", "T1", "F1")
+        assert (alarm.state, alarm.severity, alarm.momentary) == ("CLEARED", "CRITICAL", False)
+        assert (alarm.began_at, alarm.ended_at) == (at("10:32"), at("11:17"))
+        assert (alarm.meters_in_violation, alarm.meters_total, alarm.worst_value) == (6, 10, 60.0)
+        assert (alarm.first_window, alarm.last_window) == (at("10:45"), at("11:30"))
+        first = published.alarm("TRANSFORMER_OUTAGE", "10:45")[0]
+        # Published when the meters said so, and not when their window was due.
+        assert (first.state, first.as_of) == ("ACTIVE", at("10:32") + 5 * MICROS_PER_SECOND)
+
+    def test_it_raises_no_receipt_alarm_of_its_own(self):
+        published = storm().run()
+        assert [alarm.alarm_type for alarm in published.alarms if alarm.windows_in_violation] == [
+            "TRANSFORMER_OUTAGE"
+        ] * len(published.alarms)
+        assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 20.0)]
+        without_events = Day().dark(METERS[:8], "10:45", "11:00", "11:15").run()
+        assert {alarm.alarm_type for alarm in without_events.alarms} == {"LOW_RECEIPT_RATE"}
+
+    def test_it_is_over_when_reads_show_supply_where_no_meter_says_so(self):
+        day = Day().dark(METERS[:8], "10:45", "11:00", "11:15").event(METERS[:6], "10:32")
+        (alarm,) = outages(day.run())
+        # 11:15 to 11:30 is the first whole interval with reads.
+        assert (alarm.state, alarm.ended_at) == ("CLEARED", at("11:30"))
+
+    def test_zero_volts_are_a_loss_and_join_those_that_were_told(self):
+        day = Day().zero(METERS[:5], "10:45", "11:00")
+        (alarm,) = outages(day.run())
+        assert (alarm.began_at, alarm.ended_at, alarm.meters_in_violation) == (at("10:45"), at("11:15"), 5)
+        day = Day().zero(METERS[:2], "10:45", "11:00").event(METERS[5:7], "10:32").dark(METERS[5:7], "10:45", "11:00")
+        (alarm,) = outages(day.run())
+        assert (alarm.began_at, alarm.meters_in_violation, alarm.worst_meter_id) == (at("10:32"), 4, "M0")
+
+    def test_three_meters_and_thirty_per_cent(self):
+        assert outages(Day().event(METERS[:2], "10:32").run()) == []
+        assert len(outages(Day().event(METERS[:3], "10:32").run())) == 1
+        apart = Day().event(METERS[:2], "10:32").event(METERS[2:3], "10:38").run()
+        assert outages(apart) == []
+        of_twenty = Day([MeterCount("T1", 20), MeterCount("T2", 2)]).event(METERS[:5], "10:32").run()
+        assert outages(of_twenty) == []
+
+    def test_it_grows_while_it_lasts(self):
+        day = storm().event(METERS[8:], "11:05").dark(METERS[8:], "11:15")
+        published = day.run()
+        (alarm,) = outages(published)
+        assert alarm.meters_in_violation == 8
+        seen = [each.meters_in_violation for each in published.alarm("TRANSFORMER_OUTAGE", "10:45")]
+        assert seen == [6, 8, 8]
+
+    def test_momentary(self):
+        day = Day().event(METERS, "10:32:00").event(METERS, "10:32:40", POWER_RESTORE)
+        (alarm,) = outages(day.run())
+        assert (alarm.momentary, alarm.state, alarm.meters_in_violation) == (True, "CLEARED", 10)
+
+    def test_single_customers(self):
+        day = Day().event(["N1"], "10:32").dark(["N1"], "10:45", "11:00").event(["N1"], "11:02", POWER_RESTORE)
+        (alarm,) = outages(day.run())
+        assert (alarm.alarm_type, alarm.entity_id, alarm.severity) == ("SINGLE_OUTAGE", "T2", "WARNING")
+        assert (alarm.began_at, alarm.ended_at, alarm.worst_value) == (at("10:32"), at("11:02"), 50.0)
+
+    def test_an_event_that_is_an_hour_late_opens_none_and_one_that_is_not_revises(self):
+        late = Day().event(METERS[:5], "10:32", arrives="11:33")
+        assert outages(late.run()) == []
+        day = storm().event(METERS[6:7], "10:30", arrives="11:20")
+        (alarm,) = outages(day.run())
+        assert (alarm.began_at, alarm.meters_in_violation) == (at("10:30"), 7)
+
+    def test_late_reads_say_what_was_not_known(self):
+        """No word of return, and reads that came late: it was over before."""
+        day = Day().dark(METERS[:8], "10:45", "11:00", "11:15", "11:30").event(METERS[:6], "10:32")
+        for meter_id in METERS[:8]:
+            day.late_read("11:58", end="11:00", meter_id=meter_id)
+        (alarm,) = outages(day.run())
+        assert alarm.ended_at == at("11:00")
+
+    def test_nothing_heard_for_a_day_is_unknown_and_never_cleared(self):
+        head_end = HeadEnd(COUNTS, live=True, allowed_lateness="1h", max_disorder="1h")
+        meters = [("T1", meter_id) for meter_id in METERS] + [("T2", "N0"), ("T2", "N1")]
+        end = at("10:15")
+        head_end.reads(end + 1_000, *(read_json(end="10:15", meter_id=m, transformer_id=t) for t, m in meters))
+        head_end.events("10:20", *(event_json(meter_id, "10:19") for meter_id in METERS))
+        for number in range(1, 120):
+            end = at("10:15") + number * 900 * MICROS_PER_SECOND
+            head_end.reads(end + 1_000, _alone(end))
+        published = head_end.until(end + MICROS_PER_HOUR).run()
+        (alarm,) = outages(published)
+        assert (alarm.state, alarm.ended_at) == ("UNKNOWN", None)
+        assert not [each for each in published.alarms if each.alarm_type == "LOW_RECEIPT_RATE"]
+
+    @pytest.mark.parametrize("live", [True, False])
+    def test_a_replay_says_the_same(self, live):
+        (alarm,) = outages(storm(live=live).run())
+        assert (alarm.began_at, alarm.ended_at, alarm.meters_in_violation) == (at("10:32"), at("11:17"), 6)
+
+
+def _alone(end: int) -> bytes:
+    fields = json.loads(read_json(meter_id="N0", transformer_id="T2"))
+    fields |= {
+        "interval_start": format_instant(end - 900 * MICROS_PER_SECOND),
+        "interval_end": format_instant(end),
+        "read_ts": format_instant(end),
+    }
+    return json.dumps(fields).encode()
+
+
+class TestFeeder:
+    def test_outages_that_begin_together_are_one_of_the_feeder(self):
+        day = storm().event(["N0", "N1"], "10:33").dark(["N0", "N1"], "10:45", "11:00")
+        published = day.event(["N0", "N1"], "11:17", POWER_RESTORE).run()
+        found = {alarm.alarm_type: alarm for alarm in outages(published)}
+        feeder = found["FEEDER_OUTAGE"]
+        assert (feeder.entity_id, feeder.state, feeder.meters_in_violation, feeder.meters_total) == (
+            "F1", "CLEARED", 8, 12,
+        )  # fmt: skip
+        assert (feeder.began_at, feeder.ended_at) == (at("10:32"), at("11:17"))
+        assert found["TRANSFORMER_OUTAGE"].cause == feeder.alarm_id
+        assert found["SINGLE_OUTAGE"].cause == feeder.alarm_id
+        assert len(found) == 3
+
+    def test_receipt_alarms_of_half_of_its_transformers_have_one_cause(self):
+        silent = ("10:45", "11:00", "11:15")
+        counts = [*COUNTS, MeterCount("T3", 1), MeterCount("T4", 1)]
+        day = Day(counts).dark([*METERS, "N0", "N1"], *silent)
+        for end in WINDOWS:
+            day.late_read(clock_after(at(end)), end=end, meter_id="O", transformer_id="T3")
+            day.late_read(clock_after(at(end)), end=end, meter_id="P", transformer_id="T4")
+        published = day.run()
+        last = {alarm.alarm_id: alarm for alarm in sorted(published.alarms, key=lambda alarm: alarm.revision)}
+        by_place = {(alarm.alarm_type, alarm.entity_id): alarm for alarm in last.values()}
+        assert set(by_place) == {("COMM_GROUP", "F1"), ("LOW_RECEIPT_RATE", "T1"), ("LOW_RECEIPT_RATE", "T2")}
+        group = by_place["COMM_GROUP", "F1"]
+        assert (group.first_window, group.last_window, group.state) == (at("10:45"), at("11:15"), "CLEARED")
+        assert (group.meters_missing, group.windows_in_violation) == (12, 3)
+        for transformer in ("T1", "T2"):
+            mine = [alarm for alarm in published.alarms if alarm.entity_id == transformer]
+            # From the first word on: no operator sees them without it.
+            assert {alarm.cause for alarm in mine} == {group.alarm_id}

@@ -1,0 +1,140 @@
+"""From meters without supply to outages: when enough of them lose it together, who joins, and when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
+from transforms.supply import Loss
+
+TOGETHER = 5 * MICROS_PER_MINUTE
+"""Within which losses belong together."""
+LEAST_METERS, LEAST_SHARE_PCT = 3, 30
+MOMENTARY = 5 * MICROS_PER_MINUTE
+"""An interruption up to this long is momentary (IEEE 1366-2022, section 3)."""
+SMALL_TRANSFORMER = 2
+"""Up to so many meters an outage is one of single customers."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What loses supply: a meter, or in a feeder's outage the outage of a transformer."""
+
+    name: str
+    at: int
+    until: int | None
+    weight: int
+    """In meters."""
+    as_of: int
+
+
+@dataclass
+class Outage:
+    """What lost supply together."""
+
+    began_at: int
+    ended_at: int | None
+    members: list[Member]
+    """All that were part of it, in the order of their losses."""
+    most: int
+    """Meters without supply, at most."""
+    as_of: int
+
+    @property
+    def momentary(self) -> bool | None:
+        """None while it is not over."""
+        return None if self.ended_at is None else self.ended_at - self.began_at <= MOMENTARY
+
+
+def needed(meters: int) -> int:
+    """How many of so many meters make an outage: three, or all where there are fewer, and 30 per cent."""
+    if meters <= SMALL_TRANSFORMER:
+        return 1
+    return max(min(LEAST_METERS, meters), -(-meters * LEAST_SHARE_PCT // 100))
+
+
+def of_losses(losses: Iterable[Loss], window: int) -> list[Member]:
+    """The meters of one transformer as members.
+
+    A loss that only a read shows happened somewhere in its interval: it is put at the first word of another meter in
+    this interval or the one before, if there is one.
+    """
+    known = sorted(losses)
+    said = sorted(loss.at for loss in known if loss.by_event)
+    members = []
+    for loss in known:
+        at = loss.at
+        if not loss.by_event:
+            at = next((word for word in said if at - 2 * window <= word <= at), at)
+        members.append(Member(loss.meter_id, at, loss.until, 1, loss.as_of))
+    return members
+
+
+def outages(members: Iterable[Member], need: int) -> list[Outage]:
+    """Every time that members of `need` meters lose supply within five minutes, in order.
+
+    Who loses supply before it is over joins. It is over when fewer than `need` are still without; of those no further
+    outage is made. Does not depend on the order of the members.
+    """
+    ordered = sorted(members, key=_order)
+    found: list[Outage] = []
+    recent: list[Member] = []
+    current: Outage | None = None
+    out: list[Member] = []
+    for member in ordered:
+        if current is not None:
+            ended = _end(out, need, member.at)
+            if ended is None:
+                out.append(member)
+                current.members.append(member)
+                current.most = max(current.most, _weight(each for each in out if _is_out(each, member.at)))
+                continue
+            current.ended_at = ended
+            current = None
+        recent = [each for each in recent if member.at - each.at <= TOGETHER and each.name != member.name]
+        recent.append(member)
+        if _weight(recent) >= need:
+            current = Outage(recent[0].at, None, list(recent), _weight(recent), 0)
+            found.append(current)
+            out, recent = list(recent), []
+    if current is not None:
+        current.ended_at = _end(out, need, None)
+    for outage in found:
+        outage.as_of = max(each.as_of for each in outage.members)
+    return found
+
+
+def _order(member: Member) -> tuple[int, str, int]:
+    return member.at, member.name, member.until or 0
+
+
+def _is_out(member: Member, at: int) -> bool:
+    return member.until is None or member.until > at
+
+
+def _weight(members: Iterable[Member]) -> int:
+    return sum({member.name: member.weight for member in members}.values())
+
+
+def _end(out: list[Member], need: int, before: int | None) -> int | None:
+    """When fewer than `need` of those that are out were still so, if that was so at `before` (None: ever)."""
+    last: dict[str, Member] = {}
+    for member in out:
+        last[member.name] = member
+    ends = sorted((each.until, each.weight) for each in last.values() if each.until is not None)
+    without = sum(each.weight for each in last.values())
+    for until, weight in ends:
+        without -= weight
+        if without < need and (before is None or until <= before):
+            return until
+    return None
+
+
+def window_of(at: int, window: int) -> int:
+    """The end of the window that contains the instant."""
+    return -(-at // window) * window
+
+
+UNKNOWN_AFTER = 24 * MICROS_PER_HOUR
+"""So long after its beginning it is not known any more whether an outage goes on."""

@@ -1,0 +1,265 @@
+"""Alarms as they are published: with what explains them, and again only when their content has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ami_beam.coders import MsgspecCoder
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_MINUTE
+from ami_beam.records import Alarm, FoundAlarms, GroupInput, TransformerPlace
+from ami_beam.settings import Settings
+from transforms.alarm_episodes import feeder_group
+from transforms.alert_lifecycle import MAX_ADOPTED
+from transforms.decode_reads import METRICS
+from transforms.group_causes import explained
+from transforms.window_expiry import expiry
+
+NEWS, PUBLISHED, FORGET = "news", "published", "forget"
+"""Why the timer fires: alarms of transformers have changed, alarms were found in their topic, or some are very old."""
+RECONCILE_AFTER = MICROS_PER_MINUTE
+"""So long after its as_of an alarm that was found in the topic is compared with what we know."""
+
+
+class KeptGroup(Struct, array_like=True, gc=False):
+    """What is known of the alarms of transformers that belong together."""
+
+    found: dict[str, dict[str, list[Alarm]]] = field(default_factory=dict)
+    """By transformer_id and kind of alarm."""
+    folded_up_to: dict[str, int] = field(default_factory=dict)
+    """By transformer_id the last window of which its alarms are not named any more."""
+    places: dict[str, TransformerPlace] = field(default_factory=dict)
+    told: dict[str, Alarm] = field(default_factory=dict)
+    """By alarm_id, what was published last."""
+    adopted: dict[str, int] = field(default_factory=dict)
+    """By alarm_id how often it was found in the topic with a content that was not ours."""
+    final_up_to: int = 0
+    """Of alarms whose last window is not later nothing is known any more."""
+
+
+class GroupEntry(Struct, array_like=True, gc=False):
+    """An element of a group's log: something that has come, or what was known when it was read."""
+
+    input: GroupInput | None
+    kept: KeptGroup | None
+
+
+@beam.typehints.with_input_types(tuple[str, GroupInput])
+@beam.typehints.with_output_types(Alarm)
+class PublishAlarms(beam.PTransform):
+    """Every alarm once with each content, its revisions counted, its cause named; keyed by `alarm_episodes`' groups.
+
+    What belongs together is looked at when all of it is there: a timer waits for the transformers that other shards
+    judge at the same instant, so that an alarm is not published before what explains it is known.
+
+    One that was published and is not found any more becomes CLEARED with no window in violation. One that stands in
+    its topic and is not what we know of it was published by an attempt that a failure has ended: it is set right.
+    A bounded run publishes the final alarms only.
+
+    State: the places of a feeder's transformers, 50 bytes each; its alarms, until none of their reads can come.
+    Counter: alarms_<TYPE>_<STATE>.
+    """
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, inputs: beam.PCollection[tuple[str, GroupInput]]) -> beam.PCollection[Alarm]:
+        return inputs | f"Groups {self._settings.state_label()}" >> beam.ParDo(_PublishDoFn(self._settings))
+
+
+class _PublishDoFn(beam.DoFn):
+    LOG = BagStateSpec("group_log", MsgspecCoder(GroupEntry))
+    PUBLISH = TimerSpec("alarms_publish", TimeDomain.WATERMARK)
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def process(
+        self,
+        element: tuple[str, GroupInput],
+        at: Any = beam.DoFn.TimestampParam,
+        log: Any = beam.DoFn.StateParam(LOG),
+        publish: Any = beam.DoFn.TimerParam(PUBLISH),
+    ) -> None:
+        news = element[1]
+        log.add(GroupEntry(news, None))
+        if not self._settings.live:
+            publish.set(Timestamp(micros=MAX_INSTANT), dynamic_timer_tag=NEWS)
+        elif news.published:
+            newest = max(alarm.as_of for alarm in news.published)
+            publish.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
+        else:
+            publish.set(at, dynamic_timer_tag=NEWS)
+
+    @on_timer(PUBLISH)
+    def on_publish(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        tag: Any = beam.DoFn.DynamicTimerTagParam,
+        at: Any = beam.DoFn.TimestampParam,
+        log: Any = beam.DoFn.StateParam(LOG),
+        publish: Any = beam.DoFn.TimerParam(PUBLISH),
+    ) -> Iterator[Alarm]:
+        news: list[GroupInput] = []
+        kept = KeptGroup()
+        for entry in log.read():
+            if entry.input is not None:
+                news.append(entry.input)
+            if entry.kept is not None:
+                kept = entry.kept
+        if not news and tag != FORGET:
+            return
+        for alarm in update_group(key, kept, news, self._settings):
+            Metrics.counter(METRICS, f"alarms_{alarm.alarm_type}_{alarm.state}").inc()
+            yield alarm
+        forget_group(kept, at.micros, self._settings)
+        log.clear()
+        if kept.found or kept.places or kept.told:
+            log.add(GroupEntry(None, kept))
+        if self._settings.live and any(alarm.ended for alarm in kept.told.values()):
+            newest = max(alarm.last_window for alarm in kept.told.values() if alarm.ended)
+            forgotten_at = max(newest, at.micros) + kept_for(self._settings)
+            publish.set(Timestamp(micros=forgotten_at), dynamic_timer_tag=FORGET)
+
+
+def update_group(key: str, kept: KeptGroup, news: Iterable[GroupInput], settings: Settings) -> list[Alarm]:
+    """Take news in: the alarms to publish, which are noted as told."""
+    version = None
+    for each in news:
+        version = each.counts_version or version
+        for transformer_id in each.gone:
+            kept.places.pop(transformer_id, None)
+            kept.folded_up_to.pop(transformer_id, None)
+            for alarms in kept.found.pop(transformer_id, {}).values():
+                for alarm in alarms:
+                    kept.told.pop(alarm.alarm_id, None)
+        for place in each.places:
+            kept.places[place.transformer_id] = place
+        for found in each.found:
+            _take_found(kept, found)
+        for alarm in each.published:
+            if alarm.last_window > kept.final_up_to:
+                adopted = adopt_alarm(kept.told.get(alarm.alarm_id), alarm)
+                if adopted is not None and kept.adopted.get(alarm.alarm_id, 0) < MAX_ADOPTED:
+                    kept.adopted[alarm.alarm_id] = kept.adopted.get(alarm.alarm_id, 0) + 1
+                    kept.told[alarm.alarm_id] = adopted
+    return _changed(kept, _current(key, kept, settings), version)
+
+
+def _take_found(kept: KeptGroup, found: FoundAlarms) -> None:
+    """Replace what is known; what is too old to be named stays."""
+    kinds = kept.found.setdefault(found.transformer_id, {})
+    named = {alarm.alarm_id for alarm in found.alarms}
+    old = [
+        alarm
+        for alarm in kinds.get(found.alarm_type, [])
+        if alarm.alarm_id not in named and alarm.last_window <= found.folded_up_to and alarm.ended
+    ]
+    kinds[found.alarm_type] = [*old, *found.alarms]
+    kept.folded_up_to[found.transformer_id] = found.folded_up_to
+
+
+def _current(key: str, kept: KeptGroup, settings: Settings) -> list[Alarm]:
+    """All alarms as they are now, with their causes."""
+    alarms = [alarm for kinds in kept.found.values() for several in kinds.values() for alarm in several]
+    feeder_id = key.removeprefix(feeder_group(""))
+    if feeder_id == key:
+        return [replace(alarm) for alarm in alarms]
+    return explained(feeder_id, alarms, kept.places, settings.window)
+
+
+def _changed(kept: KeptGroup, current: list[Alarm], counts_version: str | None) -> list[Alarm]:
+    """What was not told yet, noted as told, and what was told and is no alarm."""
+    present = {alarm.alarm_id for alarm in current}
+    for told in kept.told.values():
+        known = told.last_window > max(kept.folded_up_to.get(told.entity_id, 0), kept.final_up_to)
+        if told.alarm_id not in present and told.windows_in_violation and known:
+            current.append(
+                replace(
+                    told, state="CLEARED", worst_value=None, windows_in_violation=0, meters_in_violation=0,
+                    worst_meter_id=None, meters_missing=0, cause=None, ended_at=None, momentary=None,
+                )
+            )  # fmt: skip
+    changed = []
+    for alarm in current:
+        told_before = kept.told.get(alarm.alarm_id)
+        if told_before is not None:
+            alarm.as_of = max(alarm.as_of, told_before.as_of)
+            alarm.revision = told_before.revision
+            if _facts(alarm) == _facts(told_before):
+                continue
+            alarm.revision += 1
+        alarm.meter_counts_version = counts_version or alarm.meter_counts_version
+        kept.told[alarm.alarm_id] = alarm
+        changed.append(alarm)
+    return changed
+
+
+def _facts(alarm: Alarm) -> Alarm:
+    """What makes an alarm worth publishing again: neither by what it was judged, nor when."""
+    return replace(alarm, revision=0, as_of=0, config_id=None, meter_counts_version=None)
+
+
+def adopt_alarm(known: Alarm | None, published: Alarm) -> Alarm | None:
+    """The alarm that consumers were told, where it is not the one we know; None where it is, or is an older one.
+
+    As `alert_lifecycle.adopt`: after a failure the topic has what the lost attempt published, and consumers keep the
+    greatest as_of.
+    """
+    if known is None:
+        return published
+    if (_facts(published), published.revision, published.as_of) == (_facts(known), known.revision, known.as_of):
+        return None
+    if published.revision < known.revision and published.as_of <= known.as_of:
+        return None
+    return replace(
+        published,
+        revision=max(published.revision, known.revision),
+        as_of=max(published.as_of, known.as_of),
+    )
+
+
+def kept_for(settings: Settings) -> int:
+    """How long after its last window an alarm is kept, in microseconds."""
+    return expiry(settings, 0) + settings.allowed_lateness + settings.window
+
+
+def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
+    """Drop alarms that ended so long ago that nothing that would change them can come any more.
+
+    A day longer than their windows are known, because an alarm ends after its last window.
+    """
+    reach = watermark - kept_for(settings)
+    kept.final_up_to = max(kept.final_up_to, reach // settings.window * settings.window)
+
+    def may_change(alarm: Alarm) -> bool:
+        if not alarm.ended or alarm.last_window > kept.final_up_to:
+            return True
+        told = kept.told.get(alarm.alarm_id)
+        cause = kept.told.get(told.cause) if told is not None and told.cause is not None else None
+        return cause is not None and cause.last_window > kept.final_up_to
+
+    for transformer_id, kinds in list(kept.found.items()):
+        for kind, alarms in list(kinds.items()):
+            kinds[kind] = [alarm for alarm in alarms if may_change(alarm)]
+            if not kinds[kind]:
+                del kinds[kind]
+        if not kinds:
+            del kept.found[transformer_id]
+            kept.folded_up_to.pop(transformer_id, None)
+    open_ids = {a.alarm_id for kinds in kept.found.values() for alarms in kinds.values() for a in alarms}
+    kept.told = {
+        name: alarm
+        for name, alarm in kept.told.items()
+        if alarm.last_window > kept.final_up_to or name in open_ids or not alarm.ended
+    }
+    kept.adopted = {name: times for name, times in kept.adopted.items() if name in kept.told}
