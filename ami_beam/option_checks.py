@@ -39,6 +39,10 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
     collection_delay = duration_of(
         values, "collection_delay", "5m", least=0, most=("allowed_lateness", allowed_lateness)
     )
+    # A head-end may send all reads of a window at once: between two windows it is silent for as long as one takes.
+    source_silent = max(15 * MICROS_PER_MINUTE, window + collection_delay)
+    if values["source_silent"] is not None:
+        source_silent = duration_of(values, "source_silent", "1h")
     receipt_delay = collection_delay
     if values["receipt_delay"] is not None:
         receipt_delay = duration_of(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
@@ -65,7 +69,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         window_closed=choice(values, "window_closed", ("right", "left")),
         collection_delay=collection_delay,
         receipt_delay=receipt_delay,
-        source_silent=duration_of(values, "source_silent", "15m"),
+        source_silent=source_silent,
         allowed_lateness=allowed_lateness,
         max_disorder=max_disorder,
         late_gather=late_gather,

@@ -161,10 +161,10 @@ def _add_time(group: Any) -> None:
     )
     add(
         "--source_silent",
-        default="15m",
         metavar="DURATION",
         help="so long without a record on the reads topic is one critical alarm, and receipt rates wait until reads"
-        " have come again; more where meters are collected once a day (15m)",
+        " have come again; more where meters are collected every few hours (15m, or the window and the collection delay"
+        " where that is longer)",
     )
     add(
         "--allowed_lateness",

@@ -491,6 +491,8 @@ class Alert(Struct, gc=False):
     """Of the rules it was judged by, see `ami.config`."""
     meter_counts_version: str | None = None
     """Of the meter counts it was judged by; None for events."""
+    late: bool | None = None
+    """Of an event: whether it arrived more than an hour after it happened; None where several are one."""
 
 
 carries(

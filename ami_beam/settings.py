@@ -50,7 +50,7 @@ class Settings:
     future_limit: int = 24 * MICROS_PER_HOUR
     clock_skew: int = 5 * MICROS_PER_MINUTE
     """How far a record time may be ahead of the wall clock when live."""
-    source_silent: int = 15 * MICROS_PER_MINUTE
+    source_silent: int = 20 * MICROS_PER_MINUTE
     """So long without a record on the reads topic is an alarm."""
     event_map: EventMap = ARTICLE
     """Which event codes give alerts."""

@@ -198,6 +198,8 @@ def _changed(kept: KeptGroup, current: list[Alarm], counts_version: str | None) 
             if _facts(alarm) == _facts(told_before):
                 continue
             alarm.revision += 1
+        elif alarm.ended and alarm.last_window <= kept.final_up_to:
+            continue  # told and forgotten
         alarm.meter_counts_version = counts_version or alarm.meter_counts_version
         kept.told[alarm.alarm_id] = alarm
         changed.append(alarm)

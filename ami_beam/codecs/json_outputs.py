@@ -141,6 +141,7 @@ def alert_json(alert: Alert) -> bytes:
             "explained_by": alert.explained_by,
             "event_type": alert.event_type,
             "event_code": alert.event_code,
+            "late": alert.late,
             "config_id": alert.config_id,
             "meter_counts_version": alert.meter_counts_version,
         }

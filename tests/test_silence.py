@@ -1,0 +1,97 @@
+"""Silence of the head-end: one alarm, and no receipt rate is judged before the reads that were held back."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ami_beam.instants import MICROS_PER_HOUR, format_instant
+from ami_beam.records import MeterCount
+from tests.stream import HeadEnd, Published, at, read_json
+from transforms.silence import join_spans, resumed_after, silences, spans_of
+
+TIMES = st.lists(st.integers(0, 200), min_size=1, max_size=30)
+
+
+class TestSpans:
+    @given(TIMES, st.integers(1, 20), st.randoms(use_true_random=False))
+    def test_pauses_are_found_whatever_was_read_in_which_portions(self, times, least, random):
+        ordered = sorted(times)
+        pauses = [(a, b) for a, b in pairwise(ordered) if b - a > least]
+        shuffled = list(times)
+        random.shuffle(shuffled)
+        spans: list[tuple[int, int]] = []
+        while shuffled:
+            size = random.randint(1, 5)
+            portion, shuffled = shuffled[:size], shuffled[size:]
+            spans = join_spans(spans, spans_of(portion, least), least)
+        assert [(a[1], b[0]) for a, b in pairwise(spans)] == pauses
+        alarms = silences("reads", spans, ordered[-1], least, 900, live=False)
+        assert [(alarm.began_at, alarm.ended_at) for alarm in alarms] == pauses
+
+    @given(TIMES, st.integers(1, 20), st.integers(0, 200))
+    def test_an_instant_in_a_pause_waits_for_its_end(self, times, least, instant):
+        spans = spans_of(times, least)
+        ordered = sorted(times)
+        place = bisect_left(ordered, instant)
+        inside = 0 < place < len(ordered) and ordered[place] - ordered[place - 1] > least and ordered[place] > instant
+        assert resumed_after(spans, instant) == (ordered[place] if inside else instant)
+
+    def test_it_goes_on_when_the_watermark_says_so(self):
+        spans = [(0, 100), (500, 600)]
+        assert [alarm.ended_at for alarm in silences("reads", spans, 650, 100, 900, live=True)] == [500]
+        assert [alarm.ended_at for alarm in silences("reads", spans, 700, 100, 900, live=True)] == [500, None]
+        # Another partition may still have records from before.
+        assert silences("reads", spans, 400, 100, 900, live=True) == []
+        assert [alarm.ended_at for alarm in silences("reads", spans, 700, 100, 900, live=False)] == [500]
+
+
+METERS = ["M0", "M1", "M2", "M3"]
+
+
+def silent_for_an_hour(backlog: bool, live: bool = True) -> Published:
+    head_end = HeadEnd([MeterCount("T1", 4)], live=live, source_silent="20m", max_disorder="20s")
+    ends = ["10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45"]
+    for end in ends[:2]:
+        head_end.reads(clock(end), *(read_json(end=end, meter_id=meter) for meter in METERS))
+    head_end.until("11:32:00")
+    held_back = [read_json(end=end, meter_id=meter) for end in ends[2:5] for meter in METERS] if backlog else []
+    head_end.reads("11:32", *(read_json(end=ends[5], meter_id=meter) for meter in METERS))
+    head_end.until("11:34")
+    if backlog:
+        head_end.reads("11:34", *held_back).until("11:36")
+    head_end.reads(clock(ends[6]), *(read_json(end=ends[6], meter_id=meter) for meter in METERS))
+    return head_end.until(at("11:46") + 14 * 60_000_000).run()
+
+
+def clock(end: str) -> str:
+    return format_instant(at(end) + 60_000_000)[11:19]
+
+
+class TestHeadEnd:
+    def test_one_alarm_and_no_receipt_alert_for_what_comes_afterwards(self):
+        published = silent_for_an_hour(backlog=True)
+        assert {alarm.alarm_type for alarm in published.alarms} == {"SOURCE_SILENT"}
+        # The other one is the end of the test.
+        opened, closed = (alarm for alarm in published.alarms if alarm.began_at == at("10:31"))
+        assert (opened.began_at, opened.severity, opened.as_of) == (at("10:31"), "CRITICAL", at("10:51"))
+        assert (opened.state, closed.state) == ("ACTIVE", "CLEARED")
+        assert (closed.began_at, closed.ended_at, closed.alarm_id) == (at("10:31"), at("11:32"), opened.alarm_id)
+        assert [alert.alert_type for alert in published.alerts] == []
+        rates = {row.window_end: row.receipt_rate_pct for row in published.receipts}
+        assert rates == {at(end): 100.0 for end in ("10:15", "10:30", "10:45", "11:00", "11:15", "11:30")}
+        assert {row.revision for row in published.receipts} == {0}
+
+    def test_reads_that_are_lost_are_held_against_the_transformers(self):
+        published = silent_for_an_hour(backlog=False)
+        assert [alarm.state for alarm in published.alarm("LOW_RECEIPT_RATE", "10:45")][:1] == ["ACTIVE"]
+        assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 0.0)]
+
+    def test_a_replay_knows_the_pause_and_not_that_the_file_ends(self):
+        published = silent_for_an_hour(backlog=True, live=False)
+        (alarm,) = published.alarms
+        assert (alarm.state, alarm.began_at, alarm.ended_at) == ("CLEARED", at("10:31"), at("11:32"))
+        assert alarm.ended_at - alarm.began_at == MICROS_PER_HOUR + 60_000_000
