@@ -160,8 +160,15 @@ class HeadEnd:
         return self
 
     def run(self) -> Published:
-        """Run to the end of the stream."""
-        return run_pipeline(self._stream.advance_watermark_to_infinity(), self._counts, self.settings)
+        """Run to the end of the stream, after which all is silent for ever: that alarm is left out."""
+        published = run_pipeline(self._stream.advance_watermark_to_infinity(), self._counts, self.settings)
+        assert self._watermark is not None
+        published.alarms = [
+            alarm
+            for alarm in published.alarms
+            if alarm.alarm_type != "SOURCE_SILENT" or alarm.ended_at is not None or alarm.as_of <= self._watermark
+        ]
+        return published
 
 
 def run_pipeline(

@@ -102,6 +102,7 @@ def test_an_alert() -> None:
         "event_code": "3840",
         "config_id": "c0f1",
         "meter_counts_version": None,
+        "late": None,
     }
 
 
@@ -127,6 +128,10 @@ def test_an_alarm() -> None:
         "as_of": "2026-03-03T10:15:42.125Z",
         "config_id": "c0f1",
         "meter_counts_version": "9a",
+        "began_at": None,
+        "ended_at": None,
+        "meters_total": None,
+        "momentary": None,
     }
 
 

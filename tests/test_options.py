@@ -75,6 +75,7 @@ def test_options_become_settings() -> None:
         alarm_on_windows=3,
         alarm_off_windows=4,
         min_missing_meters=5,
+        source_silent=90 * MICROS_PER_MINUTE,
         live=True,
     )
 

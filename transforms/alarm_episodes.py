@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from ami_beam.alert_ids import alarm_id
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MAX_INSTANT
 from ami_beam.records import (
     Alarm,
     AlarmInput,
@@ -30,6 +29,7 @@ from ami_beam.records import (
 )
 from ami_beam.settings import Settings
 from transforms.comm_alerts import LOW_RECEIPT_RATE
+from transforms.end_of_replay import FOUND
 from transforms.episodes import Episode, Progress, Rules, Window, follow
 from transforms.outages import (
     MOMENTARY,
@@ -184,7 +184,7 @@ class _EpisodesDoFn(beam.DoFn):
         log.add(LogEntry(news, None))
         if not self._settings.live:
             # The end of a replay: only what is true then is published.
-            judge.set(Timestamp(micros=MAX_INSTANT), dynamic_timer_tag=NEWS)
+            judge.set(Timestamp(micros=FOUND), dynamic_timer_tag=NEWS)
         elif news.events:
             newest = max(event.record_time for event in news.events)
             judge.set(Timestamp(micros=newest), dynamic_timer_tag=POWER)

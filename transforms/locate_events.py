@@ -14,11 +14,12 @@ from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.event_map import EventType
-from ami_beam.instants import MAX_INSTANT, MICROS_PER_HOUR
+from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import AlarmInput, Event, MeterPlaces, PowerEvent
 from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
 from transforms.decode_reads import METRICS
+from transforms.end_of_replay import LOCATED
 
 LOST: tuple[EventType, ...] = ("LAST_GASP", "OUTAGE_DETECTED")
 RESTORED: tuple[EventType, ...] = ("POWER_RESTORE",)
@@ -110,7 +111,7 @@ class _LocateDoFn(beam.DoFn):
         news = element[1]
         log.add(MetersEntry(news, None))
         if not self._settings.live:
-            locate.set(Timestamp(micros=MAX_INSTANT), dynamic_timer_tag="end")
+            locate.set(Timestamp(micros=LOCATED), dynamic_timer_tag="end")
         elif news.places is not None:
             due = news.places.window_end + self._settings.collection_delay
             locate.set(Timestamp(micros=due), dynamic_timer_tag="places")

@@ -14,12 +14,13 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MAX_INSTANT, MICROS_PER_MINUTE
+from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import Alarm, FoundAlarms, GroupInput, TransformerPlace
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import feeder_group
 from transforms.alert_lifecycle import MAX_ADOPTED
 from transforms.decode_reads import METRICS
+from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.group_causes import explained
 from transforms.window_expiry import expiry
 
@@ -93,7 +94,7 @@ class _PublishDoFn(beam.DoFn):
         news = element[1]
         log.add(GroupEntry(news, None))
         if not self._settings.live:
-            publish.set(Timestamp(micros=MAX_INSTANT), dynamic_timer_tag=NEWS)
+            publish.set(Timestamp(micros=PUBLISHED_AT_END), dynamic_timer_tag=NEWS)
         elif news.published:
             newest = max(alarm.as_of for alarm in news.published)
             publish.set(Timestamp(micros=newest + RECONCILE_AFTER), dynamic_timer_tag=PUBLISHED)
@@ -118,10 +119,13 @@ class _PublishDoFn(beam.DoFn):
                 kept = entry.kept
         if not news and tag != FORGET:
             return
+        if self._settings.live:  # a replay knows everything to its end
+            kept.final_up_to = max(kept.final_up_to, _final_window(at.micros, self._settings))
         for alarm in update_group(key, kept, news, self._settings):
             Metrics.counter(METRICS, f"alarms_{alarm.alarm_type}_{alarm.state}").inc()
             yield alarm
-        forget_group(kept, at.micros, self._settings)
+        if self._settings.live:
+            forget_group(kept, at.micros, self._settings)
         log.clear()
         if kept.found or kept.places or kept.told:
             log.add(GroupEntry(None, kept))
@@ -230,6 +234,10 @@ def adopt_alarm(known: Alarm | None, published: Alarm) -> Alarm | None:
     )
 
 
+def _final_window(watermark: int, settings: Settings) -> int:
+    return (watermark - kept_for(settings)) // settings.window * settings.window
+
+
 def kept_for(settings: Settings) -> int:
     """How long after its last window an alarm is kept, in microseconds."""
     return expiry(settings, 0) + settings.allowed_lateness + settings.window
@@ -240,8 +248,7 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
 
     A day longer than their windows are known, because an alarm ends after its last window.
     """
-    reach = watermark - kept_for(settings)
-    kept.final_up_to = max(kept.final_up_to, reach // settings.window * settings.window)
+    kept.final_up_to = max(kept.final_up_to, _final_window(watermark, settings))
 
     def may_change(alarm: Alarm) -> bool:
         if not alarm.ended or alarm.last_window > kept.final_up_to:

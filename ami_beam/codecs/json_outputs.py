@@ -141,9 +141,9 @@ def alert_json(alert: Alert) -> bytes:
             "explained_by": alert.explained_by,
             "event_type": alert.event_type,
             "event_code": alert.event_code,
-            "late": alert.late,
             "config_id": alert.config_id,
             "meter_counts_version": alert.meter_counts_version,
+            "late": alert.late,
         }
     )
 
@@ -160,20 +160,20 @@ def alarm_json(alarm: Alarm) -> bytes:
             "severity": alarm.severity,
             "first_window": format_instant(alarm.first_window),
             "last_window": format_instant(alarm.last_window),
-            "began_at": _optional_text(alarm.began_at),
-            "ended_at": _optional_text(alarm.ended_at),
-            "momentary": alarm.momentary,
             "worst_value": alarm.worst_value,
             "windows_in_violation": alarm.windows_in_violation,
             "meters_in_violation": alarm.meters_in_violation,
             "worst_meter_id": alarm.worst_meter_id,
             "meters_missing": alarm.meters_missing,
-            "meters_total": alarm.meters_total,
             "cause": alarm.cause,
             "revision": alarm.revision,
             "as_of": format_instant(alarm.as_of),
             "config_id": alarm.config_id,
             "meter_counts_version": alarm.meter_counts_version,
+            "began_at": _optional_text(alarm.began_at),
+            "ended_at": _optional_text(alarm.ended_at),
+            "meters_total": alarm.meters_total,
+            "momentary": alarm.momentary,
         }
     )
 
