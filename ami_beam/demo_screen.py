@@ -37,7 +37,8 @@ ALERT_KINDS = (
 
 _NAMES = {code: kind.name for code, kind in ARTICLE.kinds}
 _CODES = {name: code for code, name in _NAMES.items()}
-_UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads"}
+_ENTITIES = {"FEEDER_OUTAGE": "feeder", "COMM_GROUP": "feeder", "SOURCE_SILENT": "topic of"}
+_UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads", "COMM_GROUP": " % of reads"}
 _COLOURS = {"CRITICAL": "31;1", "WARNING": "33", "CLEARED": "32", "faint": "2"}
 _COUNT_SECONDS_TERMINAL, _COUNT_SECONDS_FILE = 0.5, 15.0
 
@@ -78,12 +79,17 @@ def alarm_line(alarm: Alarm, colours: bool = False) -> str:
     at = format_instant(alarm.last_window)[11:19]
     word = _coloured(f"{'ALARM':<8}", "CRITICAL", colours and alarm.state == "ACTIVE")
     state = _coloured(f"{alarm.state:<7}", "CLEARED" if alarm.state == "CLEARED" else "", colours)
-    evidence = "taken back by late reads"
-    if alarm.windows_in_violation:
-        evidence = (
-            f"{alarm.worst_value:g}{_UNITS.get(alarm.alarm_type, '')} at worst, {alarm.windows_in_violation} windows"
-        )
-    entity = f"transformer {alarm.entity_id}"
+    if not alarm.windows_in_violation:
+        evidence = "taken back by late reads"
+    elif alarm.began_at is not None:
+        until = "" if alarm.ended_at is None else f" to {format_instant(alarm.ended_at)[11:19]}"
+        of = f"{alarm.meters_in_violation} of {alarm.meters_total} meters, " if alarm.meters_total else ""
+        evidence = f"{of}from {format_instant(alarm.began_at)[11:19]}{until}"
+    else:
+        unit = _UNITS.get(alarm.alarm_type, "")
+        evidence = f"{alarm.worst_value:g}{unit} at worst, {alarm.windows_in_violation} windows"
+    evidence += ", explained by another" if alarm.cause is not None else ""
+    entity = f"{_ENTITIES.get(alarm.alarm_type, 'transformer')} {alarm.entity_id}"
     return f"{at}  {word}  {printable(alarm.alarm_type):<16}  {state}  {printable(entity):<22}  {evidence}"
 
 

@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
     CONFIG_TOPIC,
@@ -24,7 +25,17 @@ from ami_beam.codecs.json_outputs import (
 )
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.command import Stopped, leave, start_logging, stoppable
-from ami_beam.explanation import Explanation, Judged, as_json, as_text, evidence, judged
+from ami_beam.explanation import (
+    NO_TRANSFORMER,
+    OUTAGES,
+    Explanation,
+    Judged,
+    WindowEvidence,
+    as_json,
+    as_text,
+    evidence,
+    judged,
+)
 from ami_beam.instants import MICROS_PER_MILLI, parse_duration
 from ami_beam.io.files import file_lines, read_batches, replay_files
 from ami_beam.io.kafka_period import PeriodError, period_batches, read_period
@@ -33,9 +44,10 @@ from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import load_version
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
 from ami_beam.options import RunPlan, validate
-from ami_beam.records import Alarm, Alert, Read, RecordBatch
-from ami_beam.replay_arguments import replay_arguments
+from ami_beam.records import Alarm, Alert, Event, Read, RecordBatch
+from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.settings import Settings
+from transforms.locate_events import LOST, RESTORED
 from transforms.published_rows import readable
 
 _ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
@@ -99,15 +111,29 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
     counts = load_version(plan.meter_counts, settings.allowed_lateness)
     if plan.source == "kafka":
         assert plan.bootstrap_servers is not None
-        topics = [plan.reads, *(plan.output_prefix + topic for topic in (*_ALERT_TOPICS, CONFIG_TOPIC))]
+        topics = [plan.reads, plan.events, *(plan.output_prefix + topic for topic in (*_ALERT_TOPICS, CONFIG_TOPIC))]
         inspect(plan.bootstrap_servers, plan.kafka_config, topics, [], native=True)
     found = _find(identity, plan)
     config = _config(found.last.config_id, plan)
     if config is not None:
         settings = with_rules(settings, config["rules"])
-    reads = _reads(found, settings, plan)
-    windows = evidence(found, reads, counts_of(counts), settings)
-    return Explanation(found, plan.reads_topic, config, settings, counts.version_id[:VERSION_DIGITS], windows)
+    windows: list[WindowEvidence] = []
+    events: list[Event] = []
+    if found.type not in NO_TRANSFORMER:
+        reads = list(_reads(found, settings, plan))
+        windows = evidence(found, reads, counts_of(counts), settings)
+        if found.type in OUTAGES:
+            events = _events(found, {read.meter_id for read in reads}, settings, plan)
+    return Explanation(
+        found,
+        plan.reads_topic,
+        config,
+        settings,
+        counts.version_id[:VERSION_DIGITS],
+        windows,
+        events,
+        _explains(identity, plan),
+    )
 
 
 def with_rules(settings: Settings, rules: Mapping[str, Any]) -> Settings:
@@ -176,6 +202,36 @@ def _reads(found: Judged, settings: Settings, plan: RunPlan) -> Iterator[Read]:
         for read in decoder.decode_carefully(_that_name(batch, name), None)[0]:
             if read.record_time <= until:
                 yield read
+
+
+def _events(found: Judged, meters: set[str], settings: Settings, plan: RunPlan) -> list[Event]:
+    """What these meters said of their supply around the outage, and had arrived when it was published last."""
+    if not replays_events(plan):
+        return []
+    decoder = EventDecoder(settings)
+    kinds = {code for code, kind in settings.event_map.kinds if kind.event_type in LOST + RESTORED}
+    begin, end = found.first_window - 2 * settings.window, found.last_window + settings.window
+    if plan.source == "files":
+        batches = read_batches(replay_files(plan.events), plan.events_topic)
+    else:
+        batches = period_batches(plan.kafka_connection, plan.events, begin, found.last.as_of + MICROS_PER_MILLI)
+    said: dict[tuple[int, str, str], Event] = {}
+    for batch in batches:
+        for event in decoder.decode_carefully(batch, None)[0]:
+            of_supply = event.meter_id in meters and str(event.event_code) in kinds
+            if of_supply and begin <= event.event_ts <= end and event.record_time <= found.last.as_of:
+                said.setdefault((event.event_ts, event.meter_id, str(event.event_code)), event)
+    return [said[key] for key in sorted(said)]
+
+
+def _explains(identity: str, plan: RunPlan) -> list[Alarm]:
+    """The alarms whose cause it is, as they were published last."""
+    last: dict[str, Alarm] = {}
+    for alarm in readable(_results(ALARMS_TOPIC, plan), parse_alarm):
+        known = last.get(alarm.alarm_id)
+        if known is None or alarm.as_of >= known.as_of:
+            last[alarm.alarm_id] = alarm
+    return [alarm for alarm in last.values() if alarm.cause == identity]
 
 
 def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ami_beam.codecs.json_outputs import alarm_json, alert_json
 from ami_beam.codecs.read_block import PackedRead
-from ami_beam.instants import format_instant
+from ami_beam.instants import format_duration, format_instant
 from ami_beam.meter_counts import MeterCounts
-from ami_beam.records import Alarm, Alert, Read
+from ami_beam.records import Alarm, Alert, Event, Read
 from ami_beam.settings import Settings
 from ami_beam.terminal_text import printable
+from transforms.alarm_episodes import SINGLE_OUTAGE, TRANSFORMER_OUTAGE
 from transforms.comm_alerts import LOW_RECEIPT_RATE
+from transforms.group_causes import COMM_GROUP, COMM_SHARE_PCT, FEEDER_OUTAGE
+from transforms.outages import LEAST_SHARE_PCT, TOGETHER, needed
 from transforms.receipt_rate import receipt_rate_pct
+from transforms.silence import SOURCE_SILENT
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 from transforms.winners import Winners
 
+OUTAGES = (TRANSFORMER_OUTAGE, SINGLE_OUTAGE)
+NO_TRANSFORMER = (FEEDER_OUTAGE, COMM_GROUP, SOURCE_SILENT)
+"""Alarms that are about something else, and made of other alarms or of nothing."""
 SHOWN_READS = 8
 """So many reads of a window are in the text, the worst first; all are in the JSON."""
 
@@ -96,6 +103,10 @@ class Explanation:
     counts_version: str
     """Of the meter counts that are used here."""
     windows: list[WindowEvidence]
+    events: list[Event] = field(default_factory=list)
+    """Of an outage: what the transformer's meters said of their supply, in the order in which it happened."""
+    explains: list[Alarm] = field(default_factory=list)
+    """The alarms whose cause it is, as they stand."""
 
 
 def evidence(found: Judged, reads: Iterable[Read], counts: MeterCounts, settings: Settings) -> list[WindowEvidence]:
@@ -177,13 +188,26 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             }
             for window in explanation.windows
         ],
+        "events": [
+            {
+                "meter_id": event.meter_id,
+                "event_code": event.event_code,
+                "event_ts": format_instant(event.event_ts),
+                "record_time": format_instant(event.record_time),
+                "partition": event.partition,
+                "offset": event.offset,
+            }
+            for event in explanation.events
+        ],
+        "explains": [json.loads(alarm_json(alarm)) for alarm in explanation.explains],
     }
 
 
 def as_text(explanation: Explanation) -> str:
     """For people: the story first, then each window with its worst reads."""
     found, rules = explanation.judged, explanation.settings
-    lines = [f"{printable(found.type)} on transformer {printable(found.transformer_id)}, {found.identity}", ""]
+    what = "on" if found.type in NO_TRANSFORMER else "on transformer"
+    lines = [f"{printable(found.type)} {what} {printable(found.transformer_id)}, {found.identity}", ""]
     lines += [_revision(row) for row in found.revisions]
     lines += ["", *_rules(explanation), ""]
     for window in explanation.windows:
@@ -191,7 +215,22 @@ def as_text(explanation: Explanation) -> str:
         lines.append(_window(window, found.type, rules) + ("" if inside else "  (beside it)"))
         if inside:
             lines += _reads(window, found.type, explanation.topic)
+    if explanation.events:
+        lines += ["", "What its meters said:", *map(_event, explanation.events)]
+    if explanation.explains:
+        lines += ["", "It explains:", *map(_explained, explanation.explains)]
     return "\n".join(lines)
+
+
+def _event(event: Event) -> str:
+    return (
+        f"    {format_instant(event.event_ts)}  {printable(event.meter_id)}  {printable(str(event.event_code))},"
+        f" arrived {format_instant(event.record_time)}, {event.partition}/{event.offset}"
+    )
+
+
+def _explained(alarm: Alarm) -> str:
+    return f"    {printable(alarm.alarm_type)} {printable(alarm.entity_id)}, {alarm.state}, {alarm.alarm_id}"
 
 
 def _revision(row: Alert | Alarm) -> str:
@@ -201,6 +240,10 @@ def _revision(row: Alert | Alarm) -> str:
             f" {row.windows_in_violation} windows, worst {_value(row.worst_value)}"
             f"{f' ({printable(row.worst_meter_id)})' if row.worst_meter_id else ''}, {row.meters_in_violation} meters"
         )
+        if row.began_at is not None:
+            what += f"; from {format_instant(row.began_at)} to {format_instant(row.ended_at) if row.ended_at else '…'}"
+        if row.cause is not None:
+            what += f"; explained by {printable(row.cause)}"
     else:
         what = f"{row.status:<8} {_value(row.detail_value)}"
     return f"  revision {row.revision}, as of {format_instant(row.as_of)}: {what}"
@@ -213,13 +256,21 @@ def _rules(explanation: Explanation) -> Iterable[str]:
     else:
         yield f"Rules {found.last.config_id}: not in the topic of configurations; the options of this command are used:"
     rules = explanation.settings
-    if found.type == LOW_RECEIPT_RATE:
+    if found.type in (*OUTAGES, FEEDER_OUTAGE):
+        total = found.last.meters_total if isinstance(found.last, Alarm) else None
+        least = f"{needed(total)} of {total} meters" if total else f"{LEAST_SHARE_PCT} % of the meters"
+        yield f"  {least} without supply within {format_duration(TOGETHER)}"
+    elif found.type == COMM_GROUP:
+        yield f"  receipt alarms at {COMM_SHARE_PCT} % of the feeder's transformers"
+    elif found.type == SOURCE_SILENT:
+        yield f"  no record for {format_duration(rules.source_silent)}"
+    elif found.type == LOW_RECEIPT_RATE:
         yield f"  below {rules.min_receipt_rate_pct:g} % of the meters, at least {rules.min_missing_meters} missing"
     else:
         low = found.type == LOW_VOLTAGE
         percent = rules.low_voltage_pct if low else rules.high_voltage_pct
         yield f"  {'below' if low else 'above'} {percent:g} % of the nominal voltage"
-    if isinstance(found.last, Alarm):
+    if isinstance(found.last, Alarm) and found.last.began_at is None:
         yield f"  opens after {rules.alarm_on_windows} windows in a row, closes after {rules.alarm_off_windows}"
     same = found.last.meter_counts_version == explanation.counts_version
     yield f"Meter counts {found.last.meter_counts_version}" + (
@@ -238,14 +289,18 @@ def _window(window: WindowEvidence, alarm_type: str, rules: Settings) -> str:
         missing = f"; not heard: {', '.join(map(printable, window.not_heard))}" if window.not_heard else ""
         return text + rate + (f", {estimated} estimated" if estimated > 0 else "") + missing
     volts = [read.voltage_v for read in counted if read.voltage_v is not None]
+    zero = len({read.meter_id for read in counted if read.zero_voltage})
+    text += f", {zero} with zero volts" if zero else ""
     if not volts:
         return text + ", no voltage"
+    if window.limit_v is None:
+        return text + f", {min(volts):g} to {max(volts):g} V"
     beyond = len({read.meter_id for read in counted if window.beyond(read, alarm_type)})
     return text + f", {min(volts):g} to {max(volts):g} V, limit {window.limit_v:g} V, {beyond} beyond it"
 
 
 def _reads(window: WindowEvidence, alarm_type: str, topic: str) -> Iterable[str]:
-    if alarm_type == LOW_RECEIPT_RATE:
+    if alarm_type not in (LOW_VOLTAGE, HIGH_VOLTAGE):
         return
     sign = 1 if alarm_type == LOW_VOLTAGE else -1
     beyond = [read for read in window.counted() if window.beyond(read, alarm_type)]

@@ -135,6 +135,13 @@ def test_alarm_is_one_line():
     assert alarm_line(an_alarm()) == (
         "10:45:00  ALARM     LOW_VOLTAGE       ACTIVE   transformer TR-000012   201.5 V at worst, 3 windows"
     )
+    outage = an_alarm(
+        alarm_type="TRANSFORMER_OUTAGE", worst_value=60.0, meters_in_violation=6, meters_total=10, began_at=AT,
+        ended_at=AT + 95_000_000, state="CLEARED",
+    )  # fmt: skip
+    assert alarm_line(outage).endswith("transformer TR-000012   6 of 10 meters, from 10:15:00 to 10:16:35")
+    silent = an_alarm(alarm_type="SOURCE_SILENT", entity_id="reads", worst_value=None, began_at=AT, cause="b2")
+    assert alarm_line(silent).endswith("ACTIVE   topic of reads          from 10:15:00, explained by another")
     taken_back = an_alarm(state="CLEARED", worst_value=None, windows_in_violation=0)
     assert alarm_line(taken_back).endswith("CLEARED  transformer TR-000012   taken back by late reads")
     assert "\x1b[31;1mALARM" in alarm_line(an_alarm(), colours=True)

@@ -70,6 +70,26 @@ class TestFiles:
         assert f"{worst['topic']}/{worst['partition']}/{worst['offset']}" in text
         assert "below 98 % of the nominal voltage" in text
 
+    def test_an_outage_has_what_its_meters_said(self):
+        done = default_replay()
+        alarm = one(done.rows(ALARMS_TOPIC), alarm_type="TRANSFORMER_OUTAGE")
+        told = json.loads(explain(alarm["alarm_id"], *files(done.output), "--json").stdout)
+        lost = {event["meter_id"] for event in told["events"] if event["event_code"] in (3840, 3842)}
+        back = {event["meter_id"] for event in told["events"] if event["event_code"] == 3841}
+        assert len(lost | back) <= alarm["meters_total"]
+        assert min(event["event_ts"] for event in told["events"]) == alarm["began_at"]
+        assert len(lost) >= 0.3 * alarm["meters_total"]
+        text = explain(alarm["alarm_id"], *files(done.output)).stdout
+        assert "36 of 118 meters without supply within 5m" in text
+        assert f"from {alarm['began_at']} to {alarm['ended_at']}" in text
+
+    def test_silence_is_no_transformer_s(self):
+        done = default_replay()
+        alarm = one(done.rows(ALARMS_TOPIC), alarm_type="SOURCE_SILENT")
+        text = explain(alarm["alarm_id"], *files(done.output)).stdout
+        assert "SOURCE_SILENT on reads" in text
+        assert "no record for 20m" in text
+
     def test_a_receipt_alarm_counts_who_was_heard(self):
         done = default_replay()
         alarm = one(done.rows(ALARMS_TOPIC), alarm_type="LOW_RECEIPT_RATE")

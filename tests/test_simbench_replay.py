@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import json
 import random
 
@@ -13,6 +15,7 @@ from tests.replays import (
     EVENTS_TOPIC,
     READS,
     READS_TOPIC,
+    SIMBENCH,
     Row,
     compare,
     default_replay,
@@ -54,6 +57,42 @@ def test_a_bounded_replay_gives_final_rows_only():
     for topic in OUTPUT_TOPICS[:-1]:
         assert {row["revision"] for row in done.rows(topic)} == {0}
     assert {row["status"] for row in done.rows("ami.alerts.grid")} == {"RAISED"}
+
+
+def test_the_storm_is_one_outage_with_all_its_meters_and_its_end():
+    """The truth by another way: who told of a loss and a return, and where the registry has them."""
+    with open(SIMBENCH / "meter_registry.csv", newline="") as file:
+        transformer_of = {row["meter_id"]: row["transformer_id"] for row in csv.DictReader(file)}
+    told: dict[str, dict[int, set[str]]] = {}
+    times: dict[str, set[str]] = {}
+    for row in exported(EVENTS):
+        event = _event(base64.b64decode(row["value_b64"] or ""))
+        if event is not None and event["event_code"] in (3840, 3841):
+            transformer = transformer_of[event["meter_id"]]
+            told.setdefault(transformer, {}).setdefault(event["event_code"], set()).add(event["meter_id"])
+            times.setdefault(transformer, set()).add(event["event_ts"])
+    storm = max(told, key=lambda transformer: len(told[transformer][3840]))
+    found = [row for row in default_replay().rows("ami.alarms") if "OUTAGE" in row["alarm_type"]]
+    (alarm,) = found
+    assert (alarm["alarm_type"], alarm["entity_id"], alarm["state"]) == ("TRANSFORMER_OUTAGE", storm, "CLEARED")
+    assert alarm["meters_in_violation"] == len(told[storm][3840]) == alarm["meters_total"]
+    assert {alarm["began_at"], alarm["ended_at"]} <= times[storm]
+    # While it was out no receipt alarm was raised of it.
+    receipt = [row for row in default_replay().rows("ami.alarms") if row["alarm_type"] == "LOW_RECEIPT_RATE"]
+    assert not [
+        row
+        for row in receipt
+        if row["entity_id"] == storm and alarm["first_window"] <= row["last_window"] <= alarm["last_window"]
+    ]
+
+
+def _event(value: bytes) -> Row | None:
+    try:
+        event = json.loads(value)
+        good = all(isinstance(event[name], kind) for name, kind in (("event_code", int), ("event_ts", str)))
+        return event if good and isinstance(event["meter_id"], str) else None
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def test_results_name_no_customer():
