@@ -71,8 +71,8 @@ class DueWindows(beam.PTransform):
     after the greatest record time read. It is due when the watermark passes W + receipt delay. So a gap is filled
     when reads resume, a fast clock's future window makes nothing due, and silence of the head-end is no rows.
 
-    Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it
-    is due the receipt delay after reads have come again: they may be those that were missing.
+    Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it is due
+    the collection delay after reads have come again: they may be those that were missing.
 
     All progress meets under one key: one small element a batch of records. State that was restored from a run whose
     settings shape state in another way fails with StateMismatchError at the first of them.
@@ -191,7 +191,7 @@ class _DueWindowsDoFn(beam.DoFn):
                 # single step a bundle.
                 at = window_end + receipt_delay
                 resumed = resumed_after(covered.spans, at)
-                at = at if resumed == at else resumed + receipt_delay
+                at = at if resumed == at else resumed + self._settings.collection_delay
                 due.set(Timestamp(micros=at), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
         covered_state.write(covered)
 

@@ -57,7 +57,7 @@ class HeadEnd:
         self._directory = directory
         simulated = directory / "simulated"
         # Record times end a good day ago, so that the records that make everything due are not ahead of the clock.
-        span = (INTERVALS * WINDOW_SECONDS + 26 * 3600 + _FLUSH_SECONDS + 3600) * MICROS_PER_SECOND
+        span = (INTERVALS * WINDOW_SECONDS + 26 * 3600 + _FLUSH_SECONDS + 2 * 3600) * MICROS_PER_SECOND
         window = WINDOW_SECONDS * MICROS_PER_SECOND
         start = (time.time_ns() // 1_000 - span) // window * window
         subprocess.run(
@@ -149,7 +149,10 @@ class HeadEnd:
 
 
 def _in_order(simulated: Path) -> list[Sent]:
-    """All records in the order of their record times, and then, on every partition, one that makes everything due."""
+    """All records in the order of their record times, and then, on every partition, two that make everything due.
+
+    The first comes after a silence, and windows that were due in it wait for reads a little longer: for the second.
+    """
     records = [
         Sent(topic, zlib.crc32(key or b"") % PARTITIONS, ts_ms, key, value)
         for topic, name in ((READS, "reads"), (EVENTS, "events"))
@@ -157,7 +160,7 @@ def _in_order(simulated: Path) -> list[Sent]:
     ]
     records.sort(key=lambda record: record.time_ms)
     end = records[-1].time_ms + _FLUSH_SECONDS * 1000
-    return records + list(_flushing(end))
+    return [*records, *_flushing(end), *_flushing(end + 600 * 1000)]
 
 
 def _upgraded(number: int, record: Sent) -> Sent:

@@ -1,0 +1,306 @@
+"""`python -m benchmarks.alarm_score`: alarms of a simulated week held against what was really the case.
+
+A head-end with storms, dead collectors, a silent hour, batch collection and hot feeders goes through a real broker and
+the pipeline on Flink, from the beginning of the topic on. The simulator's `truth.jsonl` says what was out, sagging and
+silent; every such condition must have its alarm, and no more alarms than needed.
+
+Says how many conditions were missed, how many alarms without a cause there are for one condition, how long after
+its beginning each was known (in record time), and how many per-window alerts the same week gave.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, GRID_ALERTS_TOPIC, RECEIPT_TOPIC, RESULT_TOPICS, parse_alarm
+from ami_beam.instants import MICROS_PER_MINUTE, parse_instant
+from ami_beam.io.kafka_period import read_period
+from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.records import Alarm
+from ami_beam.simulate import main as simulate
+from benchmarks.systems import Place, Running, ami_beam
+
+PARTITIONS = 4
+WINDOW = 15 * MICROS_PER_MINUTE
+EXPECTED = {
+    "OUTAGE": ("TRANSFORMER_OUTAGE", "SINGLE_OUTAGE", "FEEDER_OUTAGE"),
+    "SILENT_COLLECTOR": ("LOW_RECEIPT_RATE", "COMM_GROUP"),
+    "LOW_VOLTAGE": ("LOW_VOLTAGE",),
+    "HIGH_VOLTAGE": ("HIGH_VOLTAGE",),
+    "SILENT_HEAD_END": ("SOURCE_SILENT",),
+}
+"""By condition of the simulator the alarms that tell of it."""
+MARGIN = 4 * WINDOW
+"""How long after a condition's end an alarm may begin that tells of it: what was collected late."""
+
+
+@dataclass
+class Truth:
+    """A condition and the alarms that tell of it."""
+
+    kind: str
+    since: int
+    until: int
+    transformers: frozenset[str]
+    feeder_id: str | None
+    alarms: list[Alarm] = field(default_factory=list)
+
+    def is_told_by(self, alarm: Alarm) -> bool:
+        if alarm.alarm_type not in EXPECTED[self.kind]:
+            return False
+        first = alarm.began_at if alarm.began_at is not None else alarm.first_window - WINDOW
+        last = alarm.ended_at or alarm.last_window
+        if first > self.until + MARGIN or last < self.since:
+            return False
+        return self.kind == "SILENT_HEAD_END" or alarm.entity_id in self.transformers | {self.feeder_id}
+
+
+def truths(path: Path) -> list[Truth]:
+    """The conditions of which there should be alarms."""
+    found = []
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if row["condition"] in EXPECTED:
+            times = parse_instant(row["since"]), parse_instant(row["until"])
+            found.append(Truth(row["condition"], *times, frozenset(row["transformer_ids"]), row["feeder_id"]))
+    return found
+
+
+def needs_alarm(truth: Truth, violations: Mapping[str, Mapping[str, set[int]]], sizes: Mapping[str, int]) -> bool:
+    """Whether it lasted: two windows in a row that the head-end's own reads show to be in violation.
+
+    A voltage that no limit is crossed by, and a collector whose reads all came in time, are nothing to tell. Of an
+    outage there is always something to tell.
+    """
+    if truth.kind in ("OUTAGE", "SILENT_HEAD_END"):
+        return True
+    kind = "LOW_RECEIPT_RATE" if truth.kind == "SILENT_COLLECTOR" else truth.kind
+    for transformer in truth.transformers:
+        if kind == "LOW_RECEIPT_RATE" and sizes[transformer] < 2:
+            continue
+        ends = violations.get(kind, {}).get(transformer, set())
+        if any(end + WINDOW in ends for end in ends if truth.since < end <= truth.until + MARGIN):
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the week gave."""
+
+    conditions: Counter[str]
+    missed: list[Truth]
+    alarms: Counter[str]
+    """Without a cause, by type."""
+    explained: int
+    false: list[Alarm]
+    """Without a cause, of which no condition tells."""
+    delays: dict[str, list[float]]
+    """By kind of condition, minutes until the first alarm could be known."""
+    alerts: int
+
+    @property
+    def per_condition(self) -> float:
+        return sum(self.alarms.values()) / max(sum(self.conditions.values()), 1)
+
+
+def score(
+    conditions: Sequence[Truth],
+    revisions: Iterable[Alarm],
+    alerts: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int],
+) -> Score:
+    """Hold the alarms against the conditions. `revisions` are all that were published, in topic order."""
+    first: dict[str, Alarm] = {}
+    last: dict[str, Alarm] = {}
+    for alarm in revisions:
+        first.setdefault(alarm.alarm_id, alarm)
+        last[alarm.alarm_id] = alarm
+    holding = [alarm for alarm in last.values() if alarm.windows_in_violation]
+    violations: dict[str, dict[str, set[int]]] = {}
+    status = {}
+    for alert in alerts:
+        status[alert["alert_id"]] = alert
+    for alert in status.values():
+        if alert["status"] != "CLEARED":
+            by_entity = violations.setdefault(alert["alert_type"], {})
+            by_entity.setdefault(alert["entity_id"], set()).add(parse_instant(alert["window_end"]))
+    wanted = [truth for truth in conditions if needs_alarm(truth, violations, sizes)]
+    false = []
+    for alarm in holding:
+        told = [truth for truth in conditions if truth.is_told_by(alarm)]
+        for truth in told:
+            truth.alarms.append(alarm)
+        if not told and alarm.cause is None:
+            false.append(alarm)
+    delays: dict[str, list[float]] = {}
+    for truth in wanted:
+        if truth.alarms:
+            known = min(known_at(first[alarm.alarm_id]) for alarm in truth.alarms)
+            delays.setdefault(truth.kind, []).append(max(known - truth.since, 0) / MICROS_PER_MINUTE)
+    uncaused = [alarm for alarm in holding if alarm.cause is None]
+    return Score(
+        Counter(truth.kind for truth in wanted),
+        [truth for truth in wanted if not truth.alarms],
+        Counter(alarm.alarm_type for alarm in uncaused),
+        len(holding) - len(uncaused),
+        false,
+        delays,
+        len(status),
+    )
+
+
+def known_at(alarm: Alarm) -> int:
+    """The record time at which its first publication was possible."""
+    if alarm.began_at is not None:
+        return alarm.as_of
+    return max(alarm.as_of, alarm.last_window + 5 * MICROS_PER_MINUTE)
+
+
+def report(found: Score, reads: int, seconds: float) -> Iterator[str]:
+    """For people."""
+    total = sum(found.conditions.values())
+    yield f"{reads:,} reads in {seconds:.0f} s"
+    yield f"{total} conditions: " + ", ".join(f"{count} {kind}" for kind, count in sorted(found.conditions.items()))
+    yield f"{len(found.missed)} missed" + "".join(
+        f"\n  {each.kind} {sorted(each.transformers)}" for each in found.missed
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.alarms.items()))
+    yield f"{sum(found.alarms.values())} alarms without a cause, {found.per_condition:.2f} a condition: {kinds}"
+    yield f"{found.explained} alarms explained by them"
+    false = Counter(alarm.alarm_type for alarm in found.false)
+    yield f"{len(found.false)} of no condition: " + ", ".join(
+        f"{count} {kind}" for kind, count in sorted(false.items())
+    )
+    for kind, minutes in sorted(found.delays.items()):
+        ordered = sorted(minutes)
+        p50, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.99))
+        yield f"{kind}: known after {p50:.1f} min (p50), {p99:.1f} (p99)"
+    yield f"{found.alerts:,} per-window alerts on the grid"
+
+
+def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float]:
+    """Simulate, run, and hold one against the other."""
+    options = [
+        *(f"--output={folder}", f"--meters={arguments.meters}", f"--seed={arguments.seed}"),
+        *(f"--duration={arguments.days}d", f"--profile={arguments.profile}", "--quiet"),
+        *(f"--outages={arguments.outages}", f"--dead_collectors={arguments.dead_collectors}"),
+        *(f"--voltage_faults={arguments.voltage_faults}", "--silence=60h,2h", "--malformed_pct=0.01"),
+    ]
+    with KafkaBroker() as broker:
+        servers = broker.bootstrap_servers
+        for topic in RESULT_TOPICS:
+            broker.create_topic(topic, partitions=PARTITIONS)
+        begun = time.monotonic()
+        if simulate([*options, f"--bootstrap_servers={servers}"]) != 0:
+            raise RuntimeError("the simulation failed")
+        _say(f"simulated in {time.monotonic() - begun:.0f} s")
+        counts = folder / "transformer_meter_count.csv"
+        system = ami_beam("alarm-score", "--kafka_io=native")
+        begun = time.monotonic()
+        with Running(system, Place(servers, counts, "unused"), folder / "run.log") as process:
+            reads = _wait(servers, process)
+            seconds = time.monotonic() - begun
+        config = {"bootstrap.servers": servers}
+        alarms = [parse_alarm(message.value() or b"") for message in read_period(config, ALARMS_TOPIC, None, None)]
+        alerts = [json.loads(message.value() or b"") for message in read_period(config, GRID_ALERTS_TOPIC, None, None)]
+    sizes = {}
+    for line in counts.read_text().splitlines()[1:]:
+        transformer_id, total, *_ = line.split(",")
+        sizes[transformer_id] = int(total)
+    return score(truths(folder / "truth.jsonl"), alarms, alerts, sizes), reads, seconds
+
+
+def _wait(servers: str, process: Running, patience: float = 45.0) -> int:
+    """Until no receipt row has come for a while; the number of reads."""
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "alarm-score", "enable.auto.commit": False})
+    try:
+        ends = [
+            consumer.get_watermark_offsets(TopicPartition("ami.headend.reads", p), timeout=30)[1]
+            for p in range(PARTITIONS)
+        ]
+        published, moved = -1, time.monotonic() + 240
+        while time.monotonic() - moved < patience:
+            process.check()
+            time.sleep(2)
+            rows = sum(
+                consumer.get_watermark_offsets(TopicPartition(RECEIPT_TOPIC, partition), timeout=30)[1]
+                for partition in range(PARTITIONS)
+            )
+            if rows != published:
+                if rows > 0:
+                    moved = time.monotonic()
+                published = rows
+                _say(f"{rows:,} receipt rows")
+        return sum(ends)
+    finally:
+        consumer.close()
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 1 when a condition was missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.alarm_score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--meters", type=int, default=42_000, help="2,000 transformers (42000)")
+    add("--days", type=int, default=7, help="simulated (7)")
+    add("--seed", type=int, default=1)
+    add("--profile", default="mixed", help="of collection (mixed)")
+    add("--outages", type=float, default=12, help="a day (12)")
+    add("--dead_collectors", type=float, default=6, help="a day (6)")
+    add("--voltage_faults", type=float, default=6, help="a day, sags and as many rises (6)")
+    add("--json", action="store_true", help="JSON on standard output")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="ami-beam-score-") as folder:
+        try:
+            found, reads, seconds = week(arguments, Path(folder))
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+        keep = os.environ.get("AMI_BEAM_KEEP_SCORE")
+        if keep:
+            Path(keep).write_text("\n".join(f"{alarm}" for alarm in found.false))
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "reads": reads,
+                    "seconds": round(seconds, 1),
+                    "conditions": dict(found.conditions),
+                    "missed": len(found.missed),
+                    "alarms": dict(found.alarms),
+                    "explained": found.explained,
+                    "alarms_per_condition": round(found.per_condition, 3),
+                    "false": len(found.false),
+                    "delays_min": {kind: sorted(round(each, 2) for each in ms) for kind, ms in found.delays.items()},
+                    "alerts": found.alerts,
+                },
+                indent=1,
+            )
+        )
+    else:
+        print("\n".join(report(found, reads, seconds)))
+    return 1 if found.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
