@@ -28,6 +28,8 @@ from ami_beam.event_map import ARTICLE
 from ami_beam.instants import format_instant
 from ami_beam.records import Alarm, Alert
 from ami_beam.terminal_text import printable
+from transforms.group_causes import FEEDER_OUTAGE, GROUPS, SECTION_OUTAGE
+from transforms.silence import SOURCE_SILENT
 
 ALERT_KINDS = (
     *("LOW_VOLTAGE", "HIGH_VOLTAGE", "LOW_RECEIPT_RATE"),
@@ -37,8 +39,12 @@ ALERT_KINDS = (
 
 _NAMES = {code: kind.name for code, kind in ARTICLE.kinds}
 _CODES = {name: code for code, name in _NAMES.items()}
-_ENTITIES = {"FEEDER_OUTAGE": "feeder", "COMM_GROUP": "feeder", "SOURCE_SILENT": "topic of"}
-_UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads", "COMM_GROUP": " % of reads"}
+_ENTITIES = {
+    **dict.fromkeys((FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values()), "feeder"),
+    SOURCE_SILENT: "topic of",
+}
+_UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads"}
+_UNITS |= {group: _UNITS[kind] for kind, group in GROUPS.items()}
 _COLOURS = {"CRITICAL": "31;1", "WARNING": "33", "CLEARED": "32", "faint": "2"}
 _COUNT_SECONDS_TERMINAL, _COUNT_SECONDS_FILE = 0.5, 15.0
 

@@ -16,7 +16,7 @@ from ami_beam.settings import Settings
 from ami_beam.terminal_text import printable
 from transforms.alarm_episodes import SINGLE_OUTAGE, TRANSFORMER_OUTAGE
 from transforms.comm_alerts import LOW_RECEIPT_RATE
-from transforms.group_causes import COMM_GROUP, COMM_SHARE_PCT, FEEDER_OUTAGE
+from transforms.group_causes import FEEDER_OUTAGE, GROUPS, LEAST_TRANSFORMERS, SECTION_OUTAGE
 from transforms.outages import LEAST_SHARE_PCT, TOGETHER, needed
 from transforms.receipt_rate import receipt_rate_pct
 from transforms.silence import SOURCE_SILENT
@@ -24,7 +24,7 @@ from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 from transforms.winners import Winners
 
 OUTAGES = (TRANSFORMER_OUTAGE, SINGLE_OUTAGE)
-NO_TRANSFORMER = (FEEDER_OUTAGE, COMM_GROUP, SOURCE_SILENT)
+NO_TRANSFORMER = (FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values(), SOURCE_SILENT)
 """Alarms that are about something else, and made of other alarms or of nothing."""
 SHOWN_READS = 8
 """So many reads of a window are in the text, the worst first; all are in the JSON."""
@@ -256,12 +256,14 @@ def _rules(explanation: Explanation) -> Iterable[str]:
     else:
         yield f"Rules {found.last.config_id}: not in the topic of configurations; the options of this command are used:"
     rules = explanation.settings
-    if found.type in (*OUTAGES, FEEDER_OUTAGE):
+    if found.type in (FEEDER_OUTAGE, SECTION_OUTAGE):
+        yield f"  outages of {LEAST_TRANSFORMERS} transformers within {format_duration(TOGETHER)}"
+    elif found.type in GROUPS.values():
+        yield f"  such alarms of {LEAST_TRANSFORMERS} transformers of a feeder together"
+    elif found.type in OUTAGES:
         total = found.last.meters_total if isinstance(found.last, Alarm) else None
         least = f"{needed(total)} of {total} meters" if total else f"{LEAST_SHARE_PCT} % of the meters"
         yield f"  {least} without supply within {format_duration(TOGETHER)}"
-    elif found.type == COMM_GROUP:
-        yield f"  receipt alarms at {COMM_SHARE_PCT} % of the feeder's transformers"
     elif found.type == SOURCE_SILENT:
         yield f"  no record for {format_duration(rules.source_silent)}"
     elif found.type == LOW_RECEIPT_RATE:
@@ -270,7 +272,7 @@ def _rules(explanation: Explanation) -> Iterable[str]:
         low = found.type == LOW_VOLTAGE
         percent = rules.low_voltage_pct if low else rules.high_voltage_pct
         yield f"  {'below' if low else 'above'} {percent:g} % of the nominal voltage"
-    if isinstance(found.last, Alarm) and found.last.began_at is None:
+    if isinstance(found.last, Alarm) and found.last.began_at is None and found.type not in NO_TRANSFORMER:
         yield f"  opens after {rules.alarm_on_windows} windows in a row, closes after {rules.alarm_off_windows}"
     same = found.last.meter_counts_version == explanation.counts_version
     yield f"Meter counts {found.last.meter_counts_version}" + (

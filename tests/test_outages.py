@@ -162,6 +162,22 @@ class TestTransformer:
         last = max(final(grid.alarms).values(), key=lambda alarm: alarm.first_window)
         assert (last.state, last.began_at, last.ended_at) == ("CLEARED", end_of(400), end_of(500))
 
+    def test_who_could_not_say_so_is_out_when_nothing_is_heard(self):
+        grid = shard(meters=3)
+        grid.take(told(METERS[:2], 20))
+        assert grid.alarms == []
+        silent = AlarmInput(end_of(3), [], SETTINGS.receipt_delay, silent=["T1"])
+        grid.take(settled(2), silent)
+        opened = one(grid)
+        assert (opened.state, opened.meters_in_violation, opened.worst_meter_id) == ("ACTIVE", 3, "M0")
+        assert opened.began_at == DAY + 20 * MICROS_PER_MINUTE
+        grid.take(told(METERS[:2], 50, restored=True))
+        assert (one(grid).state, one(grid).ended_at) == ("CLEARED", DAY + 50 * MICROS_PER_MINUTE)
+        # Heard again before any meter says so.
+        grid = shard(meters=3)
+        grid.take(told(METERS[:2], 20), settled(2), silent, settled(4))
+        assert (one(grid).state, one(grid).ended_at) == ("CLEARED", end_of(4))
+
     def test_a_note_is_taken_back(self):
         grid = shard()
         dead = only(2, [], tuple(METERS[:5]))

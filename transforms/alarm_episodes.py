@@ -39,6 +39,7 @@ from transforms.outages import (
     needed,
     of_losses,
     outages,
+    unheard,
     window_of,
 )
 from transforms.receipt_rate import receipt_rate_pct
@@ -376,10 +377,12 @@ def _outage_alarms(
 
     known = settled | {end for end in notes if end >= begins}
     lost = losses(supply.events, notes, known, has_supply, settings.window)
+    members = of_losses(lost, settings.window)
+    members += unheard(members, silent & settled, ends, where.total_meters, settings.window)
     newest = ends[-1] if ends else 0
     alarms: dict[str, Alarm] = {}
     alarm_type = SINGLE_OUTAGE if where.total_meters <= SMALL_TRANSFORMER else TRANSFORMER_OUTAGE
-    for outage in outages(of_losses(lost, settings.window), needed(where.total_meters)):
+    for outage in outages(members, needed(where.total_meters)):
         supply.spans.append((outage.began_at, outage.ended_at))
         alarm = _outage_alarm(transformer_id, alarm_type, outage, where, newest, settings)
         before = alarms.get(alarm.alarm_id)

@@ -12,8 +12,12 @@ from transforms.alarm_episodes import SINGLE_OUTAGE, TRANSFORMER_OUTAGE
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.outages import Member, needed, outages, window_of
 from transforms.receipt_rate import receipt_rate_pct
+from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 
-FEEDER_OUTAGE, COMM_GROUP = "FEEDER_OUTAGE", "COMM_GROUP"
+FEEDER_OUTAGE, SECTION_OUTAGE = "FEEDER_OUTAGE", "SECTION_OUTAGE"
+COMM_GROUP, LOW_VOLTAGE_GROUP, HIGH_VOLTAGE_GROUP = "COMM_GROUP", "LOW_VOLTAGE_GROUP", "HIGH_VOLTAGE_GROUP"
+GROUPS = {LOW_RECEIPT_RATE: COMM_GROUP, LOW_VOLTAGE: LOW_VOLTAGE_GROUP, HIGH_VOLTAGE: HIGH_VOLTAGE_GROUP}
+"""By kind of alarm that of the group's."""
 LEAST_TRANSFORMERS = 2
 """One transformer explains itself."""
 COMM_SHARE_PCT = 50
@@ -22,10 +26,14 @@ COMM_SHARE_PCT = 50
 def explained(
     feeder_id: str, alarms: Iterable[Alarm], places: Mapping[str, TransformerPlace], window: int
 ) -> list[Alarm]:
-    """The alarms with their causes, and the alarms that are these causes.
+    """The alarms with their causes, and the alarms that are these causes. All of two transformers or more:
 
-    FEEDER_OUTAGE: outages of two transformers or more that begin within five minutes and leave 30 % of the feeder's
-    meters without supply. COMM_GROUP: half of its transformers, two at least, have receipt alarms in one window.
+    FEEDER_OUTAGE: outages that begin within five minutes and leave 30 % of the feeder's meters without supply.
+    SECTION_OUTAGE: likewise, of fewer meters.
+    COMM_GROUP: receipt alarms that begin together, within a window of each other, or that half of the feeder's
+    transformers have in one window.
+    LOW_VOLTAGE_GROUP, HIGH_VOLTAGE_GROUP: voltage alarms that hold in one window.
+
     A function of the alarms and places, whatever their order.
 
     Args:
@@ -33,115 +41,130 @@ def explained(
       places: of all its transformers, by transformer_id.
       window: length in microseconds.
     """
-    known = sorted(alarms, key=lambda alarm: (alarm.first_window, alarm.alarm_id))
-    causes = [*_feeder_outages(feeder_id, known, places, window), *_comm_groups(feeder_id, known, places, window)]
+    known = sorted(alarms, key=_order)
+    causes = _outages_together(feeder_id, known, places, window)
+    for kind, group_type in GROUPS.items():
+        of_kind = [alarm for alarm in known if alarm.alarm_type == kind and alarm.windows_in_violation]
+        for together in _together(of_kind, len(places), kind == LOW_RECEIPT_RATE, window):
+            if len({alarm.entity_id for alarm in together}) >= LEAST_TRANSFORMERS:
+                children = [alarm.alarm_id for alarm in together]
+                causes.append((_group(feeder_id, group_type, together, window), children))
     cause_of = {child: cause.alarm_id for cause, children in causes for child in children}
     return [replace(alarm, cause=cause_of.get(alarm.alarm_id)) for alarm in known] + [cause for cause, _ in causes]
 
 
-def _feeder_outages(
+def _outages_together(
     feeder_id: str, alarms: Sequence[Alarm], places: Mapping[str, TransformerPlace], window: int
 ) -> list[tuple[Alarm, list[str]]]:
     total = sum(place.total_meters for place in places.values())
-    out = {alarm.alarm_id: alarm for alarm in alarms if alarm.alarm_type in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE)}
+    out = {
+        (alarm.entity_id, alarm.began_at): alarm
+        for alarm in alarms
+        if alarm.alarm_type in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE) and alarm.began_at is not None
+    }
     members = [
-        Member(name, alarm.began_at, alarm.ended_at, alarm.meters_in_violation, alarm.as_of)
-        for name, alarm in out.items()
-        if alarm.began_at is not None
+        Member(alarm.entity_id, began_at, alarm.ended_at, 1, alarm.as_of) for (_, began_at), alarm in out.items()
     ]
     found: dict[str, tuple[Alarm, list[str]]] = {}
-    for outage in outages(members, max(needed(total), LEAST_TRANSFORMERS)) if members and total else ():
-        children = [member.name for member in outage.members]
-        if len({out[child].entity_id for child in children}) < LEAST_TRANSFORMERS:
-            continue
+    for outage in outages(members, LEAST_TRANSFORMERS):
+        children = [out[member.name, member.at] for member in outage.members]
+        # Of a transformer that was out several times the worst.
+        meters = sum({child.entity_id: child.meters_in_violation for child in sorted(children, key=_meters)}.values())
+        of = max(total, meters)
+        alarm_type = FEEDER_OUTAGE if meters >= needed(of) else SECTION_OUTAGE
         first = window_of(outage.began_at, window)
         last = window_of(outage.members[-1].at if outage.ended_at is None else outage.ended_at, window)
         state: AlarmState = "CLEARED"
         if outage.ended_at is None:
-            state = "ACTIVE" if any(out[child].state == "ACTIVE" for child in children) else "UNKNOWN"
+            state = "ACTIVE" if any(child.state == "ACTIVE" for child in children) else "UNKNOWN"
         alarm = Alarm(
-            alarm_id=alarm_id(FEEDER_OUTAGE, feeder_id, first),
-            alarm_type=FEEDER_OUTAGE,
+            alarm_id=alarm_id(alarm_type, feeder_id, first),
+            alarm_type=alarm_type,
             entity_id=feeder_id,
             feeder_id=feeder_id,
             state=state,
             severity="CRITICAL",
             first_window=first,
             last_window=last,
-            worst_value=min(receipt_rate_pct(outage.most, total), 100.0),
+            worst_value=receipt_rate_pct(meters, of),
             windows_in_violation=(last - first) // window + 1,
-            meters_in_violation=outage.most,
-            worst_meter_id=out[children[0]].worst_meter_id,
+            meters_in_violation=meters,
+            worst_meter_id=children[0].worst_meter_id,
             meters_missing=0,
             cause=None,
             revision=0,
             as_of=outage.as_of,
             began_at=outage.began_at,
             ended_at=outage.ended_at,
-            meters_total=total,
+            meters_total=of,
             momentary=outage.momentary,
         )
         # Of several that begin in one window the last says how it stands.
+        names = [child.alarm_id for child in children]
         earlier = found.get(alarm.alarm_id)
         if earlier is not None:
-            alarm.began_at, children = earlier[0].began_at, earlier[1] + children
-        found[alarm.alarm_id] = alarm, children
+            alarm.began_at, names = earlier[0].began_at, earlier[1] + names
+        found[alarm.alarm_id] = alarm, names
     return list(found.values())
 
 
-def _comm_groups(
-    feeder_id: str, alarms: Sequence[Alarm], places: Mapping[str, TransformerPlace], window: int
-) -> list[tuple[Alarm, list[str]]]:
-    silent = [alarm for alarm in alarms if alarm.alarm_type == LOW_RECEIPT_RATE and alarm.windows_in_violation]
-    need = max(LEAST_TRANSFORMERS, -(-len(places) * COMM_SHARE_PCT // 100))
-    if len(silent) < need:
+def _meters(alarm: Alarm) -> int:
+    return alarm.meters_in_violation
+
+
+def _together(alarms: Sequence[Alarm], transformers: int, must_begin_together: bool, window: int) -> list[list[Alarm]]:
+    """Alarms of one kind that have one cause: `alarms` are in the order of their first windows.
+
+    They hold in one window. Of receipt alarms that is not enough, unless half of `transformers` have one.
+    """
+    if not alarms:
         return []
-    newest = max(alarm.last_window for alarm in silent)
-    # An alarm that is open holds, also where its newest windows are not judged yet.
-    spans = {
-        alarm.alarm_id: (alarm.first_window, newest if alarm.state == "ACTIVE" else alarm.last_window)
-        for alarm in silent
-    }
-    found: list[tuple[Alarm, list[str]]] = []
-    begin = None
-    for end in sorted({edge for first, last in spans.values() for edge in (first, last, last + window)}):
-        enough = sum(first <= end <= last for first, last in spans.values()) >= need
-        if enough and begin is None:
-            begin = end
-        elif not enough and begin is not None:
-            found.append(_comm_group(feeder_id, silent, spans, begin, end - window, newest, window))
-            begin = None
+    newest = max(alarm.last_window for alarm in alarms)
+    half = max(-(-transformers * COMM_SHARE_PCT // 100), LEAST_TRANSFORMERS)
+    found: list[list[Alarm]] = []
+    for alarm in alarms:
+        holding = [several for several in found if any(_holds(each, alarm.first_window, newest) for each in several)]
+        if must_begin_together:
+            at_once = {
+                each.entity_id for several in holding for each in several if _holds(each, alarm.first_window, newest)
+            }
+            if len(at_once | {alarm.entity_id}) < half:
+                holding = [several for several in holding if alarm.first_window - several[-1].first_window <= window]
+        joined = sorted((each for several in holding for each in several), key=_order)
+        found = [several for several in found if several not in holding]
+        found.append([*joined, alarm])
     return found
 
 
-def _comm_group(
-    feeder_id: str,
-    silent: Sequence[Alarm],
-    spans: Mapping[str, tuple[int, int]],
-    first: int,
-    last: int,
-    newest: int,
-    window: int,
-) -> tuple[Alarm, list[str]]:
-    within = [alarm for alarm in silent if spans[alarm.alarm_id][0] <= last and spans[alarm.alarm_id][1] >= first]
-    active = last == newest and any(alarm.state == "ACTIVE" for alarm in within)
-    worst = min(within, key=lambda alarm: (alarm.worst_value or 0.0, alarm.entity_id))
-    group = Alarm(
-        alarm_id=alarm_id(COMM_GROUP, feeder_id, first),
-        alarm_type=COMM_GROUP,
+def _order(alarm: Alarm) -> tuple[int, str]:
+    return alarm.first_window, alarm.alarm_id
+
+
+def _holds(alarm: Alarm, window_end: int, newest: int) -> bool:
+    # One that is open holds, also where its newest windows are not judged yet.
+    last = newest if alarm.state != "CLEARED" else alarm.last_window
+    return alarm.first_window <= window_end <= last
+
+
+def _group(feeder_id: str, group_type: str, together: Sequence[Alarm], window: int) -> Alarm:
+    first, last = together[0].first_window, max(alarm.last_window for alarm in together)
+    sign = -1 if group_type == HIGH_VOLTAGE_GROUP else 1
+    worst = min(together, key=lambda alarm: (sign * (alarm.worst_value or 0.0), alarm.entity_id))
+    return Alarm(
+        alarm_id=alarm_id(group_type, feeder_id, first),
+        alarm_type=group_type,
         entity_id=feeder_id,
         feeder_id=feeder_id,
-        state="ACTIVE" if active else "CLEARED",
+        state="ACTIVE" if any(alarm.state == "ACTIVE" for alarm in together) else "CLEARED",
         severity="WARNING",
         first_window=first,
         last_window=last,
         worst_value=worst.worst_value,
         windows_in_violation=(last - first) // window + 1,
-        meters_in_violation=sum(alarm.meters_in_violation for alarm in within),
-        worst_meter_id=None,
-        meters_missing=sum(alarm.meters_missing for alarm in within),
+        meters_in_violation=sum(alarm.meters_in_violation for alarm in together),
+        worst_meter_id=worst.worst_meter_id,
+        meters_missing=sum(alarm.meters_missing for alarm in together),
         cause=None,
         revision=0,
-        as_of=max(alarm.as_of for alarm in within),
+        as_of=max(alarm.as_of for alarm in together),
     )
-    return group, [alarm.alarm_id for alarm in within]

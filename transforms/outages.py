@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
@@ -13,6 +13,8 @@ TOGETHER = 5 * MICROS_PER_MINUTE
 LEAST_METERS, LEAST_SHARE_PCT = 3, 30
 MOMENTARY = 5 * MICROS_PER_MINUTE
 """An interruption up to this long is momentary (IEEE 1366-2022, section 3)."""
+UNHEARD = "~"
+"""Stands for meters whose names are not known; after all names in order."""
 SMALL_TRANSFORMER = 2
 """Up to so many meters an outage is one of single customers."""
 
@@ -69,6 +71,38 @@ def of_losses(losses: Iterable[Loss], window: int) -> list[Member]:
             at = next((word for word in said if at - 2 * window <= word <= at), at)
         members.append(Member(loss.meter_id, at, loss.until, 1, loss.as_of))
     return members
+
+
+def unheard(
+    members: Sequence[Member], silent: Collection[int], settled: Iterable[int], meters: int, window: int
+) -> list[Member]:
+    """The meters of a transformer that could not say so: nothing at all is heard of it after others have lost supply.
+
+    One member for all of them, for as long as the others are out and nothing is heard.
+
+    Args:
+      members: the meters that are known to have lost supply.
+      silent: ends of windows in which no meter was heard.
+      settled: ends of all windows that were judged.
+      meters: on the transformer.
+      window: length in microseconds.
+    """
+    found: list[Member] = []
+    heard_again = sorted(end for end in settled if end not in silent)
+    for end in sorted(silent):
+        if found and (found[-1].until is None or found[-1].until >= end):
+            continue  # the same silence
+        out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
+        others = meters - len({each.name for each in out})
+        if not out or others <= 0:
+            continue
+        ends = [each.until for each in out if each.until is not None]
+        until = max(ends) if len(ends) == len(out) else None
+        again = next((later for later in heard_again if later > end), None)
+        until = again if until is None or (again is not None and again < until) else until
+        as_of = max(*(each.as_of for each in out), end)
+        found.append(Member(UNHEARD, min(each.at for each in out), until, others, as_of))
+    return found
 
 
 def outages(members: Iterable[Member], need: int) -> list[Outage]:
