@@ -14,7 +14,6 @@ how long after its beginning the first alarm of each condition was in its topic.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -26,8 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, TopicPartition
 
 from ami_beam.codecs.json_outputs import ALARMS_TOPIC, GRID_ALERTS_TOPIC, RECEIPT_TOPIC, RESULT_TOPICS, parse_alarm
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
@@ -35,7 +33,7 @@ from ami_beam.io.kafka_period import read_period
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import Alarm
 from ami_beam.simulate import main as simulate
-from benchmarks.systems import Place, Running, ami_beam
+from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 
 PARTITIONS = 4
 WINDOW = 15 * MICROS_PER_MINUTE
@@ -212,6 +210,8 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
         options.append(f"--bootstrap_servers={servers}")
         begun = time.monotonic()
         if arguments.live:
+            for topic in (READS, EVENTS):
+                broker.create_topic(topic, partitions=PARTITIONS)
             reads = _live(options, place, folder, arguments.intervals)
         else:
             if simulate([*options, f"--duration={arguments.days}d", "--silence=60h,2h"]) != 0:
@@ -245,10 +245,6 @@ def _live(options: list[str], place: Place, folder: Path, intervals: int) -> int
     # What the pipeline needs to know of the network is written by a simulation that ends at once.
     if simulate([*options[:-1], "--intervals=1"]) != 0:
         raise RuntimeError("the simulation failed")
-    for topic in ("ami.headend.reads", "ami.headend.events"):
-        new = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
-        with contextlib.suppress(KafkaException):
-            AdminClient({"bootstrap.servers": place.bootstrap_servers}).create_topics([new])[topic].result(30)
     system = ami_beam("alarm-score", "--kafka_io=native", "--window=15s", "--collection_delay=5s")
     with Running(system, place, folder / "run.log") as process:
         for _ in range(30):
@@ -259,7 +255,7 @@ def _live(options: list[str], place: Place, folder: Path, intervals: int) -> int
             raise RuntimeError("the simulation failed")
         time.sleep(30)
         process.check()
-    return _written(place.bootstrap_servers, "ami.headend.reads")
+    return _written(place.bootstrap_servers, READS)
 
 
 def _wait(servers: str, process: Running, patience: float = 45.0) -> int:
@@ -274,7 +270,7 @@ def _wait(servers: str, process: Running, patience: float = 45.0) -> int:
                 moved = time.monotonic()
             published = rows
             _say(f"{rows:,} receipt rows")
-    return _written(servers, "ami.headend.reads")
+    return _written(servers, READS)
 
 
 def _written(servers: str, topic: str) -> int:
