@@ -287,6 +287,10 @@ class SupplyNote(Struct, array_like=True, gc=False):
         """Whether this meter is shown to have supply."""
         return (meter_id in self.meters) != self.all_but
 
+    def shows_none(self, total_meters: int) -> bool:
+        """Whether it shows of no meter that it has supply."""
+        return len(self.meters) >= total_meters if self.all_but else not self.meters
+
 
 class PowerEvent(Struct, array_like=True, gc=False, frozen=True):
     """A meter's word that it has lost supply, or has it again, with the transformer that it hangs on."""

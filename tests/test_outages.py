@@ -173,6 +173,10 @@ class TestTransformer:
         assert opened.began_at == DAY + 20 * MICROS_PER_MINUTE
         grid.take(told(METERS[:2], 50, restored=True))
         assert (one(grid).state, one(grid).ended_at) == ("CLEARED", DAY + 50 * MICROS_PER_MINUTE)
+        # One of them is dead and sends reads: none is shown to have supply.
+        grid = shard(meters=3)
+        grid.take(told(METERS[:1], 20), settled(2), settled(3, only(3, [], ("M1",))))
+        assert (one(grid).meters_in_violation, one(grid).began_at) == (3, DAY + 20 * MICROS_PER_MINUTE)
         # Heard again before any meter says so.
         grid = shard(meters=3)
         grid.take(told(METERS[:2], 20), settled(2), silent, settled(4))

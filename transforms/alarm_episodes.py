@@ -378,7 +378,8 @@ def _outage_alarms(
     known = settled | {end for end in notes if end >= begins}
     lost = losses(supply.events, notes, known, has_supply, settings.window)
     members = of_losses(lost, settings.window)
-    members += unheard(members, silent & settled, ends, where.total_meters, settings.window)
+    dark = {end for end in known if (notes[end].shows_none(where.total_meters) if end in notes else end in silent)}
+    members += unheard(members, dark, known, where.total_meters, settings.window)
     newest = ends[-1] if ends else 0
     alarms: dict[str, Alarm] = {}
     alarm_type = SINGLE_OUTAGE if where.total_meters <= SMALL_TRANSFORMER else TRANSFORMER_OUTAGE

@@ -74,31 +74,31 @@ def of_losses(losses: Iterable[Loss], window: int) -> list[Member]:
 
 
 def unheard(
-    members: Sequence[Member], silent: Collection[int], settled: Iterable[int], meters: int, window: int
+    members: Sequence[Member], dark: Collection[int], known: Iterable[int], meters: int, window: int
 ) -> list[Member]:
-    """The meters of a transformer that could not say so: nothing at all is heard of it after others have lost supply.
+    """The meters of a transformer that could not say so: none is shown to have supply after others have lost it.
 
-    One member for all of them, for as long as the others are out and nothing is heard.
+    One member for all of them, for as long as the others are out and none is shown to have supply.
 
     Args:
       members: the meters that are known to have lost supply.
-      silent: ends of windows in which no meter was heard.
-      settled: ends of all windows that were judged.
+      dark: ends of windows in which no meter is shown to have supply.
+      known: ends of all windows of which that is known.
       meters: on the transformer.
       window: length in microseconds.
     """
     found: list[Member] = []
-    heard_again = sorted(end for end in settled if end not in silent)
-    for end in sorted(silent):
+    lit = sorted(end for end in known if end not in dark)
+    for end in sorted(dark):
         if found and (found[-1].until is None or found[-1].until >= end):
-            continue  # the same silence
+            continue  # the same darkness
         out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
         others = meters - len({each.name for each in out})
         if not out or others <= 0:
             continue
         ends = [each.until for each in out if each.until is not None]
         until = max(ends) if len(ends) == len(out) else None
-        again = next((later for later in heard_again if later > end), None)
+        again = next((later for later in lit if later > end), None)
         until = again if until is None or (again is not None and again < until) else until
         as_of = max(*(each.as_of for each in out), end)
         found.append(Member(UNHEARD, min(each.at for each in out), until, others, as_of))
