@@ -38,7 +38,7 @@ from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
-from ami_beam.io.native_kafka_source import ReadTopicNatively
+from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
@@ -121,19 +121,22 @@ def build(
 
     known = topics or {}
 
-    def records(topic: str) -> beam.PTransform:
+    def records(topic: str, keeps_time: bool = True) -> beam.PTransform:
         if plan.source == "files":
             return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
         if plan.kafka_io == "native":
             readers = _readers(pipeline.options, known[topic].partitions)
-            return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers)
+            return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers, keeps_time)
         return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
-    events = pipeline | "Events" >> records(plan.events_topic)
+    # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one.
+    events = pipeline | "Events" >> records(plan.events_topic, keeps_time=False)
     # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
     alerts, alarms = [
-        pipeline | label >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False)
+        pipeline
+        | label
+        >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
     outputs = published(operational(Inputs(reads, events, counts, alerts, alarms), settings), config_id(settings))

@@ -46,6 +46,7 @@ class Inputs:
 
     reads: beam.PCollection[RecordBatch]
     events: beam.PCollection[RecordBatch]
+    """They may hold no watermark back: steps that keep events take the time from the reads."""
     meter_counts: MeterCountsSource
     published_alerts: beam.PCollection[RecordBatch] | None = None
     """The topic of the grid alerts, read back; None where there is none. It holds no watermark back."""
@@ -86,14 +87,20 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     measured = measure(inputs.reads, inputs.meter_counts, settings)
     summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
-    supply = told_of_supply(events.accepted, measured, settings)
+    clock = measured.progress | "ReadsClock" >> beam.FlatMap(_no_event).with_output_types(Event)
+    accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
+    supply = told_of_supply(accepted, measured, settings)
     judged = judge(measured, supply, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
 
-    event_alerts = events.accepted | "EventAlerts" >> EventAlerts(settings)
+    event_alerts = accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
 
     dead_letters = (measured.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
     return Outputs(summaries, judged.receipts, alerts, judged.alarms, dead_letters)
+
+
+def _no_event(_: ReadProgress) -> list[Event]:
+    return []
 
 
 def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings) -> Measured:

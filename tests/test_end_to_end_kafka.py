@@ -197,6 +197,10 @@ def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp
             counts.write_text("transformer_id,total_meters\nT1,4\nSILENT,3\n")
             wait_for(run, outputs, ticking(lambda: len(receipts("T1", 4)) > 1))
             wait_for(run, outputs, ticking(lambda: raised("SILENT") and raised("T1")))
+            # Nobody has ever sent an event: alarms do not wait for the first.
+            wait_for(
+                run, outputs, ticking(lambda: any(a["entity_id"] == "SILENT" for a in outputs.rows["ami.alarms"])), 60
+            )
         finally:
             code = run.stop()
             outputs.close()

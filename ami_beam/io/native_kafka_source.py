@@ -43,7 +43,8 @@ LIVE_BUNDLE_SECONDS = 0.1
 """A reader without a backlog ends its bundle after this, although records keep trickling in."""
 IDLE_SECONDS = 0.05
 """How long after a bundle the next begins, at least."""
-IDLE_SECONDS_WITHOUT_TIME = 1.0
+IDLE_SECONDS_BACK = 1.0
+"""The same for topics that only what failed is read back from."""
 _POLL_SECONDS = 0.005
 MAX_SKEW = 5 * MICROS_PER_MINUTE
 """How far, in record time, a partition is read ahead of one that has a backlog."""
@@ -83,14 +84,21 @@ class ReadTopicNatively(beam.PTransform):
       start: "latest", "earliest", or an instant in microseconds from which record times count.
       readers: how many; as many as the runner has parallel subtasks, and at most as the topic has partitions.
       keeps_time: False for a topic whose record times are no measure of progress: nothing waits for its watermark.
+      idle_seconds: how long after a bundle the next begins, at least.
     """
 
     def __init__(
-        self, topic: str, config: Mapping[str, Any], start: str | int, readers: int = 1, keeps_time: bool = True
+        self,
+        topic: str,
+        config: Mapping[str, Any],
+        start: str | int,
+        readers: int = 1,
+        keeps_time: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
     ):
         super().__init__()
         properties = tuple(sorted(config.items()))
-        self._idle = IDLE_SECONDS if keeps_time else IDLE_SECONDS_WITHOUT_TIME
+        self._idle = idle_seconds
         self._sources = [
             spread(TopicSource(topic, properties, start, (), (i, readers), keeps_time=keeps_time))
             for i in range(readers)
