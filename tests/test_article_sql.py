@@ -227,7 +227,7 @@ class TestDeviations:
         assert {name: alert[name] for name in row} == row
         assert set(alert) - set(row) == {
             "alert_id", "status", "revision", "as_of", "window_start", "window_end", "feeder_id", "explained_by",
-            "event_type", "event_code", "config_id", "meter_counts_version",
+            "event_type", "event_code", "config_id", "meter_counts_version", "late",
         }  # fmt: skip
         assert (alert["status"], alert["revision"], alert["as_of"]) == ("RAISED", 0, "2026-03-03T10:16:00Z")
 

@@ -25,9 +25,10 @@ from ami_beam.records import Alarm
 from ami_beam.settings import Settings
 from ami_beam.whatif_picture import draw
 from ami_beam.whatif_report import Comparison, as_json, as_text
+from tests.kafka_replay import EVENTS as EVENTS_TOPIC
 from tests.kafka_replay import READS as READS_TOPIC
 from tests.kafka_replay import create_topics, publish
-from tests.replays import METER_COUNTS, READS, ROOT, default_replay, exported, needs_simbench, replay_with
+from tests.replays import EVENTS, METER_COUNTS, READS, ROOT, default_replay, exported, needs_simbench, replay_with
 from tests.test_alarm_changes import DAY, SIZE, alarm
 
 LOWER = "--set=high_voltage_pct=104"
@@ -75,7 +76,7 @@ class TestFiles:
         types = {row["alarm_type"]: row for row in answer["by_type"]}
         assert types["HIGH_VOLTAGE"]["appear"] > 0
         assert types["HIGH_VOLTAGE"]["vanish"] == 0
-        assert {each["changed"]["alarm_type"] for each in answer["changes"]} == {"HIGH_VOLTAGE"}
+        assert {each["changed"]["alarm_type"] for each in answer["changes"]} == {"HIGH_VOLTAGE", "HIGH_VOLTAGE_GROUP"}
 
 
 @needs_simbench
@@ -84,6 +85,7 @@ def test_a_topic_gives_what_its_export_gives():
     with KafkaBroker() as broker:
         create_topics(broker)
         publish(broker, READS_TOPIC, READS, 0)
+        publish(broker, EVENTS_TOPIC, EVENTS, 0)
         topic = (f"--bootstrap_servers={broker.bootstrap_servers}", f"--meter_counts={METER_COUNTS}", LOWER)
         found = json.loads(what_if(*topic, "--from=2026-03-03T00:00:00Z", "--json").stdout)
         period = ("--from=2026-03-03T10:00:00Z", "--to=2026-03-03T14:00:00Z", "--wait_for_late=1h")
