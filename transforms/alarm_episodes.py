@@ -100,6 +100,8 @@ class KeptShard(Struct, array_like=True, gc=False):
     settled: dict[int, list[int]] = field(default_factory=dict)
     """By receipt delay the later windows in which transformers are judged, in order."""
     transformers: dict[str, KeptTransformer] = field(default_factory=dict)
+    counts_version: str | None = None
+    """Of the meter counts that were looked at last."""
 
 
 class KeptPlaces(Struct, array_like=True, gc=False):
@@ -210,12 +212,11 @@ class _EpisodesDoFn(beam.DoFn):
                 kept = entry.kept
         if not news:
             return
-        version = None
         for each in news:
-            version = each.counts_version or version
+            kept.counts_version = each.counts_version or kept.counts_version
         places = _PlacesCell(places_state)
         for group, found in update(kept, news, self._settings, places).items():
-            found.counts_version = version
+            found.counts_version = kept.counts_version
             yield group, found
         forget(kept, at.micros, self._settings)
         places.write()
@@ -397,6 +398,8 @@ def _outage_alarm(
 ) -> Alarm:
     first = window_of(outage.began_at, settings.window)
     last = window_of(outage.members[-1].at if outage.ended_at is None else outage.ended_at, settings.window)
+    # Who is unheard may have told of it later.
+    most = min(outage.most, where.total_meters)
     state: AlarmState = "CLEARED"
     if outage.ended_at is None:
         state = "UNKNOWN" if newest - outage.began_at >= UNKNOWN_AFTER else "ACTIVE"
@@ -409,9 +412,9 @@ def _outage_alarm(
         severity="WARNING" if alarm_type == SINGLE_OUTAGE else "CRITICAL",
         first_window=first,
         last_window=last,
-        worst_value=min(receipt_rate_pct(outage.most, where.total_meters), 100.0),
+        worst_value=receipt_rate_pct(most, where.total_meters),
         windows_in_violation=(last - first) // settings.window + 1,
-        meters_in_violation=outage.most,
+        meters_in_violation=most,
         worst_meter_id=outage.members[0].name,
         meters_missing=0,
         cause=None,

@@ -89,13 +89,15 @@ class _JoinDoFn(beam.DoFn):
         ]
         if batch.voltages is not None:
             add_evidence(observations, batch.voltages, self._settings)
-        yield key, JudgeInput(observations, None, counts_version=version.version_id[:VERSION_DIGITS])
+        version_id = version.version_id[:VERSION_DIGITS]
+        yield key, JudgeInput(observations, None, counts_version=version_id)
         notes = supply_notes(batch, observations, rows)
         places = []
         if names_places(batch, self._settings):
             places = transformer_places(batch, observations, rows, self._settings)
         if notes or places:
-            yield TaggedOutput(SUPPLY, (key[0], AlarmInput(window_end, [], notes=notes, places=places)))
+            found = AlarmInput(window_end, [], counts_version=version_id, notes=notes, places=places)
+            yield TaggedOutput(SUPPLY, (key[0], found))
 
 
 def observation(statistics: TransformerStatistics, count: MeterCount | None, nominal_voltage: float) -> Observation:

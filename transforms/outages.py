@@ -93,7 +93,7 @@ def unheard(
         if found and (found[-1].until is None or found[-1].until >= end):
             continue  # the same darkness
         out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
-        others = meters - len({each.name for each in out})
+        others = meters - len({each.name for each in members if each.at <= end and _is_out(each, end - 1)})
         if not out or others <= 0:
             continue
         ends = [each.until for each in out if each.until is not None]
