@@ -199,7 +199,6 @@ class _EpisodesDoFn(beam.DoFn):
     @on_timer(JUDGE)
     def on_judge(
         self,
-        at: Any = beam.DoFn.TimestampParam,
         log: Any = beam.DoFn.StateParam(LOG),
         places_state: Any = beam.DoFn.StateParam(PLACES),
     ) -> Iterator[tuple[str, GroupInput]]:
@@ -218,7 +217,9 @@ class _EpisodesDoFn(beam.DoFn):
         for group, found in update(kept, news, self._settings, places).items():
             found.counts_version = kept.counts_version
             yield group, found
-        forget(kept, at.micros, self._settings)
+        # By what was judged: of a backlog notes and events come long before.
+        judged = [each.window_end + each.settled for each in news if each.settled is not None]
+        forget(kept, max(judged, default=0), self._settings)
         places.write()
         log.clear()
         if kept.transformers or kept.settled:

@@ -182,8 +182,6 @@ class _DueWindowsDoFn(beam.DoFn):
         if self._settings.live:
             silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
         if len(covered.spans) > 1:
-            forgotten = covered.spans[-1][1] - expiry(self._settings, 0)
-            covered.spans = [span for span in covered.spans if span[1] > forgotten]
             silent.set(Timestamp(micros=covered.spans[-1][0]), dynamic_timer_tag="resumed")
         for receipt_delay in element[1].receipt_delays:
             for window_end in arm(covered, receipt_delay, self._settings):
@@ -206,7 +204,11 @@ class _DueWindowsDoFn(beam.DoFn):
     ) -> Iterator[TaggedOutput]:
         covered = covered_state.read()
         settings = self._settings
+        # By the watermark: of a backlog much more has been read than is certain.
+        forgotten = at.micros - expiry(settings, 0)
+        if covered.spans[0][1] <= forgotten < covered.spans[-1][1]:
+            covered.spans = [span for span in covered.spans if span[1] > forgotten]
+            covered_state.write(covered)
         alarms = silences(READS, covered.spans, at.micros, settings.source_silent, settings.window, settings.live)
-        forgotten = covered.spans[0][0] if covered.spans else 0
-        found = FoundAlarms(READS, SOURCE_SILENT, alarms, forgotten)
+        found = FoundAlarms(READS, SOURCE_SILENT, alarms, covered.spans[0][0])
         yield TaggedOutput(SILENCE, (own_group(READS), GroupInput([found])))

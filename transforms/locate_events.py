@@ -120,9 +120,7 @@ class _LocateDoFn(beam.DoFn):
             locate.set(Timestamp(micros=newest), dynamic_timer_tag="events")
 
     @on_timer(LOCATE)
-    def on_locate(
-        self, at: Any = beam.DoFn.TimestampParam, log: Any = beam.DoFn.StateParam(LOG)
-    ) -> Iterator[tuple[int, AlarmInput]]:
+    def on_locate(self, log: Any = beam.DoFn.StateParam(LOG)) -> Iterator[tuple[int, AlarmInput]]:
         news: list[PowerNews] = []
         kept = KeptMeters()
         for entry in log.read():
@@ -133,7 +131,9 @@ class _LocateDoFn(beam.DoFn):
         if not news:
             return
         located = locate(kept, news)
-        waiting = [event for event in kept.waiting if event.record_time + WAIT > at.micros]
+        # By the windows whose places are known: of a backlog events come long before.
+        newest = max((window_end for _, window_end in kept.places.values()), default=0)
+        waiting = [event for event in kept.waiting if event.record_time + WAIT > newest]
         self._unlocated.inc(len(kept.waiting) - len(waiting))
         kept.waiting = waiting
         by_shard: dict[int, list[PowerEvent]] = {}

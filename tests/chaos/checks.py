@@ -88,9 +88,10 @@ def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row
 
 def _is_gone(row: Row) -> bool:
     """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair without reads, an alarm
-    that was taken back."""
+    that was taken back; or that nothing comes any more, which a file's end is not."""
     return (
-        row.get("status") == "CLEARED"
+        (row.get("alarm_type") == "SOURCE_SILENT" and row["ended_at"] is None)
+        or row.get("status") == "CLEARED"
         or row.get("windows_in_violation") == 0
         or ("total_consumption_kwh" in row and row["meters_reported"] == 0)
     )
