@@ -27,7 +27,6 @@ from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.explanation import (
     NO_TRANSFORMER,
-    OUTAGES,
     Explanation,
     Judged,
     WindowEvidence,
@@ -47,6 +46,7 @@ from ami_beam.options import RunPlan, validate
 from ami_beam.records import Alarm, Alert, Event, Read, RecordBatch
 from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.settings import Settings
+from transforms.alarm_episodes import OUTAGES
 from transforms.locate_events import LOST, RESTORED
 from transforms.published_rows import readable
 

@@ -14,7 +14,7 @@ from ami_beam.meter_counts import MeterCounts
 from ami_beam.records import Alarm, Alert, Event, Read
 from ami_beam.settings import Settings
 from ami_beam.terminal_text import printable
-from transforms.alarm_episodes import SINGLE_OUTAGE, TRANSFORMER_OUTAGE
+from transforms.alarm_episodes import OUTAGES
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.group_causes import FEEDER_OUTAGE, GROUPS, LEAST_TRANSFORMERS, SECTION_OUTAGE
 from transforms.outages import LEAST_SHARE_PCT, TOGETHER, needed
@@ -23,7 +23,6 @@ from transforms.silence import SOURCE_SILENT
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 from transforms.winners import Winners
 
-OUTAGES = (TRANSFORMER_OUTAGE, SINGLE_OUTAGE)
 NO_TRANSFORMER = (FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values(), SOURCE_SILENT)
 """Alarms that are about something else, and made of other alarms or of nothing."""
 SHOWN_READS = 8

@@ -40,14 +40,14 @@ from transforms.outages import (
     of_losses,
     outages,
     unheard,
-    window_of,
 )
 from transforms.receipt_rate import receipt_rate_pct
+from transforms.state_log import read_log
 from transforms.supply import LATE_AFTER, losses
 from transforms.voltage_alerts import HIGH_VOLTAGE
 from transforms.window_expiry import expiry
 
-TRANSFORMER_OUTAGE, SINGLE_OUTAGE = "TRANSFORMER_OUTAGE", "SINGLE_OUTAGE"
+OUTAGES = TRANSFORMER_OUTAGE, SINGLE_OUTAGE = "TRANSFORMER_OUTAGE", "SINGLE_OUTAGE"
 NEWS, POWER = "news", "power"
 """Why the timer fires: windows were judged, or meters have told of their supply."""
 
@@ -113,7 +113,7 @@ class KeptPlaces(Struct, array_like=True, gc=False):
 class LogEntry(Struct, array_like=True, gc=False):
     """An element of a shard's log: something that has come, or what was known when it was read."""
 
-    input: AlarmInput | None
+    news: AlarmInput | None
     kept: KeptShard | None
 
 
@@ -202,15 +202,10 @@ class _EpisodesDoFn(beam.DoFn):
         log: Any = beam.DoFn.StateParam(LOG),
         places_state: Any = beam.DoFn.StateParam(PLACES),
     ) -> Iterator[tuple[str, GroupInput]]:
-        news: list[AlarmInput] = []
-        kept = KeptShard()
-        for entry in log.read():
-            if entry.input is not None:
-                news.append(entry.input)
-            if entry.kept is not None:
-                kept = entry.kept
+        news, kept = read_log(log)
         if not news:
             return
+        kept = kept or KeptShard()
         for each in news:
             kept.counts_version = each.counts_version or kept.counts_version
         places = _PlacesCell(places_state)
@@ -264,7 +259,7 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
         where = places.get(transformer_id)
         before = transformer.supply.spans
         alarm_type, alarms = _outage_alarms(kept, transformer_id, transformer.supply, where, settings)
-        for kind in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE):
+        for kind in OUTAGES:
             _give(kept, transformer_id, kind, alarms if kind == alarm_type else [], where, found)
         if transformer.supply.spans != before and LOW_RECEIPT_RATE in transformer.histories:
             touched[_Place(transformer_id, LOW_RECEIPT_RATE)] = None
@@ -397,8 +392,7 @@ def _outage_alarms(
 def _outage_alarm(
     transformer_id: str, alarm_type: str, outage: Outage, where: TransformerPlace, newest: int, settings: Settings
 ) -> Alarm:
-    first = window_of(outage.began_at, settings.window)
-    last = window_of(outage.members[-1].at if outage.ended_at is None else outage.ended_at, settings.window)
+    first, last = outage.windows(settings.window)
     # Who is unheard may have told of it later.
     most = min(outage.most, where.total_meters)
     state: AlarmState = "CLEARED"
@@ -560,7 +554,7 @@ def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int
         supply.silent = [end for end in supply.silent if end > last]
         supply.events = [event for event in supply.events if event.at > last]
         supply.spans = []
-        for kind in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE):
+        for kind in OUTAGES:
             given = [alarm for alarm in transformer.given.get(kind, []) if alarm.last_window > last]
             transformer.given.pop(kind, None)
             if given:

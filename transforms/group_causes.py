@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from ami_beam.alert_ids import alarm_id
 from ami_beam.records import Alarm, AlarmState, TransformerPlace
-from transforms.alarm_episodes import SINGLE_OUTAGE, TRANSFORMER_OUTAGE
+from transforms.alarm_episodes import OUTAGES
 from transforms.comm_alerts import LOW_RECEIPT_RATE
-from transforms.outages import Member, needed, outages, window_of
+from transforms.outages import Member, needed, outages
 from transforms.receipt_rate import receipt_rate_pct
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 
@@ -60,7 +60,7 @@ def _outages_together(
     out = {
         (alarm.entity_id, alarm.began_at): alarm
         for alarm in alarms
-        if alarm.alarm_type in (TRANSFORMER_OUTAGE, SINGLE_OUTAGE) and alarm.began_at is not None
+        if alarm.alarm_type in OUTAGES and alarm.began_at is not None
     }
     members = [
         Member(alarm.entity_id, began_at, alarm.ended_at, 1, alarm.as_of) for (_, began_at), alarm in out.items()
@@ -72,8 +72,7 @@ def _outages_together(
         meters = sum({child.entity_id: child.meters_in_violation for child in sorted(children, key=_meters)}.values())
         of = max(total, meters)
         alarm_type = FEEDER_OUTAGE if meters >= needed(of) else SECTION_OUTAGE
-        first = window_of(outage.began_at, window)
-        last = window_of(outage.members[-1].at if outage.ended_at is None else outage.ended_at, window)
+        first, last = outage.windows(window)
         state: AlarmState = "CLEARED"
         if outage.ended_at is None:
             state = "ACTIVE" if any(child.state == "ACTIVE" for child in children) else "UNKNOWN"

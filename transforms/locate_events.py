@@ -20,6 +20,7 @@ from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import LOCATED
+from transforms.state_log import read_log
 
 LOST: tuple[EventType, ...] = ("LAST_GASP", "OUTAGE_DETECTED")
 RESTORED: tuple[EventType, ...] = ("POWER_RESTORE",)
@@ -121,15 +122,10 @@ class _LocateDoFn(beam.DoFn):
 
     @on_timer(LOCATE)
     def on_locate(self, log: Any = beam.DoFn.StateParam(LOG)) -> Iterator[tuple[int, AlarmInput]]:
-        news: list[PowerNews] = []
-        kept = KeptMeters()
-        for entry in log.read():
-            if entry.news is not None:
-                news.append(entry.news)
-            if entry.kept is not None:
-                kept = entry.kept
+        news, kept = read_log(log)
         if not news:
             return
+        kept = kept or KeptMeters()
         located = locate(kept, news)
         # By the windows whose places are known: of a backlog events come long before.
         newest = max((window_end for _, window_end in kept.places.values()), default=0)

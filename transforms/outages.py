@@ -48,6 +48,11 @@ class Outage:
         """None while it is not over."""
         return None if self.ended_at is None else self.ended_at - self.began_at <= MOMENTARY
 
+    def windows(self, window: int) -> tuple[int, int]:
+        """The ends of the windows in which it began, and in which it was over or grew last."""
+        last = self.members[-1].at if self.ended_at is None else self.ended_at
+        return window_of(self.began_at, window), window_of(last, window)
+
 
 def needed(meters: int) -> int:
     """How many of so many meters make an outage: three, or all where there are fewer, and 30 per cent."""

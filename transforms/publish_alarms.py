@@ -22,6 +22,7 @@ from transforms.alert_lifecycle import MAX_ADOPTED
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.group_causes import explained
+from transforms.state_log import read_log
 from transforms.window_expiry import expiry
 
 NEWS, PUBLISHED, FORGET = "news", "published", "forget"
@@ -49,7 +50,7 @@ class KeptGroup(Struct, array_like=True, gc=False):
 class GroupEntry(Struct, array_like=True, gc=False):
     """An element of a group's log: something that has come, or what was known when it was read."""
 
-    input: GroupInput | None
+    news: GroupInput | None
     kept: KeptGroup | None
 
 
@@ -110,15 +111,10 @@ class _PublishDoFn(beam.DoFn):
         log: Any = beam.DoFn.StateParam(LOG),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
     ) -> Iterator[Alarm]:
-        news: list[GroupInput] = []
-        kept = KeptGroup()
-        for entry in log.read():
-            if entry.input is not None:
-                news.append(entry.input)
-            if entry.kept is not None:
-                kept = entry.kept
+        news, kept = read_log(log)
         if not news and tag != FORGET:
             return
+        kept = kept or KeptGroup()
         if self._settings.live:  # a replay knows everything to its end
             kept.final_up_to = max(kept.final_up_to, _final_window(at.micros, self._settings))
         for alarm in update_group(key, kept, news, self._settings):
