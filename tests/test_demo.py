@@ -32,6 +32,7 @@ from ami_beam.demo_screen import ALERT_KINDS, Screen, Tally, alarm_line, alert_l
 from ami_beam.instants import parse_instant
 from ami_beam.records import Alarm, Alert, DeadLetter, SummaryRow
 
+pytestmark = pytest.mark.processes
 AT = parse_instant("2026-03-03T10:15:00Z")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

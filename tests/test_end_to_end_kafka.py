@@ -24,6 +24,7 @@ from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics, exported, publish, shift_to_now
 
+pytestmark = pytest.mark.processes
 COMBINATIONS = (
     list(product(("beam", "native"), (1, 2), ("auto", "1", "7", "1024")))
     if os.environ.get("AMI_BEAM_EVERY_COMBINATION")

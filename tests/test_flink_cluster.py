@@ -25,6 +25,7 @@ from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
 from tests.prometheus import ONLY_AFTER, PREFIX, documented_names, scrape, selectors, series, steps
 from tests.test_end_to_end_kafka import Live, wait_for
 
+pytestmark = pytest.mark.processes
 SAFE = {"state.checkpoints.dir": "s3://bucket/checkpoints"}
 CHECKPOINTS = ["--checkpointing_interval=10000"]
 

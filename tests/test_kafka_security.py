@@ -32,6 +32,7 @@ from tests.certificates import Authority
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
 from tests.test_end_to_end_kafka import Live, wait_for
 
+pytestmark = pytest.mark.processes
 EVERY_COMBINATION = os.environ.get("AMI_BEAM_EVERY_COMBINATION")
 DOCUMENT = Path(__file__).parents[1] / "SECURITY.md"
 PASSWORD = "pw-UNMISTAKABLE-5c1d"

@@ -28,6 +28,7 @@ from ami_beam.local import process
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
 
+pytestmark = pytest.mark.processes
 BYTES = "org.apache.kafka.common.serialization.ByteArraySerializer"
 
 

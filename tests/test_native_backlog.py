@@ -18,6 +18,7 @@ from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import KeyedRecords, RecordBatch
 
+pytestmark = pytest.mark.processes
 RECORDS = 30_000
 WINDOWS = 10
 SECONDS = 90.0

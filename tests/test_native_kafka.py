@@ -28,6 +28,7 @@ from ami_beam.io.native_kafka_source import (
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import KeyedRecords
 
+pytestmark = pytest.mark.processes
 SECONDS = 20.0
 PARTITIONS = 3
 HOUR = 3_600_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 import pytest
@@ -65,9 +66,23 @@ def walk(pipeline: beam.Pipeline) -> _Everything:
 
 
 @pytest.fixture(scope="module")
-def graph() -> _Everything:
+def unrun() -> Iterator[Callable[[], beam.Pipeline]]:
+    """Makes pipelines that nobody runs: Beam removes a pipeline's folder when it was run."""
+    made: list[beam.Pipeline] = []
+
+    def make() -> beam.Pipeline:
+        made.append(beam.Pipeline())
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        shutil.rmtree(pipeline.local_tempdir)
+
+
+@pytest.fixture(scope="module")
+def graph(unrun) -> _Everything:
     """The whole operational pipeline up to the bytes that a sink takes."""
-    pipeline = beam.Pipeline()
+    pipeline = unrun()
     reads = pipeline | "Reads" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
     events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
     version = pack([MeterCount("T1", 1)], 0)
@@ -100,9 +115,9 @@ class TestGraph:
             if any(part in label for part in BEAMS_OWN):
                 assert not pickling(registry.get_coder(collection.element_type)), label
 
-    def test_no_coder_of_the_submitted_graph_pickles(self):
+    def test_no_coder_of_the_submitted_graph_pickles(self, unrun):
         """What a runner gets: also the coders of state, timers and side inputs."""
-        pipeline = beam.Pipeline()
+        pipeline = unrun()
         batches = [pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in "ab"]
         version = pack([MeterCount("T1", 1)], 0)
         counts = pipeline | beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
@@ -134,10 +149,10 @@ class TestGraph:
 
 
 class TestSources:
-    def test_a_source_gives_typed_batches_and_counts(self, tmp_path):
+    def test_a_source_gives_typed_batches_and_counts(self, tmp_path, unrun):
         (tmp_path / "reads.jsonl").write_text("")
         (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,1\n")
-        pipeline = beam.Pipeline()
+        pipeline = unrun()
         replayed = pipeline | "Replay" >> ReadReplay(str(tmp_path / "reads.jsonl"), "ami.headend.reads")
         counts = pipeline | "Counts" >> ReadMeterCounts(load_version(str(tmp_path / "counts.csv")), follow=None)
         gathered = pipeline | beam.Create([1], reshuffle=False) | BatchRecords()
