@@ -29,7 +29,7 @@ from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
 from transforms.supply_notes import supply_notes
-from transforms.transformer_places import names_places, transformer_places
+from transforms.transformer_places import PlacesToSay, transformer_places
 
 OBSERVATIONS, SUPPLY = "observations", "supply"
 
@@ -74,6 +74,9 @@ class _JoinDoFn(beam.DoFn):
         self._nominal = settings.nominal_voltage
         self._unregistered = Metrics.counter(METRICS, "unregistered_transformers")
 
+    def setup(self) -> None:
+        self._to_say = PlacesToSay(self._settings)
+
     def process(
         self, element: tuple[ShardWindow, StatisticsBatch], versions: Iterable[MeterCountsVersion]
     ) -> Iterator[Any]:
@@ -93,7 +96,7 @@ class _JoinDoFn(beam.DoFn):
         yield key, JudgeInput(observations, None, counts_version=version_id)
         notes = supply_notes(batch, observations, rows)
         places = []
-        if names_places(batch, self._settings):
+        if self._to_say.names(key[0], batch):
             places = transformer_places(batch, observations, rows, self._settings)
         if notes or places:
             found = AlarmInput(window_end, [], counts_version=version_id, notes=notes, places=places)

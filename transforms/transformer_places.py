@@ -21,12 +21,26 @@ EVERY_WINDOWS = 24
 """In so many windows every place of a large network is said once: they hardly change, and saying them costs."""
 SMALL = 2_000
 """Meters of a shard's window that are said in every window."""
+FIRST_WINDOWS = 2
+"""Of each shard, since a worker's start: the first has perhaps begun before it, and is not whole."""
 
 
-def names_places(batch: StatisticsBatch, settings: Settings) -> bool:
-    """Whether places are learned from this window."""
-    meters = len(batch.voltages.meters) if batch.voltages is not None else 0
-    return not settings.live or meters <= SMALL or batch.window_end % (EVERY_WINDOWS * settings.window) == 0
+class PlacesToSay:
+    """In which windows places are said. Saying them again does no harm, so that a worker need not know of another's."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._first: dict[int, list[int]] = {}
+
+    def names(self, shard: int, batch: StatisticsBatch) -> bool:
+        """Whether places are learned from this window."""
+        meters = len(batch.voltages.meters) if batch.voltages is not None else 0
+        if not self._settings.live or meters <= SMALL:
+            return True
+        first = self._first.setdefault(shard, [])
+        if batch.window_end not in first and len(first) < FIRST_WINDOWS:
+            first.append(batch.window_end)
+        return batch.window_end in first or batch.window_end % (EVERY_WINDOWS * self._settings.window) == 0
 
 
 def transformer_places(
@@ -57,8 +71,8 @@ def _delay(count: MeterCount | None, settings: Settings) -> int | None:
 class MeterPlacesOf(beam.PTransform):
     """On which transformers meters hang, keyed by a stable shard of the meter.
 
-    Of a small network from every window, of a large one from one window in 24 (`EVERY_WINDOWS`): six hours after a
-    start the places of all meters that send reads are known.
+    Of a small network from every window, of a large one from the first two after a worker's start, and from one window
+    in 24 (`EVERY_WINDOWS`).
     """
 
     def __init__(self, settings: Settings):
@@ -68,18 +82,28 @@ class MeterPlacesOf(beam.PTransform):
     def expand(
         self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
     ) -> beam.PCollection[tuple[int, MeterPlaces]]:
-        return statistics | "Places" >> beam.FlatMap(_places, self._settings).with_output_types(tuple[int, MeterPlaces])
+        return statistics | "Places" >> beam.ParDo(_PlacesDoFn(self._settings))
 
 
-def _places(element: tuple[ShardWindow, StatisticsBatch], settings: Settings) -> Iterator[tuple[int, MeterPlaces]]:
-    batch = element[1]
-    if batch.voltages is None or not names_places(batch, settings):
-        return
-    found: dict[int, MeterPlaces] = {}
-    meters = batch.voltages.meters
-    for transformer, (begin, end) in zip(batch.transformers, pairwise([0, *batch.voltages.ends]), strict=True):
-        for meter_id in meters[begin:end]:
-            places = found.setdefault(shard_of(meter_id, settings.shards), MeterPlaces(batch.window_end, [], []))
-            places.meters.append(meter_id)
-            places.transformers.append(transformer.transformer_id)
-    yield from found.items()
+@beam.typehints.with_input_types(tuple[tuple[int, int], StatisticsBatch])
+@beam.typehints.with_output_types(tuple[int, MeterPlaces])
+class _PlacesDoFn(beam.DoFn):
+    def __init__(self, settings: Settings):
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._to_say = PlacesToSay(self._settings)
+
+    def process(self, element: tuple[ShardWindow, StatisticsBatch]) -> Iterator[tuple[int, MeterPlaces]]:
+        (shard, _), batch = element
+        if batch.voltages is None or not self._to_say.names(shard, batch):
+            return
+        found: dict[int, MeterPlaces] = {}
+        shards = self._settings.shards
+        meters = batch.voltages.meters
+        for transformer, (begin, end) in zip(batch.transformers, pairwise([0, *batch.voltages.ends]), strict=True):
+            for meter_id in meters[begin:end]:
+                places = found.setdefault(shard_of(meter_id, shards), MeterPlaces(batch.window_end, [], []))
+                places.meters.append(meter_id)
+                places.transformers.append(transformer.transformer_id)
+        yield from found.items()
