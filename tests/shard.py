@@ -30,7 +30,9 @@ class Shard:
         kept = self.groups.get(group, KeptGroup())
         # As it goes over the wire: what one holds the other must not change.
         news = msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=GroupInput)
-        self.alarms += [msgspec.structs.replace(alarm) for alarm in update_group(group, kept, [news], self._settings)]
+        self.alarms += [
+            msgspec.structs.replace(alarm) for alarm in update_group(group, kept, [news], watermark, self._settings)
+        ]
         forget_group(kept, watermark, self._settings)
         self.groups[group] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptGroup)
 

@@ -227,6 +227,18 @@ class TestShard:
             shuffled.take(*portion)
         assert final(shuffled.alarms) == final(in_order.alarms)
 
+    @given(st.sets(st.integers(1, 899), max_size=3))
+    def test_a_backlog_of_days_gives_its_alarms_in_however_few_portions(self, cuts):
+        """Where the watermark moves by days at once, an alarm is over and forgotten before it was ever told."""
+        text = ("vvcc" + "c" * 300) * 3
+        shard = Shard(SETTINGS)
+        for begin, end in itertools.pairwise([0, *sorted(cuts), len(text)]):
+            news = [judged(number, text[number]) for number in range(begin, end)]
+            shard.take(*news, watermark=end_of(end - 1) + DELAY)
+        assert [alarm.first_window for alarm in final(shard.alarms).values()] == [
+            end_of(0), end_of(304), end_of(608),
+        ]  # fmt: skip
+
     @given(st.text("vcb?", min_size=1, max_size=30), st.integers(0, 30))
     def test_forgetting_changes_nothing_that_is_told(self, text, forgotten):
         whole, forgetful = Shard(SETTINGS), Shard(SETTINGS)

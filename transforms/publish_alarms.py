@@ -115,9 +115,8 @@ class _PublishDoFn(beam.DoFn):
         if not news and tag != FORGET:
             return
         kept = kept or KeptGroup()
-        if self._settings.live:  # a replay knows everything to its end
-            kept.final_up_to = max(kept.final_up_to, _final_window(at.micros, self._settings))
-        for alarm in update_group(key, kept, news, self._settings):
+        watermark = at.micros if self._settings.live else None  # a replay knows everything to its end
+        for alarm in update_group(key, kept, news, watermark, self._settings):
             Metrics.counter(METRICS, f"alarms_{alarm.alarm_type}_{alarm.state}").inc()
             yield alarm
         if self._settings.live:
@@ -131,8 +130,14 @@ class _PublishDoFn(beam.DoFn):
             publish.set(Timestamp(micros=forgotten_at), dynamic_timer_tag=FORGET)
 
 
-def update_group(key: str, kept: KeptGroup, news: Iterable[GroupInput], settings: Settings) -> list[Alarm]:
-    """Take news in: the alarms to publish, which are noted as told."""
+def update_group(
+    key: str, kept: KeptGroup, news: Iterable[GroupInput], watermark: int | None, settings: Settings
+) -> list[Alarm]:
+    """Take news in: the alarms to publish, which are noted as told. `watermark`: None where nothing is ever final."""
+    # What is final by now was not told yet where the watermark of a backlog moves by days at once.
+    forgotten_up_to = kept.final_up_to
+    if watermark is not None:
+        kept.final_up_to = max(kept.final_up_to, _final_window(watermark, settings))
     version = None
     for each in news:
         version = each.counts_version or version
@@ -152,7 +157,7 @@ def update_group(key: str, kept: KeptGroup, news: Iterable[GroupInput], settings
                 if adopted is not None and kept.adopted.get(alarm.alarm_id, 0) < MAX_ADOPTED:
                     kept.adopted[alarm.alarm_id] = kept.adopted.get(alarm.alarm_id, 0) + 1
                     kept.told[alarm.alarm_id] = adopted
-    return _changed(kept, _current(key, kept, settings), version)
+    return _changed(kept, _current(key, kept, settings), forgotten_up_to, version)
 
 
 def _take_found(kept: KeptGroup, found: FoundAlarms) -> None:
@@ -177,7 +182,7 @@ def _current(key: str, kept: KeptGroup, settings: Settings) -> list[Alarm]:
     return explained(feeder_id, alarms, kept.places, settings.window)
 
 
-def _changed(kept: KeptGroup, current: list[Alarm], counts_version: str | None) -> list[Alarm]:
+def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts_version: str | None) -> list[Alarm]:
     """What was not told yet, noted as told, and what was told and is no alarm."""
     present = {alarm.alarm_id for alarm in current}
     for told in kept.told.values():
@@ -198,7 +203,7 @@ def _changed(kept: KeptGroup, current: list[Alarm], counts_version: str | None) 
             if _facts(alarm) == _facts(told_before):
                 continue
             alarm.revision += 1
-        elif alarm.ended and alarm.last_window <= kept.final_up_to:
+        elif alarm.ended and alarm.last_window <= forgotten_up_to:
             continue  # told and forgotten
         alarm.meter_counts_version = counts_version or alarm.meter_counts_version
         kept.told[alarm.alarm_id] = alarm
