@@ -35,7 +35,7 @@ $(STAMP): requirements/dev.txt
 	  echo "On Debian and Ubuntu: apt install python3-venv. Or name another: make setup PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
-	echo "Setting up $(VENV) with $$("$$found" --version); this takes a few minutes the first time"; \
+	echo "Setting up $(VENV) with $$("$$found" --version); this takes a few minutes the first time" >&2; \
 	"$$found" -m venv $(VENV); \
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --require-hashes --no-deps -r requirements/dev.txt; \
 	$(BIN)/python -m pip check --disable-pip-version-check >/dev/null; \
