@@ -292,6 +292,16 @@ class SupplyNote(Struct, array_like=True, gc=False):
         return len(self.meters) >= total_meters if self.all_but else not self.meters
 
 
+class PackedNotes(Struct, array_like=True, gc=False):
+    """The supply notes of a window (`supply_notes.unpack_notes`), which nobody need look at while nothing is out."""
+
+    transformers: list[str]
+    """Of which there is a note."""
+    dead: list[str]
+    """Those whose note names dead meters."""
+    packed: bytes
+
+
 class PowerEvent(Struct, array_like=True, gc=False, frozen=True):
     """A meter's word that it has lost supply, or has it again, with the transformer that it hangs on."""
 
@@ -391,7 +401,7 @@ class AlarmInput(Struct, array_like=True, gc=False):
     settled: int | None = None
     counts_version: str | None = None
     """Of the meter counts that the verdicts are made with."""
-    notes: list[SupplyNote] = field(default_factory=list)
+    notes: PackedNotes | None = None
     silent: list[str] = field(default_factory=list)
     """Transformers of which no meter was heard when the window was due."""
     heard: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from ami_beam.records import Alarm, AlarmInput, GroupInput, PowerEvent, SupplyNo
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
 from transforms.outages import Member, needed, outages
+from transforms.supply_notes import pack_notes
 
 SETTINGS = Settings(live=True)
 SIZE = SETTINGS.window
@@ -85,7 +86,7 @@ def end_of(number: int) -> int:
 
 
 def settled(number: int, *notes: SupplyNote) -> AlarmInput:
-    return AlarmInput(end_of(number), [], SETTINGS.receipt_delay, notes=list(notes))
+    return AlarmInput(end_of(number), [], SETTINGS.receipt_delay, notes=pack_notes(list(notes)))
 
 
 def only(number: int, meters: list[str], dead: tuple[str, ...] = ()) -> SupplyNote:
@@ -188,7 +189,9 @@ class TestTransformer:
         grid.take(settled(1), settled(2, dead), settled(3, dead))
         assert one(grid).state == "ACTIVE"
         well = SupplyNote("T1", True, [], [], end_of(5))
-        grid.take(AlarmInput(end_of(2), [], notes=[well]), AlarmInput(end_of(3), [], notes=[well]))
+        grid.take(
+            AlarmInput(end_of(2), [], notes=pack_notes([well])), AlarmInput(end_of(3), [], notes=pack_notes([well]))
+        )
         assert final(grid.alarms) == {}
 
     def test_a_move_to_another_feeder_takes_the_alarm_along(self):
@@ -226,7 +229,7 @@ class TestTransformer:
                 supplied, dead, all_but = by_window[number]
                 named = sorted(set(METERS) - supplied if all_but else supplied)
                 note = SupplyNote("T1", all_but, named, sorted(dead), end_of(number) + MICROS_PER_SECOND)
-                news.append(AlarmInput(end_of(number), [], notes=[note]))
+                news.append(AlarmInput(end_of(number), [], notes=pack_notes([note])))
             news.append(settled(number))
         in_order = shard()
         for each in news:

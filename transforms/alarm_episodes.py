@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -22,6 +22,7 @@ from ami_beam.records import (
     FoundAlarms,
     GroupInput,
     Level,
+    PackedNotes,
     PowerEvent,
     SupplyNote,
     TransformerPlace,
@@ -44,6 +45,7 @@ from transforms.outages import (
 from transforms.receipt_rate import receipt_rate_pct
 from transforms.state_log import read_log
 from transforms.supply import LATE_AFTER, losses
+from transforms.supply_notes import unpack_notes
 from transforms.voltage_alerts import HIGH_VOLTAGE
 from transforms.window_expiry import expiry
 
@@ -67,7 +69,7 @@ class Supply(Struct, array_like=True, gc=False):
     """What is known of the supply of one transformer's meters."""
 
     notes: dict[int, SupplyNote] = field(default_factory=dict)
-    """By window_end, the last that was said."""
+    """By window_end, the last that was said; only of a transformer of which a loss was told."""
     silent: list[int] = field(default_factory=list)
     """Windows in which no meter was heard."""
     events: list[PowerEvent] = field(default_factory=list)
@@ -92,6 +94,13 @@ class KeptTransformer(Struct, array_like=True, gc=False):
     """To which group it was given."""
 
 
+class NotesOfWindow(Struct, array_like=True, gc=False):
+    """What reads of a window said of supply, once."""
+
+    window_end: int
+    notes: PackedNotes
+
+
 class KeptShard(Struct, array_like=True, gc=False):
     """What is known of the transformers of a shard that are not simply well."""
 
@@ -102,6 +111,8 @@ class KeptShard(Struct, array_like=True, gc=False):
     transformers: dict[str, KeptTransformer] = field(default_factory=dict)
     counts_version: str | None = None
     """Of the meter counts that were looked at last."""
+    notes: list[NotesOfWindow] = field(default_factory=list)
+    """For as long as a loss may still be told of, as they came."""
 
 
 class KeptPlaces(Struct, array_like=True, gc=False):
@@ -157,8 +168,8 @@ class AlarmEpisodes(beam.PTransform):
     by itself. A bounded run gives the end only.
 
     State per shard: about 50 bytes for every window and transformer that is not clear, for as long as its reads may
-    come; for an hour what reads say of supply where they do not show it at every meter; what alarms are open; 50 bytes
-    a transformer for its place.
+    come; for an hour, packed, what reads say of supply where they do not show it at every meter; what alarms are open;
+    50 bytes a transformer for its place.
     """
 
     def __init__(self, settings: Settings):
@@ -217,7 +228,7 @@ class _EpisodesDoFn(beam.DoFn):
         forget(kept, max(judged, default=0), self._settings)
         places.write()
         log.clear()
-        if kept.transformers or kept.settled:
+        if kept.transformers or kept.settled or kept.notes:
             log.add(LogEntry(None, kept))
 
 
@@ -232,6 +243,8 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
     touched: dict[_Place, None] = {}
     powered: dict[str, None] = {}
     found: dict[str, GroupInput] = {}
+    news = list(news)
+    lost_before = _with_losses(kept)
     for each in news:
         if each.settled is not None and each.window_end > kept.folded_up_to:
             windows = kept.settled.setdefault(each.settled, [])
@@ -246,6 +259,7 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
             powered[transformer_id] = None
         for place in each.places:
             _take_place(kept, place, places, found, powered)
+    powered |= dict.fromkeys(_take_notes(kept, news, lost_before))
     for transformer_id, transformer in kept.transformers.items():
         # A window that is settled without a verdict may be the one that closes an alarm.
         if settled and _delay(transformer, settings) in settled:
@@ -293,32 +307,57 @@ def _take_verdict(kept: KeptShard, window_end: int, verdict: Verdict) -> None:
         history.violations.pop(window_end, None)
 
 
+def _with_losses(kept: KeptShard) -> set[str]:
+    """The transformers of which a loss was told."""
+    return {
+        name
+        for name, transformer in kept.transformers.items()
+        if transformer.supply is not None and transformer.supply.begins() is not None
+    }
+
+
+def _supply(kept: KeptShard, transformer_id: str) -> Supply:
+    transformer = kept.transformers.setdefault(transformer_id, KeptTransformer())
+    if transformer.supply is None:
+        transformer.supply = Supply()
+    return transformer.supply
+
+
+def _take_notes(kept: KeptShard, news: Sequence[AlarmInput], lost_before: set[str]) -> Iterator[str]:
+    """Keep the notes as they are, and look at those of transformers of which a loss was told, which are named.
+
+    Of a loss that is told of now, also at those that came before.
+    """
+    fresh = [NotesOfWindow(each.window_end, each.notes) for each in news if each.notes is not None]
+    dead = {transformer_id for each in fresh for transformer_id in each.notes.dead}
+    lost = (_with_losses(kept) | dead) - lost_before
+    for which, several in ((lost, [*kept.notes, *fresh]), (lost_before, fresh)):
+        for each in several:
+            if which.isdisjoint(each.notes.transformers):
+                continue
+            for note in unpack_notes(each.notes):
+                if note.transformer_id in which:
+                    notes = _supply(kept, note.transformer_id).notes
+                    known = notes.get(each.window_end)
+                    if known is None or note.as_of >= known.as_of:
+                        notes[each.window_end] = note
+                    yield note.transformer_id
+    kept.notes += fresh
+
+
 def _take_supply(kept: KeptShard, news: AlarmInput) -> Iterator[str]:
-    """Note what is said of supply; the transformers of which something was said."""
-
-    def supply(transformer_id: str) -> Supply:
-        transformer = kept.transformers.setdefault(transformer_id, KeptTransformer())
-        if transformer.supply is None:
-            transformer.supply = Supply()
-        return transformer.supply
-
-    for note in news.notes:
-        of_transformer = supply(note.transformer_id)
-        known = of_transformer.notes.get(news.window_end)
-        if known is None or note.as_of >= known.as_of:
-            of_transformer.notes[news.window_end] = note
-        yield note.transformer_id
+    """Note what is said of supply but by notes; the transformers of which something was said."""
     for transformer_id in news.silent:
-        of_transformer = supply(transformer_id)
+        of_transformer = _supply(kept, transformer_id)
         if news.window_end not in of_transformer.silent:
             of_transformer.silent.append(news.window_end)
         yield transformer_id
     for transformer_id in news.heard:
-        of_transformer = supply(transformer_id)
+        of_transformer = _supply(kept, transformer_id)
         of_transformer.silent = [end for end in of_transformer.silent if end != news.window_end]
         yield transformer_id
     for event in news.events:
-        of_transformer = supply(event.transformer_id)
+        of_transformer = _supply(kept, event.transformer_id)
         if event not in of_transformer.events:
             of_transformer.events.append(event)
         yield event.transformer_id
@@ -494,6 +533,8 @@ def _group(found: dict[str, GroupInput], key: str) -> GroupInput:
 
 def forget(kept: KeptShard, watermark: int, settings: Settings) -> None:
     """Fold the windows of which nothing new can come into the histories' bases, and drop what is at rest."""
+    longest = max(settings.collection_delay, settings.receipt_delay, *kept.settled)
+    kept.notes = [each for each in kept.notes if each.window_end > _may_be_told(watermark, longest, settings)]
     reach = watermark - expiry(settings, 0)
     last = reach // settings.window * settings.window
     if last > kept.folded_up_to:
@@ -544,7 +585,7 @@ def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int
     assert supply is not None
     if supply.begins() is None:
         delay = max(settings.collection_delay, _delay(transformer, settings))
-        horizon = watermark - LATE_AFTER - delay - 2 * settings.window
+        horizon = _may_be_told(watermark, delay, settings)
         supply.notes = {end: note for end, note in supply.notes.items() if end > horizon}
         supply.silent = [end for end in supply.silent if end > horizon]
         supply.events = [event for event in supply.events if event.at > horizon]
@@ -565,6 +606,11 @@ def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int
         supply.silent = [end for end in supply.silent if end > last]
     if not (supply.notes or supply.silent or supply.events):
         transformer.supply = None
+
+
+def _may_be_told(watermark: int, delay: int, settings: Settings) -> int:
+    """Of a later window a loss may still be told that opens an outage, where windows are judged after this delay."""
+    return watermark - LATE_AFTER - delay - 2 * settings.window
 
 
 def _delay(transformer: KeptTransformer, settings: Settings) -> int:

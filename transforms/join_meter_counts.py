@@ -28,7 +28,7 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
-from transforms.supply_notes import supply_notes
+from transforms.supply_notes import pack_notes, supply_notes
 from transforms.transformer_places import PlacesToSay, transformer_places
 
 OBSERVATIONS, SUPPLY = "observations", "supply"
@@ -94,11 +94,11 @@ class _JoinDoFn(beam.DoFn):
             add_evidence(observations, batch.voltages, self._settings)
         version_id = version.version_id[:VERSION_DIGITS]
         yield key, JudgeInput(observations, None, counts_version=version_id)
-        notes = supply_notes(batch, observations, rows)
+        notes = pack_notes(supply_notes(batch, observations, rows))
         places = []
         if self._to_say.names(key[0], batch):
             places = transformer_places(batch, observations, rows, self._settings)
-        if notes or places:
+        if notes is not None or places:
             found = AlarmInput(window_end, [], counts_version=version_id, notes=notes, places=places)
             yield TaggedOutput(SUPPLY, (key[0], found))
 
