@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, format_instant
-from ami_beam.records import MeterCount
+from ami_beam.records import GroupInput, MeterCount
+from ami_beam.settings import Settings
+from tests.shard import Shard, final
 from tests.stream import HeadEnd, Published, at, read_json
-from transforms.silence import join_spans, resumed_after, silences, spans_of
+from transforms.silence import found_silences, join_spans, resumed_after, silences, spans_of
 
 TIMES = st.lists(st.integers(0, 200), min_size=1, max_size=30)
 
@@ -48,7 +50,20 @@ class TestSpans:
         assert silences("reads", spans, 400, 100, 900, live=True) == []
         assert [alarm.ended_at for alarm in silences("reads", spans, 700, 100, 900, live=False)] == [500]
 
+    def test_a_pause_that_is_not_known_any_more_stays_an_alarm(self):
+        """As of a backlog: its end and that it is long ago are known at once."""
+        settings = Settings(live=True)
+        size = settings.window
+        spans = [(DAY, DAY + size), (DAY + 9 * size + 1, DAY + 900 * size)]
+        shard = Shard(settings)
+        for known, watermark in ((spans, spans[1][0]), (spans[1:], spans[1][1])):
+            found = found_silences("reads", known, watermark, size, size, live=True)
+            shard.publish("entity/reads", GroupInput([found]), watermark)
+        (alarm,) = final(shard.alarms).values()
+        assert (alarm.began_at, alarm.ended_at, alarm.state) == (DAY + size, DAY + 9 * size + 1, "CLEARED")
 
+
+DAY = at("00:00")
 METERS = ["M0", "M1", "M2", "M3"]
 
 

@@ -15,10 +15,10 @@ from msgspec import Struct, field
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
-from ami_beam.records import DueWindow, FoundAlarms, GroupInput, ReadProgress
+from ami_beam.records import DueWindow, GroupInput, ReadProgress
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
-from transforms.silence import SOURCE_SILENT, Span, join_spans, resumed_after, silences
+from transforms.silence import Span, found_silences, join_spans, resumed_after
 from transforms.window_expiry import expiry
 
 DUE, SILENCE = "due", "silence"
@@ -209,6 +209,6 @@ class _DueWindowsDoFn(beam.DoFn):
         if covered.spans[0][1] <= forgotten < covered.spans[-1][1]:
             covered.spans = [span for span in covered.spans if span[1] > forgotten]
             covered_state.write(covered)
-        alarms = silences(READS, covered.spans, at.micros, settings.source_silent, settings.window, settings.live)
-        found = FoundAlarms(READS, SOURCE_SILENT, alarms, covered.spans[0][0])
+        least, size = settings.source_silent, settings.window
+        found = found_silences(READS, covered.spans, at.micros, least, size, settings.live)
         yield TaggedOutput(SILENCE, (own_group(READS), GroupInput([found])))

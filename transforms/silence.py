@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from ami_beam.alert_ids import alarm_id
-from ami_beam.records import Alarm
+from ami_beam.records import Alarm, FoundAlarms
 from transforms.outages import window_of
 
 SOURCE_SILENT = "SOURCE_SILENT"
@@ -55,6 +55,15 @@ def silences(topic: str, spans: Sequence[Span], watermark: int, least: int, wind
     if live and read_to and read_to[-1] == spans[-1] and watermark - spans[-1][1] >= least:
         pauses.append((spans[-1][1], None))
     return [_alarm(topic, began, ended, least, window) for began, ended in pauses]
+
+
+def found_silences(
+    topic: str, spans: Sequence[Span], watermark: int, least: int, window: int, live: bool
+) -> FoundAlarms:
+    """`silences`, and up to where none are named any more: those before the first span that is still known."""
+    alarms = silences(topic, spans, watermark, least, window, live)
+    # A pause ends in the window in which the first span begins, also where that is the window's first instant.
+    return FoundAlarms(topic, SOURCE_SILENT, alarms, window_of(spans[0][0], window))
 
 
 def _alarm(topic: str, began: int, ended: int | None, least: int, window: int) -> Alarm:
