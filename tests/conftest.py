@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from apache_beam.runners.direct import transform_evaluator
+from apache_beam.transforms import userstate
 
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _steps_are_looked_over_once() -> Iterator[None]:
+    """Beam's direct runner looks for a step's state and timers with every bundle, by the signatures of its methods.
+
+    That was three quarters of the time of tests with TestStream. They are the same for every step of a class.
+    """
+    look, known = userstate.get_dofn_specs, dict[type, Any]()
+
+    def look_once(step: Any) -> Any:
+        if type(step) not in known:
+            known[type(step)] = look(step)
+        return known[type(step)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (userstate, transform_evaluator):
+            patch.setattr(module, "get_dofn_specs", look_once)
+        yield
 
 
 @pytest.fixture(scope="session")
