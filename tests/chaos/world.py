@@ -29,7 +29,7 @@ CHECKPOINT_MILLIS = 2_000
 RECOVERY_SECONDS = 60.0
 """How soon after a fault the job must run again, take checkpoints and move its watermark."""
 _START_SECONDS = 300.0
-"""A graph with Beam's own Kafka connector is expanded in a JVM, topic by topic: a minute and a half on a busy machine."""
+"""A graph with Beam's own Kafka connector is expanded in a JVM, topic by topic: 90 s on a busy machine."""
 _END_SECONDS = 150.0
 _SETTLE_SECONDS = 5.0
 _DAY_MILLIS = 86_400_000
