@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class Result:
 
 def run_scenario(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> Result:
     """Never raises: what went wrong is the result's `problem`. Logs and results of failed runs are copied to `logs`."""
+    # A shell starts what runs behind it deaf to interrupts, and this process would be, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = Result()
     directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
     began = time.monotonic()
