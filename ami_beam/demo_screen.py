@@ -29,6 +29,7 @@ from ami_beam.instants import format_instant
 from ami_beam.records import Alarm, Alert
 from ami_beam.terminal_text import printable
 from transforms.group_causes import FEEDER_OUTAGE, GROUPS, SECTION_OUTAGE
+from transforms.loss_events import LOSS_CONTROL
 from transforms.silence import SOURCE_SILENT
 
 ALERT_KINDS = (
@@ -42,6 +43,7 @@ _CODES = {name: code for code, name in _NAMES.items()}
 _ENTITIES = {
     **dict.fromkeys((FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values()), "feeder"),
     SOURCE_SILENT: "topic of",
+    **dict.fromkeys(LOSS_CONTROL, "meter"),
 }
 _UNITS = {"LOW_VOLTAGE": " V", "HIGH_VOLTAGE": " V", "LOW_RECEIPT_RATE": " % of reads"}
 _UNITS |= {group: _UNITS[kind] for kind, group in GROUPS.items()}

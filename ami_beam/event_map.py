@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from ami_beam.io.files import ReplayError, file_lines
+from ami_beam import csv_table
 
 EventType = Literal[
     "LAST_GASP", "POWER_RESTORE", "OUTAGE_DETECTED", "TAMPER", "REVERSE_ENERGY", "POWER_QUALITY", "SAG", "SWELL",
@@ -15,11 +14,6 @@ EventType = Literal[
 Severity = Literal["WARNING", "CRITICAL"]
 COLUMNS = ("source", "code", "event_type", "severity")
 _MAX_CODE = 200
-_SHOWN_PROBLEMS = 10
-
-
-class EventMapError(ValueError):
-    """A map that cannot be used: names the file and, for each bad row, line, field, value and fix."""
 
 
 class EventKind(NamedTuple):
@@ -62,32 +56,15 @@ ARTICLE = EventMap(
 
 
 def load(path: str) -> EventMap:
-    """The map of a CSV file, plain or .gz; lines that begin with # are passed over. Raises EventMapError."""
-    try:
-        content = b"".join(file_lines(path))
-    except ReplayError as error:
-        raise EventMapError(str(error)) from None
-    except Exception as error:  # each file system has its own exceptions
-        raise EventMapError(f"{path}: cannot be read: {error}") from error
-    return parse(content, path)
+    """The map of a CSV file, plain or .gz; lines that begin with # are passed over. Raises TableError."""
+    return parse(csv_table.read(path), path)
 
 
 def parse(content: bytes, path: str) -> EventMap:
-    """The map in `content`; `path` is for messages. Raises EventMapError with the first problems of all rows."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise EventMapError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line and line[0] != "#"]
-    header = next(csv.reader([numbered[0][1]])) if numbered else []
-    names = [name.strip() for name in header]
-    if missing := [name for name in COLUMNS[1:] if name not in names]:
-        columns = ", ".join(COLUMNS)
-        raise EventMapError(f"{path}: the first line must name the columns {columns}; {missing[0]} is missing")
+    """The map in `content`; `path` is for messages. Raises TableError with the first problems of all rows."""
     problems: list[str] = []
     kinds: dict[str, EventKind] = {}
-    for (number, _), row in zip(numbered[1:], csv.reader(line for _, line in numbered[1:]), strict=False):
-        fields = {name: value.strip() for name, value in zip(names, row, strict=False)}
+    for number, fields in csv_table.rows(content, path, COLUMNS[1:], COLUMNS):
         problem = _problem(fields, kinds)
         if problem:
             problems.append(f"line {number}: {problem}")
@@ -96,9 +73,7 @@ def parse(content: bytes, path: str) -> EventMap:
             kinds[fields["code"]] = kind
     if not problems and not kinds:
         problems.append("there is no row: no event would give an alert")
-    if problems:
-        more = [f"and {len(problems) - _SHOWN_PROBLEMS} more"] if len(problems) > _SHOWN_PROBLEMS else []
-        raise EventMapError("\n  ".join([f"{path}: bad event map", *problems[:_SHOWN_PROBLEMS], *more]))
+    csv_table.refuse(path, "event map", problems)
     return EventMap(tuple(sorted(kinds.items())), takes_texts=True)
 
 

@@ -25,6 +25,7 @@ from ami_beam.codecs.json_outputs import (
 )
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.command import Stopped, leave, start_logging, stoppable
+from ami_beam.event_map import EventType
 from ami_beam.explanation import (
     NO_TRANSFORMER,
     Explanation,
@@ -48,6 +49,7 @@ from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import OUTAGES
 from transforms.locate_events import LOST, RESTORED
+from transforms.loss_events import LOSS_CONTROL
 from transforms.published_rows import readable
 
 _ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
@@ -123,7 +125,9 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
         reads = list(_reads(found, settings, plan))
         windows = evidence(found, reads, counts_of(counts), settings)
         if found.type in OUTAGES:
-            events = _events(found, {read.meter_id for read in reads}, settings, plan)
+            events = _events(found, {read.meter_id for read in reads}, LOST + RESTORED, settings, plan)
+    elif found.type in LOSS_CONTROL:
+        events = _events(found, {found.transformer_id}, (LOSS_CONTROL[found.type],), settings, plan)
     return Explanation(
         found,
         plan.reads_topic,
@@ -204,12 +208,14 @@ def _reads(found: Judged, settings: Settings, plan: RunPlan) -> Iterator[Read]:
                 yield read
 
 
-def _events(found: Judged, meters: set[str], settings: Settings, plan: RunPlan) -> list[Event]:
-    """What these meters said of their supply around the outage, and had arrived when it was published last."""
+def _events(
+    found: Judged, meters: set[str], types: tuple[EventType, ...], settings: Settings, plan: RunPlan
+) -> list[Event]:
+    """The events of these types that these meters sent around the alarm, and had arrived when it was published last."""
     if not replays_events(plan):
         return []
     decoder = EventDecoder(settings)
-    kinds = {code for code, kind in settings.event_map.kinds if kind.event_type in LOST + RESTORED}
+    kinds = {code for code, kind in settings.event_map.kinds if kind.event_type in types}
     begin, end = found.first_window - 2 * settings.window, found.last_window + settings.window
     if plan.source == "files":
         batches = read_batches(replay_files(plan.events), plan.events_topic)
@@ -218,8 +224,8 @@ def _events(found: Judged, meters: set[str], settings: Settings, plan: RunPlan) 
     said: dict[tuple[int, str, str], Event] = {}
     for batch in batches:
         for event in decoder.decode_carefully(batch, None)[0]:
-            of_supply = event.meter_id in meters and str(event.event_code) in kinds
-            if of_supply and begin <= event.event_ts <= end and event.record_time <= found.last.as_of:
+            told = event.meter_id in meters and str(event.event_code) in kinds
+            if told and begin <= event.event_ts <= end and event.record_time <= found.last.as_of:
                 said.setdefault((event.event_ts, event.meter_id, str(event.event_code)), event)
     return [said[key] for key in sorted(said)]
 

@@ -17,14 +17,16 @@ from ami_beam.terminal_text import printable
 from transforms.alarm_episodes import OUTAGES
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.group_causes import FEEDER_OUTAGE, GROUPS, LEAST_TRANSFORMERS, SECTION_OUTAGE
+from transforms.loss_episodes import TOGETHER as LOSSES_TOGETHER
+from transforms.loss_events import LOSS_CONTROL, TAMPER_REPEATED
 from transforms.outages import LEAST_SHARE_PCT, TOGETHER, needed
 from transforms.receipt_rate import receipt_rate_pct
 from transforms.silence import SOURCE_SILENT
 from transforms.voltage_alerts import HIGH_VOLTAGE, LOW_VOLTAGE
 from transforms.winners import Winners
 
-NO_TRANSFORMER = (FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values(), SOURCE_SILENT)
-"""Alarms that are about something else, and made of other alarms or of nothing."""
+NO_TRANSFORMER = (FEEDER_OUTAGE, SECTION_OUTAGE, *GROUPS.values(), SOURCE_SILENT, *LOSS_CONTROL)
+"""Alarms that are about something else, and made of other alarms, of a meter's events or of nothing."""
 SHOWN_READS = 8
 """So many reads of a window are in the text, the worst first; all are in the JSON."""
 
@@ -103,7 +105,8 @@ class Explanation:
     """Of the meter counts that are used here."""
     windows: list[WindowEvidence]
     events: list[Event] = field(default_factory=list)
-    """Of an outage: what the transformer's meters said of their supply, in the order in which it happened."""
+    """Of an outage: what the transformer's meters said of their supply, in the order in which it happened. Of an alarm
+    of loss control: the events that it is made of."""
     explains: list[Alarm] = field(default_factory=list)
     """The alarms whose cause it is, as they stand."""
 
@@ -206,6 +209,7 @@ def as_text(explanation: Explanation) -> str:
     """For people: the story first, then each window with its worst reads."""
     found, rules = explanation.judged, explanation.settings
     what = "on" if found.type in NO_TRANSFORMER else "on transformer"
+    what = "on meter" if found.type in LOSS_CONTROL else what
     lines = [f"{printable(found.type)} {what} {printable(found.transformer_id)}, {found.identity}", ""]
     lines += [_revision(row) for row in found.revisions]
     lines += ["", *_rules(explanation), ""]
@@ -215,7 +219,11 @@ def as_text(explanation: Explanation) -> str:
         if inside:
             lines += _reads(window, found.type, explanation.topic)
     if explanation.events:
-        lines += ["", "What its meters said:", *map(_event, explanation.events)]
+        lines += [
+            "",
+            f"What {'it' if found.type in LOSS_CONTROL else 'its meters'} said:",
+            *map(_event, explanation.events),
+        ]
     if explanation.explains:
         lines += ["", "It explains:", *map(_explained, explanation.explains)]
     return "\n".join(lines)
@@ -265,6 +273,10 @@ def _rules(explanation: Explanation) -> Iterable[str]:
         yield f"  {least} without supply within {format_duration(TOGETHER)}"
     elif found.type == SOURCE_SILENT:
         yield f"  no record for {format_duration(rules.source_silent)}"
+    elif found.type == TAMPER_REPEATED:
+        yield f"  {rules.tamper_events} tamper events within {format_duration(LOSSES_TOGETHER)}"
+    elif found.type in LOSS_CONTROL:
+        yield "  reverse energy at a meter that is not registered as a producer"
     elif found.type == LOW_RECEIPT_RATE:
         yield f"  below {rules.min_receipt_rate_pct:g} % of the meters, at least {rules.min_missing_meters} missing"
     else:
@@ -273,6 +285,9 @@ def _rules(explanation: Explanation) -> Iterable[str]:
         yield f"  {'below' if low else 'above'} {percent:g} % of the nominal voltage"
     if isinstance(found.last, Alarm) and found.last.began_at is None and found.type not in NO_TRANSFORMER:
         yield f"  opens after {rules.alarm_on_windows} windows in a row, closes after {rules.alarm_off_windows}"
+    if found.type in LOSS_CONTROL:
+        yield f"  over {format_duration(LOSSES_TOGETHER)} after the last event"
+        return
     same = found.last.meter_counts_version == explanation.counts_version
     yield f"Meter counts {found.last.meter_counts_version}" + (
         "" if same else f"; {explanation.counts_version}, which are there now, are used below"

@@ -12,7 +12,8 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
-from ami_beam.event_map import ARTICLE, EventMap, EventMapError
+from ami_beam.csv_table import TableError
+from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.event_map import COLUMNS as EVENT_MAP_COLUMNS
 from ami_beam.event_map import load as load_event_map
 from ami_beam.instants import (
@@ -25,6 +26,8 @@ from ami_beam.instants import (
     parse_instant,
 )
 from ami_beam.io.files import ReplayError, replay_files
+from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
+from ami_beam.producers import load as load_producers
 from ami_beam.settings import Settings
 
 
@@ -83,6 +86,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         alarm_on_windows=int(number_of(values, "alarm_on_windows", 1, 1_000, "2", whole=True)),
         alarm_off_windows=int(number_of(values, "alarm_off_windows", 1, 1_000, "2", whole=True)),
         min_missing_meters=int(number_of(values, "min_missing_meters", 1, 1_000_000, "2", whole=True)),
+        tamper_events=int(number_of(values, "tamper_events", 1, 1_000, "3", whole=True)),
         event_map=event_map_of(values["event_map"]),
         live=live,
     )
@@ -94,12 +98,25 @@ def event_map_of(path: str | None) -> EventMap:
         return ARTICLE
     try:
         return load_event_map(path)
-    except EventMapError as error:
+    except TableError as error:
         columns = ", ".join(EVENT_MAP_COLUMNS)
         raise OptionError(
             "--event_map", path, str(error), f"a CSV file with the columns {columns}",
             "--event_map=templates/event_maps/article.csv",
         ) from None  # fmt: skip
+
+
+def producers_of(path: str | None) -> str | None:
+    """A file of producers that can be used; None where none is given."""
+    if path is not None:
+        try:
+            load_producers(path)
+        except TableError as error:
+            raise OptionError(
+                "--producers", path, str(error), f"a CSV file with the column {PRODUCERS_COLUMN}, plain or .gz",
+                "--producers=producers.csv.gz",
+            ) from None  # fmt: skip
+    return path
 
 
 def shards_of(values: Mapping[str, Any]) -> int:

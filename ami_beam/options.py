@@ -28,6 +28,7 @@ from ami_beam.option_checks import (
     meter_counts_of,
     output_of,
     output_prefix_of,
+    producers_of,
     runner_of,
     settings_of,
     start_of,
@@ -91,13 +92,20 @@ def _add_where(group: Any) -> None:
         "--meter_counts_refresh",
         default="60s",
         metavar="DURATION",
-        help="how often a live run looks for changed meter counts; at least 1s (60s)",
+        help="how often a live run looks for changed meter counts and producers; at least 1s (60s)",
     )
     add(
         "--event_map",
         metavar="PATH",
         help="CSV of source, code, event_type, severity: which event codes give alerts, texts or numbers. Examples in"
         " templates/event_maps (the six codes of templates/event_maps/article.csv, as numbers)",
+    )
+    add(
+        "--producers",
+        metavar="PATH",
+        help="CSV, plain or .gz, whose column meter_id has every meter that is registered to feed in: reverse energy at"
+        " another one is the alarm REVERSE_ENERGY_UNREGISTERED (none: nobody knows who is a producer, and there is no"
+        " such alarm)",
     )
     add(
         "--output_prefix",
@@ -231,6 +239,12 @@ def _add_rules(group: Any) -> None:
         metavar="N",
         help="fewer silent meters are no receipt alarm, whatever their share (2)",
     )
+    add(
+        "--tamper_events",
+        default="3",
+        metavar="N",
+        help="so many tamper events of one meter within 24h are the alarm TAMPER_REPEATED (3)",
+    )
 
 
 def _add_running(group: Any) -> None:
@@ -277,6 +291,9 @@ class RunPlan:
     events: str
     meter_counts: str
     meter_counts_refresh: int
+    """How often a live run looks at that file and at `producers`, in microseconds."""
+    producers: str | None
+    """A file that can be used; None where nobody knows who is a producer."""
     output: str
     output_prefix: str
     start: Literal["latest", "earliest"] | int
@@ -400,6 +417,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         meter_counts=meter_counts_of(values["meter_counts"]),
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
+        producers=producers_of(values["producers"]),
         output=output_of(values["output"]) if sink == "files" else values["output"],
         output_prefix=output_prefix_of(values["output_prefix"]),
         start=start_of(values["start"], source, "--start" in explicit),

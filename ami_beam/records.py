@@ -330,6 +330,17 @@ class MeterPlaces(Struct, array_like=True, gc=False):
     window_end: int
     meters: list[str]
     transformers: list[str]
+    feeders: dict[str, str]
+    """By transformer_id the feeder of most of its meters."""
+
+
+class MeterFeeder(Struct, array_like=True, gc=False):
+    """On which feeder a meter hangs that loss control is about."""
+
+    meter_id: str
+    feeder_id: str
+    known_at: int
+    """Record time, microseconds."""
 
 
 class Verdict(Struct, array_like=True, gc=False):
@@ -528,5 +539,6 @@ carries(
     Alarm,
     AlarmInput,
     MeterPlaces,
+    MeterFeeder,
     GroupInput,
 )

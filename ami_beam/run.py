@@ -39,6 +39,7 @@ from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
+from ami_beam.io.producers_source import FollowedProducers
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
@@ -139,7 +140,8 @@ def build(
         >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
-    outputs = published(operational(Inputs(reads, events, counts, alerts, alarms), settings), config_id(settings))
+    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan))
+    outputs = published(operational(inputs, settings), config_id(settings))
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return
@@ -151,6 +153,13 @@ def build(
         else:
             write = WriteTopic(name, plan.kafka_client, expansion_service)
         _ = rows | f"Kafka {topic}" >> write
+
+
+def producers_of(plan: RunPlan) -> FollowedProducers | None:
+    """The producers as workers look them up; None where the plan names none. A replay looks at the file once."""
+    if plan.producers is None:
+        return None
+    return FollowedProducers(plan.producers, None if plan.bounded else plan.meter_counts_refresh)
 
 
 def _read_back(plan: RunPlan) -> list[str]:

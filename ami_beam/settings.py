@@ -43,6 +43,8 @@ class Settings:
     """How far above the least receipt rate."""
     min_missing_meters: int = 2
     """Fewer silent meters are no receipt alarm, whatever their share."""
+    tamper_events: int = 3
+    """So many tamper events of one meter within a day are an alarm."""
     plausible_voltage: tuple[float, float] = (100.0, 400.0)
     """Both ends are plausible."""
     max_interval_kwh: float = 1000.0

@@ -38,7 +38,7 @@ from ami_beam.option_checks import duration_of, instant_of, without_runner
 from ami_beam.options import RunPlan, rule_options, validate
 from ami_beam.records import Alarm, KeyedRecords, RecordBatch
 from ami_beam.replay_arguments import replay_arguments, replays_events
-from ami_beam.run import new_pipeline, open_runner, with_shards
+from ami_beam.run import new_pipeline, open_runner, producers_of, with_shards
 from ami_beam.settings import Settings
 from ami_beam.whatif_picture import FORMATS, PictureError, check_library, draw
 from ami_beam.whatif_report import Comparison, as_json, as_text
@@ -52,8 +52,8 @@ _ABOUT = """Replays a period under the settings you run with and under changed o
 vanish or move: by type, feeder and hour of the day. Nothing is published."""
 _EXAMPLES = """
 All options of python -m ami_beam.run that say where records are and what the settings are now may be given too, and
-mean the same: --source, --reads, --events, --meter_counts, --bootstrap_servers, --kafka_config_file, --low_voltage_pct
-and so on.
+mean the same: --source, --reads, --events, --meter_counts, --producers, --bootstrap_servers, --kafka_config_file,
+--low_voltage_pct and so on.
 
 examples:
   A week of the live topic with another limit, as a table and a picture:
@@ -217,7 +217,7 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
             events = pipeline | "Events" >> ReadReplay(plan.events, plan.events_topic)
         else:
             events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
-        alarms = alarms_of(reads, events, table, settings)
+        alarms = alarms_of(reads, events, table, settings, producers_of(plan))
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
         _ = {name: records} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from ami_beam.records import (
     Alert,
     DeadLetterBatch,
     Event,
+    GroupInput,
     ReadProgress,
     ReceiptBatch,
     RecordBatch,
@@ -31,6 +33,8 @@ from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
 from transforms.locate_events import LocateEvents
+from transforms.loss_control import LossControl
+from transforms.loss_events import LossEvents
 from transforms.pack_reads import PackReads
 from transforms.publish_alarms import PublishAlarms
 from transforms.published_alarms import PublishedAlarms
@@ -52,6 +56,8 @@ class Inputs:
     """The topic of the grid alerts, read back; None where there is none. It holds no watermark back."""
     published_alarms: beam.PCollection[RecordBatch] | None = None
     """The topic of the alarms, likewise."""
+    producers: Container[str] | None = None
+    """Meters that are registered to feed in; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,14 @@ class Measured(NamedTuple):
     dead_letters: beam.PCollection[DeadLetterBatch]
 
 
+class ToldByEvents(NamedTuple):
+    """What meters say themselves."""
+
+    supply: beam.PCollection[tuple[int, AlarmInput]]
+    losses: beam.PCollection[tuple[str, GroupInput]]
+    """Alarms as they are found, to be published with the others."""
+
+
 class JudgedWindows(NamedTuple):
     """What thresholds and rules make of what was measured."""
 
@@ -89,8 +103,8 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
     clock = measured.progress | "ReadsClock" >> beam.FlatMap(_no_event).with_output_types(Event)
     accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
-    supply = told_of_supply(accepted, measured, settings)
-    judged = judge(measured, supply, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
+    told = told_by_events(accepted, measured, settings, inputs.producers)
+    judged = judge(measured, told, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
 
     event_alerts = accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
@@ -113,17 +127,23 @@ def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSou
     return Measured(statistics, reads.progress, reads.dead_letters)
 
 
-def told_of_supply(
-    events: beam.PCollection[Event], measured: Measured, settings: Settings
-) -> beam.PCollection[tuple[int, AlarmInput]]:
-    """From events to what a transformer's meters say of their supply."""
+def told_by_events(
+    events: beam.PCollection[Event],
+    measured: Measured,
+    settings: Settings,
+    producers: Container[str] | None,
+) -> ToldByEvents:
+    """From events to what a transformer's meters say of their supply, and to alarms of meters."""
+    losses = events | "LossEvents" >> LossEvents(settings, producers)
     places = measured.statistics | "MeterPlaces" >> MeterPlacesOf(settings)
-    return (events, places) | "LocateEvents" >> LocateEvents(settings)
+    located = (events, losses, places) | "LocateEvents" >> LocateEvents(settings)
+    found = (losses, located.feeders, measured.progress) | "LossControl" >> LossControl(settings)
+    return ToldByEvents(located.supply, found)
 
 
 def judge(
     measured: Measured,
-    supply: beam.PCollection[tuple[int, AlarmInput]],
+    told: ToldByEvents,
     meter_counts: MeterCountsSource,
     settings: Settings,
     published_alerts: beam.PCollection[RecordBatch] | None = None,
@@ -138,8 +158,8 @@ def judge(
         judged_by.append(published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
     judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
 
-    known = (judged.verdicts, joined.supply, supply) | "AlarmInputs" >> beam.Flatten()
-    groups = [known | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence]
+    known = (judged.verdicts, joined.supply, told.supply) | "AlarmInputs" >> beam.Flatten()
+    groups = [known | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence, told.losses]
     if published_alarms is not None:
         groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms())
     alarms = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)

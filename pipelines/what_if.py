@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import apache_beam as beam
 
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alarm, RecordBatch
 from ami_beam.settings import Settings
-from pipelines.operational import judge, measure, told_of_supply
+from pipelines.operational import judge, measure, told_by_events
 from transforms.decode_events import DecodeEvents
 
 
@@ -16,6 +18,7 @@ def alarms_of(
     events: beam.PCollection[RecordBatch],
     meter_counts: MeterCountsSource,
     settings: Settings,
+    producers: Container[str] | None = None,
 ) -> beam.PCollection[Alarm]:
     """What `operational` gives as alarms, with the same steps.
 
@@ -24,5 +27,5 @@ def alarms_of(
     """
     measured = measure(reads, meter_counts, settings)
     accepted = (events | "DecodeEvents" >> DecodeEvents(settings)).accepted
-    supply = told_of_supply(accepted, measured, settings)
-    return judge(measured, supply, meter_counts, settings).alarms
+    told = told_by_events(accepted, measured, settings, producers)
+    return judge(measured, told, meter_counts, settings).alarms

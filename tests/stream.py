@@ -117,7 +117,9 @@ class Published:
 class HeadEnd:
     """Records in arrival order; the watermark follows their record times."""
 
-    def __init__(self, meter_counts: list[MeterCount] | None = None, **settings: Any):
+    def __init__(
+        self, meter_counts: list[MeterCount] | None = None, producers: frozenset[str] | None = None, **settings: Any
+    ):
         durations = {
             name: parse_duration(value) if isinstance(value, str) and name != "window_closed" else value
             for name, value in settings.items()
@@ -125,6 +127,7 @@ class HeadEnd:
         # Between what a test says there are often hours.
         self.settings = Settings(**{"shards": 7, "source_silent": parse_duration("365d"), **durations})
         self._counts = [MeterCount("T1", 2)] if meter_counts is None else meter_counts
+        self._producers = producers
         self._stream = TestStream(coder=MsgspecCoder(RecordBatch))
         self._offset = 0
         self._watermark: int | None = None
@@ -161,7 +164,8 @@ class HeadEnd:
 
     def run(self) -> Published:
         """Run to the end of the stream, after which all is silent for ever: that alarm is left out."""
-        published = run_pipeline(self._stream.advance_watermark_to_infinity(), self._counts, self.settings)
+        stream = self._stream.advance_watermark_to_infinity()
+        published = run_pipeline(stream, self._counts, self.settings, producers=self._producers)
         assert self._watermark is not None
         published.alarms = [
             alarm
@@ -172,7 +176,12 @@ class HeadEnd:
 
 
 def run_pipeline(
-    reads: beam.PTransform, counts: list[MeterCount], settings: Settings, runner: Any = RUNNER, events: Any = None
+    reads: beam.PTransform,
+    counts: list[MeterCount],
+    settings: Settings,
+    runner: Any = RUNNER,
+    events: Any = None,
+    producers: frozenset[str] | None = None,
 ) -> Published:
     """Run the operational pipeline over `reads` and collect its outputs in this process."""
     options = PipelineOptions([])
@@ -192,6 +201,7 @@ def run_pipeline(
             records,
             told,
             pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
+            producers=producers,
         )
         outputs = operational(inputs, settings)
         for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms"):

@@ -19,8 +19,9 @@ from ami_beam.alert_ids import event_alert_id
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.dead_letter_reasons import Reason
 from ami_beam.codecs.json_events import EventDecoder
+from ami_beam.csv_table import TableError
 from ami_beam.effective_config import config_id
-from ami_beam.event_map import ARTICLE, EventKind, EventMapError, load, parse
+from ami_beam.event_map import ARTICLE, EventKind, load, parse
 from ami_beam.options import validate
 from ami_beam.records import Alert, RecordBatch
 from ami_beam.settings import Settings
@@ -56,7 +57,7 @@ def _facts(alert: Alert) -> tuple:
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(EventMapError) as caught:
+    with pytest.raises(TableError) as caught:
         parse(text.encode(), "map.csv")
     return str(caught.value)
 
@@ -89,7 +90,7 @@ class TestFile:
         assert "code is missing" in refusal("a,b\n")
         assert "no row" in refusal(HEADER)
         assert "the first line must name" in refusal("")
-        with pytest.raises(EventMapError, match="not UTF-8"):
+        with pytest.raises(TableError, match="not UTF-8"):
             parse(b"\xff\xfe", "map.csv")
 
     def test_the_option_names_file_and_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -55,7 +55,7 @@ def test_options_become_settings() -> None:
         "--window=30m --window_closed=left --collection_delay=1h --receipt_delay 8h --allowed_lateness=48h"
         " --late_gather=500ms --shards=7 --min_receipt_rate_pct=95.5 --nominal_voltage=120 --low_voltage_pct=95"
         " --high_voltage_pct=105 --plausible_voltage=50:300 --max_interval_kwh=20"
-        " --alarm_on_windows=3 --alarm_off_windows=4 --min_missing_meters=5"
+        " --alarm_on_windows=3 --alarm_off_windows=4 --min_missing_meters=5 --tamper_events=6"
     )
     settings, _ = validate([*LIVE, *argv.split()])
     assert settings == Settings(
@@ -75,6 +75,7 @@ def test_options_become_settings() -> None:
         alarm_on_windows=3,
         alarm_off_windows=4,
         min_missing_meters=5,
+        tamper_events=6,
         source_silent=90 * MICROS_PER_MINUTE,
         live=True,
     )
@@ -129,6 +130,8 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--alarm_on_windows=0", "not a whole number"),
         ("--alarm_off_windows=1.5", "not a whole number"),
         ("--min_missing_meters=-1", "not a whole number"),
+        ("--tamper_events=0", "not a whole number"),
+        ("--producers=missing.csv", "cannot be read"),
         ("--shards=0", "not a whole number"),
         ("--shards=automatic", "not a whole number"),
         ("--shards=1.5", "not a whole number"),

@@ -1,12 +1,13 @@
-"""Finds the transformer of a meter that tells of its supply: events name a meter only."""
+"""Finds the transformer of a meter that tells of its supply, and the feeder of others: events name a meter only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
@@ -15,17 +16,30 @@ from msgspec import Struct, field
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.event_map import EventType
 from ami_beam.instants import MICROS_PER_HOUR
-from ami_beam.records import AlarmInput, Event, MeterPlaces, PowerEvent
+from ami_beam.records import AlarmInput, Event, MeterFeeder, MeterPlaces, PowerEvent
 from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import LOCATED
+from transforms.loss_events import LossEvent
 from transforms.state_log import read_log
 
 LOST: tuple[EventType, ...] = ("LAST_GASP", "OUTAGE_DETECTED")
 RESTORED: tuple[EventType, ...] = ("POWER_RESTORE",)
 WAIT = 24 * MICROS_PER_HOUR
 """So long an event waits, in record time, until its meter's place is known."""
+FOLLOW = 7 * WAIT
+"""So long after an event of loss control the feeder of its meter is told, and told again when it is another."""
+SUPPLY, FEEDERS = "supply", "feeders"
+
+
+class Located(NamedTuple):
+    """What `LocateEvents` gives."""
+
+    supply: beam.PCollection[tuple[int, AlarmInput]]
+    """By the transformer's shard."""
+    feeders: beam.PCollection[tuple[int, MeterFeeder]]
+    """By the meter's shard."""
 
 
 class PowerNews(Struct, array_like=True, gc=False):
@@ -33,14 +47,29 @@ class PowerNews(Struct, array_like=True, gc=False):
 
     places: MeterPlaces | None
     events: list[PowerEvent]
+    asked: LossEvent | None = None
+    """An event of a meter whose feeder is wanted."""
+
+
+class FollowedMeter(Struct, array_like=True, gc=False):
+    """A meter whose feeder is wanted."""
+
+    until: int
+    """End of the last window in which it is."""
+    feeder_id: str | None = None
+    """As it was given last."""
 
 
 class KeptMeters(Struct, array_like=True, gc=False):
     """What is known of the meters of a shard."""
 
-    places: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """By meter_id its transformer, and the end of the window that said so."""
+    places: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    """By meter_id its transformer, the end of the window that said so, and the number of its feeder in `feeders`."""
     waiting: list[PowerEvent] = field(default_factory=list)
+    feeders: list[str] = field(default_factory=list)
+    """Each once."""
+    followed: dict[str, FollowedMeter] = field(default_factory=dict)
+    """By meter_id."""
 
 
 class MetersEntry(Struct, array_like=True, gc=False):
@@ -56,8 +85,10 @@ carries(PowerNews)
 class LocateEvents(beam.PTransform):
     """Every event of a loss or a return of supply with its meter's transformer, keyed by the transformer's shard.
 
-    Takes a tuple of the accepted events and the places of meters (`MeterPlacesOf`). The place of the latest window
-    counts. An event of a meter without a place waits for one for a day of record time.
+    Takes a tuple of the accepted events, the events of loss control (`LossEvents`), and the places of meters
+    (`MeterPlacesOf`). The place of the latest window counts. An event of a meter without a place waits for one for a
+    day of record time. Events of loss control do not wait: the feeder of their meters is given by itself, as soon as it
+    is known, and again when it changes within a week.
 
     State per shard: about 40 bytes a meter. Counter: unlocated_events, that waited in vain.
     """
@@ -66,12 +97,20 @@ class LocateEvents(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> beam.PCollection[tuple[int, AlarmInput]]:
-        events, places = inputs
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> Located:
+        events, losses, places = inputs
         told = events | "OfSupply" >> beam.ParDo(_OfSupplyDoFn(self._settings)).with_output_types(tuple[int, PowerNews])
+        asked = losses | "Asked" >> beam.MapTuple(_asked).with_output_types(tuple[int, PowerNews])
         known = places | "AsNews" >> beam.MapTuple(_from_places).with_output_types(tuple[int, PowerNews])
-        label = f"Locate {self._settings.state_label()}"
-        return (told, known) | "EventsAndPlaces" >> beam.Flatten() | label >> beam.ParDo(_LocateDoFn(self._settings))
+        locate = beam.ParDo(_LocateDoFn(self._settings)).with_output_types(
+            tuple[int, AlarmInput], feeders=tuple[int, MeterFeeder]
+        )
+        found = (
+            (told, asked, known)
+            | "EventsAndPlaces" >> beam.Flatten()
+            | f"Locate {self._settings.state_label()}" >> locate.with_outputs(FEEDERS, main=SUPPLY)
+        )
+        return Located(found[SUPPLY], found[FEEDERS])
 
 
 class _OfSupplyDoFn(beam.DoFn):
@@ -93,8 +132,11 @@ def _from_places(shard: int, places: MeterPlaces) -> tuple[int, PowerNews]:
     return shard, PowerNews(places, [])
 
 
+def _asked(shard: int, event: LossEvent) -> tuple[int, PowerNews]:
+    return shard, PowerNews(None, [], event)
+
+
 @beam.typehints.with_input_types(tuple[int, PowerNews])
-@beam.typehints.with_output_types(tuple[int, AlarmInput])
 class _LocateDoFn(beam.DoFn):
     LOG = BagStateSpec("meters_log", MsgspecCoder(MetersEntry))
     LOCATE = TimerSpec("meters_locate", TimeDomain.WATERMARK)
@@ -117,21 +159,27 @@ class _LocateDoFn(beam.DoFn):
             due = news.places.window_end + self._settings.collection_delay
             locate.set(Timestamp(micros=due), dynamic_timer_tag="places")
         else:
-            newest = max(event.record_time for event in news.events)
+            told = news.events if news.asked is None else [news.asked]
+            newest = max(event.record_time for event in told)
             locate.set(Timestamp(micros=newest), dynamic_timer_tag="events")
 
     @on_timer(LOCATE)
-    def on_locate(self, log: Any = beam.DoFn.StateParam(LOG)) -> Iterator[tuple[int, AlarmInput]]:
+    def on_locate(
+        self, key: Any = beam.DoFn.KeyParam, log: Any = beam.DoFn.StateParam(LOG)
+    ) -> Iterator[tuple[int, AlarmInput] | TaggedOutput]:
         news, kept = read_log(log)
         if not news:
             return
         kept = kept or KeptMeters()
         located = locate(kept, news)
+        for feeder in follow_meters(kept, news, self._settings):
+            yield TaggedOutput(FEEDERS, (key, feeder))
         # By the windows whose places are known: of a backlog events come long before.
-        newest = max((window_end for _, window_end in kept.places.values()), default=0)
+        newest = max((window_end for _, window_end, _ in kept.places.values()), default=0)
         waiting = [event for event in kept.waiting if event.record_time + WAIT > newest]
         self._unlocated.inc(len(kept.waiting) - len(waiting))
         kept.waiting = waiting
+        kept.followed = {meter_id: each for meter_id, each in kept.followed.items() if each.until >= newest}
         by_shard: dict[int, list[PowerEvent]] = {}
         for event in located:
             by_shard.setdefault(shard_of(event.transformer_id, self._settings.shards), []).append(event)
@@ -143,14 +191,20 @@ class _LocateDoFn(beam.DoFn):
 
 def locate(kept: KeptMeters, news: Iterable[PowerNews]) -> list[PowerEvent]:
     """Take news in: the events whose places are known now, the others wait."""
+    numbers = {feeder_id: number for number, feeder_id in enumerate(kept.feeders)}
     for each in news:
         if each.places is not None:
             window_end = each.places.window_end
+            feeder_of = {
+                transformer_id: numbers.setdefault(feeder_id, len(numbers))
+                for transformer_id, feeder_id in each.places.feeders.items()
+            }
             for meter_id, transformer_id in zip(each.places.meters, each.places.transformers, strict=True):
                 known = kept.places.get(meter_id)
-                if known is None or (window_end, transformer_id) > (known[1], known[0]):
-                    kept.places[meter_id] = transformer_id, window_end
+                if known is None or (window_end, transformer_id) >= (known[1], known[0]):
+                    kept.places[meter_id] = transformer_id, window_end, feeder_of[transformer_id]
         kept.waiting += each.events
+    kept.feeders = list(numbers)
     located, waiting = [], []
     for event in kept.waiting:
         place = kept.places.get(event.meter_id)
@@ -160,3 +214,25 @@ def locate(kept: KeptMeters, news: Iterable[PowerNews]) -> list[PowerEvent]:
             located.append(PowerEvent(event.meter_id, place[0], event.restored, event.at, event.record_time))
     kept.waiting = waiting
     return located
+
+
+def follow_meters(kept: KeptMeters, news: Sequence[PowerNews], settings: Settings) -> list[MeterFeeder]:
+    """After `locate`: the feeders of meters that were asked for, where they are new or were asked for again."""
+    asked: set[str] = set()
+    known_at = 0
+    for each in news:
+        if each.asked is not None:
+            meter_id, record_time = each.asked.meter_id, each.asked.record_time
+            followed = kept.followed.setdefault(meter_id, FollowedMeter(0))
+            followed.until = max(followed.until, record_time + FOLLOW)
+            asked.add(meter_id)
+            known_at = max(known_at, record_time)
+        elif each.places is not None:
+            known_at = max(known_at, each.places.window_end + settings.collection_delay)
+    found = []
+    for meter_id, followed in kept.followed.items():
+        place = kept.places.get(meter_id)
+        if place is not None and (meter_id in asked or kept.feeders[place[2]] != followed.feeder_id):
+            followed.feeder_id = kept.feeders[place[2]]
+            found.append(MeterFeeder(meter_id, followed.feeder_id, known_at))
+    return found

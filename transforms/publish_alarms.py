@@ -137,7 +137,7 @@ def update_group(
     # What is final by now was not told yet where the watermark of a backlog moves by days at once.
     forgotten_up_to = kept.final_up_to
     if watermark is not None:
-        kept.final_up_to = max(kept.final_up_to, _final_window(watermark, settings))
+        kept.final_up_to = max(kept.final_up_to, final_window(watermark, settings))
     version = None
     for each in news:
         version = each.counts_version or version
@@ -235,7 +235,8 @@ def adopt_alarm(known: Alarm | None, published: Alarm) -> Alarm | None:
     )
 
 
-def _final_window(watermark: int, settings: Settings) -> int:
+def final_window(watermark: int, settings: Settings) -> int:
+    """The last window of which an alarm that is over is not known any more."""
     return (watermark - kept_for(settings)) // settings.window * settings.window
 
 
@@ -249,7 +250,7 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
 
     A day longer than their windows are known, because an alarm ends after its last window.
     """
-    kept.final_up_to = max(kept.final_up_to, _final_window(watermark, settings))
+    kept.final_up_to = max(kept.final_up_to, final_window(watermark, settings))
 
     def may_change(alarm: Alarm) -> bool:
         if not alarm.ended or alarm.last_window > kept.final_up_to:

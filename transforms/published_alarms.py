@@ -11,6 +11,8 @@ from ami_beam.codecs.json_outputs import parse_alarm
 from ami_beam.records import Alarm, GroupInput, RecordBatch
 from transforms.alarm_episodes import feeder_group, own_group
 from transforms.decode_reads import METRICS
+from transforms.loss_control import meter_group
+from transforms.loss_events import LOSS_CONTROL
 from transforms.published_rows import readable
 
 
@@ -37,4 +39,6 @@ class _ParseDoFn(beam.DoFn):
 
 def group_of(alarm: Alarm) -> str:
     """The group that publishes it."""
+    if alarm.alarm_type in LOSS_CONTROL:
+        return meter_group(alarm.entity_id)
     return own_group(alarm.entity_id) if alarm.feeder_id is None else feeder_group(alarm.feeder_id)

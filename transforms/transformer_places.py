@@ -13,6 +13,7 @@ from ami_beam.records import (
     Observation,
     StatisticsBatch,
     TransformerPlace,
+    TransformerStatistics,
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
@@ -68,6 +69,14 @@ def _delay(count: MeterCount | None, settings: Settings) -> int | None:
     return settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
 
 
+def main_feeder(statistics: TransformerStatistics) -> str:
+    """The feeder of most of its meters, the first by name among equals."""
+    feeders = statistics.feeders
+    if len(feeders) == 1:
+        return feeders[0].feeder_id
+    return min(feeders, key=lambda feeder: (-feeder.meters_reported, feeder.feeder_id)).feeder_id
+
+
 class MeterPlacesOf(beam.PTransform):
     """On which transformers meters hang, keyed by a stable shard of the meter.
 
@@ -102,8 +111,10 @@ class _PlacesDoFn(beam.DoFn):
         shards = self._settings.shards
         meters = batch.voltages.meters
         for transformer, (begin, end) in zip(batch.transformers, pairwise([0, *batch.voltages.ends]), strict=True):
+            feeder_id = main_feeder(transformer)
             for meter_id in meters[begin:end]:
-                places = found.setdefault(shard_of(meter_id, shards), MeterPlaces(batch.window_end, [], []))
+                places = found.setdefault(shard_of(meter_id, shards), MeterPlaces(batch.window_end, [], [], {}))
                 places.meters.append(meter_id)
                 places.transformers.append(transformer.transformer_id)
+                places.feeders[transformer.transformer_id] = feeder_id
         yield from found.items()

@@ -1,0 +1,58 @@
+"""CSV files that options name: their rows by column, and problems that name file, line and fix."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+
+from ami_beam.io.files import ReplayError, file_lines
+
+_SHOWN_PROBLEMS = 10
+
+
+class TableError(ValueError):
+    """A table that cannot be used: names the file and, for each bad row, line, field, value and fix."""
+
+
+def read(path: str) -> bytes:
+    """The content of a file, plain or .gz. Raises TableError."""
+    try:
+        return b"".join(file_lines(path))
+    except ReplayError as error:
+        raise TableError(str(error)) from None
+    except Exception as error:  # each file system has its own exceptions
+        raise TableError(f"{path}: cannot be read: {error}") from error
+
+
+def rows(
+    content: bytes, path: str, needed: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of each row's line and its values by column, without the spaces around them.
+
+    Lines that begin with # and empty ones are passed over. Raises TableError for what is not UTF-8, and for a first
+    line without the columns that are needed; `columns` are all that it may have, for the message.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    numbered = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line and line[0] != "#"]
+    header = next(csv.reader([numbered[0][1]])) if numbered else []
+    names = [name.strip() for name in header]
+    if missing := [name for name in needed if name not in names]:
+        named = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
+        raise TableError(f"{path}: the first line must name the {named}; {missing[0]} is missing")
+    reader = csv.reader(line for _, line in numbered[1:])
+    try:
+        for row in reader:
+            fields = {name: value.strip() for name, value in zip(names, row, strict=False)}
+            yield numbered[reader.line_num][0], fields
+    except csv.Error as error:
+        raise TableError(f"{path}: line {numbered[reader.line_num][0]} is no CSV: {error}") from None
+
+
+def refuse(path: str, what: str, problems: Sequence[str]) -> None:
+    """Raise TableError with the first of the problems, if there are any. `what`: the kind of table."""
+    if problems:
+        more = [f"and {len(problems) - _SHOWN_PROBLEMS} more"] if len(problems) > _SHOWN_PROBLEMS else []
+        raise TableError("\n  ".join([f"{path}: bad {what}", *problems[:_SHOWN_PROBLEMS], *more]))
