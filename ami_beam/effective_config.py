@@ -27,7 +27,11 @@ def rules(settings: Settings) -> dict[str, Any]:
     """Every setting that decides what is published of the same records, by name; durations as options have them."""
     named = {field.name: getattr(settings, field.name) for field in fields(Settings) if field.name not in _NO_RULES}
     shown = {name: format_duration(value) if name in _DURATIONS else value for name, value in named.items()}
-    return shown | {"event_map": [[code, kind.event_type, kind.severity] for code, kind in settings.event_map.kinds]}
+    quality_map = settings.quality_map
+    return shown | {
+        "event_map": [[code, kind.event_type, kind.severity] for code, kind in settings.event_map.kinds],
+        "quality_map": None if quality_map is None else quality_map.qualities,
+    }
 
 
 def config_id(settings: Settings) -> str:

@@ -145,7 +145,7 @@ def with_rules(settings: Settings, rules: Mapping[str, Any]) -> Settings:
     known = {field.name: getattr(settings, field.name) for field in fields(Settings)}
     changes: dict[str, Any] = {}
     for name, value in rules.items():
-        if name in known and name != "event_map":
+        if name in known and name not in ("event_map", "quality_map"):
             same = known[name]
             if isinstance(same, int) and isinstance(value, str):
                 value = parse_duration(value)

@@ -28,6 +28,9 @@ from ami_beam.instants import (
 from ami_beam.io.files import ReplayError, replay_files
 from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
 from ami_beam.producers import load as load_producers
+from ami_beam.quality_map import COLUMNS as QUALITY_MAP_COLUMNS
+from ami_beam.quality_map import QualityMap
+from ami_beam.quality_map import load as load_quality_map
 from ami_beam.settings import Settings
 
 
@@ -88,6 +91,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         min_missing_meters=int(number_of(values, "min_missing_meters", 1, 1_000_000, "2", whole=True)),
         tamper_events=int(number_of(values, "tamper_events", 1, 1_000, "3", whole=True)),
         event_map=event_map_of(values["event_map"]),
+        quality_map=quality_map_of(values["quality_map"]),
         live=live,
     )
 
@@ -103,6 +107,20 @@ def event_map_of(path: str | None) -> EventMap:
         raise OptionError(
             "--event_map", path, str(error), f"a CSV file with the columns {columns}",
             "--event_map=templates/event_maps/article.csv",
+        ) from None  # fmt: skip
+
+
+def quality_map_of(path: str | None) -> QualityMap | None:
+    """The file's map; None where none is given."""
+    if path is None:
+        return None
+    try:
+        return load_quality_map(path)
+    except TableError as error:
+        columns = ", ".join(QUALITY_MAP_COLUMNS)
+        raise OptionError(
+            "--quality_map", path, str(error), f"a CSV file with the columns {columns}",
+            "--quality_map=templates/quality_maps/simulator.csv",
         ) from None  # fmt: skip
 
 

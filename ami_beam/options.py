@@ -101,6 +101,12 @@ def _add_where(group: Any) -> None:
         " templates/event_maps (the six codes of templates/event_maps/article.csv, as numbers)",
     )
     add(
+        "--quality_map",
+        metavar="PATH",
+        help="CSV of source, code, quality: which power_quality_code of a read is a SAG or a SWELL, for sag_count and"
+        " swell_count of the summaries. Examples in templates/quality_maps (none: both are 0)",
+    )
+    add(
         "--producers",
         metavar="PATH",
         help="CSV, plain or .gz, whose column meter_id has every meter that is registered to feed in: reverse energy at"

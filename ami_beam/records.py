@@ -150,6 +150,9 @@ class FeederStatistics(Struct, array_like=True, gc=False):
     as_of: int
     revision: int
     changed: bool
+    sag_count: int = 0
+    """Reads whose power quality code the quality map says is a sag."""
+    swell_count: int = 0
 
 
 class TransformerStatistics(Struct, array_like=True, gc=False):
@@ -176,7 +179,7 @@ class MeterVoltages(Struct, array_like=True, gc=False):
     ends: list[int]
     """Of each transformer one past its last reading."""
     flags: bytes = b""
-    """A byte a meter, as in `read_block`: whether it was estimated, its voltage rejected, or zero."""
+    """A byte a meter, as in `read_block`: whether it was estimated, its voltage rejected or zero, a sag or a swell."""
 
 
 class StatisticsBatch(Struct, array_like=True, gc=False):
@@ -461,6 +464,8 @@ class SummaryRow(Struct, gc=False):
     zero_voltage_count: int
     as_of: int
     revision: int
+    sag_count: int = 0
+    swell_count: int = 0
 
 
 class ReceiptRow(Struct, gc=False):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, format_duration
+from ami_beam.quality_map import QualityMap
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Settings:
     """So long without a record on the reads topic is an alarm."""
     event_map: EventMap = ARTICLE
     """Which event codes give alerts."""
+    quality_map: QualityMap | None = None
+    """Which power quality codes of reads are sags and swells; None: none is."""
     event_dedup: int = 48 * MICROS_PER_HOUR
     """For how long, in record time, a resent event is recognised."""
     source: str = ""

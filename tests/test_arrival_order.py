@@ -24,8 +24,8 @@ WINDOW_END = 1_772_496_900_000_000
 assert WINDOW_END % WINDOW == 0
 
 contents = st.builds(
-    lambda meter, transformer, feeder, read_ts, actual, kwh, voltage, before: (
-        transformer, meter, WINDOW_END - before, WINDOW_END + read_ts, actual, feeder, kwh, voltage
+    lambda meter, transformer, feeder, read_ts, actual, kwh, voltage, before, sag: (
+        transformer, meter, WINDOW_END - before, WINDOW_END + read_ts, actual, feeder, kwh, voltage, sag
     ),
     meter=st.sampled_from(["M1", "M2"]),
     transformer=st.sampled_from(["T1", "T2"]),
@@ -35,6 +35,7 @@ contents = st.builds(
     kwh=st.sampled_from([0.1, 0.2, 0.3]),
     voltage=st.sampled_from([None, 206.99, 230.0]),
     before=st.sampled_from([0, 1]),
+    sag=st.booleans(),
 )  # fmt: skip
 
 
@@ -51,13 +52,13 @@ def records(draw: st.DrawFn) -> list[PackedRead]:
     """Reads in arrival order. A content may come several times, each time as a record of its own."""
     arrived, record_time = [], WINDOW_END
     for offset, content in enumerate(draw(st.lists(contents, min_size=1, max_size=14))):
-        transformer, meter, end, read_ts, actual, feeder, kwh, voltage = content
+        transformer, meter, end, read_ts, actual, feeder, kwh, voltage, sag = content
         record_time += draw(st.sampled_from([0, 1_000, 61_000_000]))
         partition = draw(st.integers(0, 1))
         arrived.append(
             PackedRead(
                 transformer, meter, end, read_ts, actual, record_time, partition, offset,
-                feeder, kwh, kwh, 0.0, voltage, False, False,
+                feeder, kwh, kwh, 0.0, voltage, False, False, sag,
             )
         )  # fmt: skip
     return arrived

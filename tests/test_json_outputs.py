@@ -26,7 +26,7 @@ from ami_beam.records import (
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
-SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3)
+SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3, 2)
 RECEIPT = ReceiptRow("T1", None, START, END, 0, 3, 0.0, 0, 0.0, END, 0)
 ALERT = Alert(
     "a" * 32, "EVENT", "M1", END, "LAST_GASP", 3840, "CRITICAL", "RAISED", 0, AS_OF, None, None, None,
@@ -59,6 +59,8 @@ def test_a_summary_row() -> None:
         "zero_voltage_count": 0,
         "as_of": "2026-03-03T10:15:42.125Z",
         "revision": 3,
+        "sag_count": 2,
+        "swell_count": 0,
     }
 
 
@@ -176,6 +178,12 @@ def test_a_row_is_one_line_and_comes_back_whatever_its_texts(text: str, number: 
     value = outputs.summary_json(row)
     assert b"\n" not in value
     assert outputs.parse_summary(value) == row
+
+
+def test_a_summary_row_of_before_is_read() -> None:
+    fields = json.loads(outputs.summary_json(SUMMARY))
+    del fields["sag_count"], fields["swell_count"]
+    assert outputs.parse_summary(json.dumps(fields)) == msgspec.structs.replace(SUMMARY, sag_count=0)
 
 
 def test_a_tombstone_and_an_empty_value_differ() -> None:

@@ -27,10 +27,12 @@ def packed(
     kwh: float = 1.0,
     voltage: float | None = 230.0,
     end: int = WINDOW_END,
+    sag: bool = False,
+    swell: bool = False,
 ) -> PackedRead:
     return PackedRead(
         transformer, meter, end, WINDOW_END + read_ts, actual, WINDOW_END + arrival[0], arrival[1], arrival[2],
-        feeder, kwh, kwh, 0.0, voltage, False, False,
+        feeder, kwh, kwh, 0.0, voltage, False, False, sag, swell,
     )  # fmt: skip
 
 
@@ -45,6 +47,8 @@ reads = st.builds(
     kwh=st.sampled_from([0.0, 0.1, 0.0197, 1 / 3, 1e16]),
     voltage=st.sampled_from([None, 229.99, 206.5, 207.0, 230.123456789]),
     end=st.sampled_from([WINDOW_END, WINDOW_END - 1, WINDOW_END - 300_000_000]),
+    sag=st.booleans(),
+    swell=st.booleans(),
 )
 
 

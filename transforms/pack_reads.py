@@ -38,7 +38,7 @@ class PackReads(beam.PTransform):
     Other read types go no further. Nothing waits longer than its bundle.
 
     Args:
-      settings: the number of shards.
+      settings: the number of shards, and which power quality codes are sags and swells.
       max_pending: reads gathered before blocks are handed on within a bundle; bounds the memory.
     """
 
@@ -60,10 +60,10 @@ class _PackDoFn(beam.DoFn):
     def __init__(self, settings: Settings, max_pending: int):
         self._settings = settings
         self._max_pending = max_pending
-        self._pending = PendingReads()
+        self._pending = PendingReads(settings.quality_map)
 
     def start_bundle(self) -> None:
-        self._pending = PendingReads()
+        self._pending = PendingReads(self._settings.quality_map)
 
     def process(self, reads: ReadColumns) -> Iterator[Any]:
         self._pending.add(reads)
@@ -82,8 +82,8 @@ class _PackDoFn(beam.DoFn):
                 yield WindowedValue(value, timestamp, (GlobalWindow(),))
 
     def _flush(self) -> Iterator[tuple[Any, Timestamp]]:
-        pending, self._pending = self._pending, PendingReads()
         settings = self._settings
+        pending, self._pending = self._pending, PendingReads(settings.quality_map)
         for shard, late, block in pending.blocks(settings.shards, settings.collection_delay):
             at = Timestamp(micros=block.first_record_time)
             yield (TaggedOutput(LATE, (shard, block)) if late else ((shard, block.window_end), block)), at

@@ -19,6 +19,8 @@ from ami_beam.codecs.read_block import (
     CENTIVOLT,
     ESTIMATED,
     MICRO_KWH,
+    SAG,
+    SWELL,
     VOLTAGE_REJECTED,
     ZERO_VOLTAGE,
     BlockColumns,
@@ -103,6 +105,12 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist()
         for flag in (ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE)
     )
+    # Without a quality map there are none.
+    marked = bool((flags >= SAG).any())
+    sags, swells = (
+        np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist() if marked else [0] * len(starts)
+        for flag in (SAG, SWELL)
+    )
     as_of = np.maximum.reduceat(columns.record_time[order], starts).tolist()
     consumption, delivered, received = (
         _totals(column[order], starts)
@@ -135,6 +143,8 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
             as_of[group],
             0,
             True,
+            sags[group],
+            swells[group],
         )
         name = names[numbers[group]]
         if name in measured:
@@ -172,7 +182,13 @@ def voltages_of(measured: Sequence[Measured]) -> MeterVoltages:
 
 
 def _flags(read: PackedRead) -> int:
-    return (not read.actual) * ESTIMATED + read.voltage_rejected * VOLTAGE_REJECTED + read.zero_voltage * ZERO_VOLTAGE
+    return (
+        (not read.actual) * ESTIMATED
+        + read.voltage_rejected * VOLTAGE_REJECTED
+        + read.zero_voltage * ZERO_VOLTAGE
+        + read.sag * SAG
+        + read.swell * SWELL
+    )
 
 
 def _totals(column: Floats, starts: Ints) -> list[float]:
@@ -256,6 +272,7 @@ def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
     # As columns, in PackedRead's order: a call over a column instead of a loop over reads for every figure.
     (
         _, meter_ids, _, _, actual, record_times, _, _, _, consumption, delivered, received, voltages, rejected, zero,
+        sag, swell,
     ) = zip(*reads, strict=True)  # fmt: skip
     measured = [voltage for voltage in voltages if voltage is not None]
     return FeederStatistics(
@@ -273,6 +290,8 @@ def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
         as_of=max(record_times),
         revision=0,
         changed=True,
+        sag_count=sag.count(True),
+        swell_count=swell.count(True),
     )
 
 

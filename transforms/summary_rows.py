@@ -45,6 +45,8 @@ def _rows(element: tuple[ShardWindow, StatisticsBatch], window: int) -> SummaryB
                 feeder.zero_voltage_count,
                 feeder.as_of,
                 feeder.revision,
+                feeder.sag_count,
+                feeder.swell_count,
             )
             for transformer in batch.transformers
             for feeder in transformer.feeders

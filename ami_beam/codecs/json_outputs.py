@@ -98,6 +98,8 @@ def summary_json(row: SummaryRow) -> bytes:
             "zero_voltage_count": row.zero_voltage_count,
             "as_of": format_instant(row.as_of),
             "revision": row.revision,
+            "sag_count": row.sag_count,
+            "swell_count": row.swell_count,
         }
     )
 

@@ -12,12 +12,15 @@ from ami_beam.codecs.read_block import (
     CENTIVOLT,
     ESTIMATED,
     MICRO_KWH,
+    SAG,
+    SWELL,
     VOLTAGE_REJECTED,
     ZERO_VOLTAGE,
     ReadBlock,
     Scaled,
     encode_block,
 )
+from ami_beam.quality_map import QualityMap
 from ami_beam.read_columns import Flags, Ints, ReadColumns, flags, floats, ints
 from ami_beam.shards import shard_of
 
@@ -34,9 +37,19 @@ class _Numbers(dict[str, int]):
 
 
 class PendingReads:
-    """INTERVAL reads that wait to be packed, without what packing does not need. Other read types are left out."""
+    """INTERVAL reads that wait to be packed, without what packing does not need. Other read types are left out.
 
-    def __init__(self) -> None:
+    Args:
+      quality_map: which power quality codes are sags and swells; None: none is.
+    """
+
+    def __init__(self, quality_map: QualityMap | None = None) -> None:
+        self._quality: list[tuple[Ints, np.int8]] = []
+        if quality_map is not None:
+            self._quality += [
+                (np.array(quality_map.codes("SAG"), np.int64), np.int8(SAG)),
+                (np.array(quality_map.codes("SWELL"), np.int64), np.int8(SWELL)),
+            ]
         self._numbers = _Numbers()
         self._meters: list[list[str]] = []
         self._columns: list[tuple[Any, ...]] = []
@@ -48,14 +61,18 @@ class PendingReads:
     def add(self, reads: ReadColumns) -> None:
         """Take reads in, behind those that are there."""
         meters = reads.meter_id
+        marks = (
+            flags(reads.estimated_flag) * np.int8(ESTIMATED)
+            + flags(reads.voltage_rejected) * np.int8(VOLTAGE_REJECTED)
+            + flags(reads.zero_voltage) * np.int8(ZERO_VOLTAGE)
+        )
+        for codes, mark in self._quality:
+            marks += np.isin(ints(reads.power_quality_code), codes) * mark
         columns: tuple[Any, ...] = (
             self._numbers.of(reads.transformer_id), self._numbers.of(reads.feeder_id), ints(reads.window_end),
             ints(reads.interval_end), ints(reads.read_ts), ints(reads.record_time), ints(reads.partition),
             ints(reads.offset), floats(reads.consumption_kwh), floats(reads.delivered_kwh), floats(reads.received_kwh),
-            floats(reads.voltage_v),
-            flags(reads.estimated_flag) * np.int8(ESTIMATED)
-            + flags(reads.voltage_rejected) * np.int8(VOLTAGE_REJECTED)
-            + flags(reads.zero_voltage) * np.int8(ZERO_VOLTAGE),
+            floats(reads.voltage_v), marks,
         )  # fmt: skip
         if reads.read_type.count("INTERVAL") < len(reads):
             chosen = np.flatnonzero(np.array([kind == "INTERVAL" for kind in reads.read_type], np.bool_))

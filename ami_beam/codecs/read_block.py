@@ -27,6 +27,8 @@ SCALABLE = 1e12
 ESTIMATED = 1
 VOLTAGE_REJECTED = 2
 ZERO_VOLTAGE = 4
+SAG = 8
+SWELL = 16
 
 _KINDS = ("<i1", "<i2", "<i4", "<i8")
 _NO_VOLTAGE = -1
@@ -52,6 +54,9 @@ class PackedRead(NamedTuple):
     voltage_v: float | None
     voltage_rejected: bool
     zero_voltage: bool
+    sag: bool = False
+    """By the quality map."""
+    swell: bool = False
 
 
 class ReadBlock(Struct, array_like=True, gc=False):
@@ -124,6 +129,9 @@ class BlockColumns:
     def reads(self) -> list[PackedRead]:
         """The reads one by one."""
         names, flags = self.names, self.flags.tolist()
+        # Without a quality map there are none, and nothing is made of them.
+        marked = max(flags, default=0) >= SAG
+        quality = [[bool(flag & which) for flag in flags] for which in (SAG, SWELL)] if marked else []
         return list(
             map(
                 PackedRead,
@@ -142,6 +150,7 @@ class BlockColumns:
                 [None if voltage != voltage else voltage for voltage in self.voltage_v.tolist()],
                 [bool(flag & VOLTAGE_REJECTED) for flag in flags],
                 [bool(flag & ZERO_VOLTAGE) for flag in flags],
+                *quality,
             )
         )
 
@@ -246,12 +255,14 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
     """The block that holds exactly `reads`, in their order. There must be at least one."""
     (
         transformers, meters, interval_ends, read_ts, actual, record_times, partitions, offsets,
-        feeders, consumption, delivered, received, voltages, rejected, zero,
+        feeders, consumption, delivered, received, voltages, rejected, zero, sag, swell,
     ) = zip(*reads, strict=True)  # fmt: skip
     flags = (
         ~np.array(actual, np.bool_) * np.int64(ESTIMATED)
         + np.array(rejected, np.bool_) * np.int64(VOLTAGE_REJECTED)
         + np.array(zero, np.bool_) * np.int64(ZERO_VOLTAGE)
+        + np.array(sag, np.bool_) * np.int64(SAG)
+        + np.array(swell, np.bool_) * np.int64(SWELL)
     )
     interval_end, stamp, record_time, partition, offset = (
         np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
