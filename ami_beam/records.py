@@ -315,6 +315,46 @@ class PowerEvent(Struct, array_like=True, gc=False, frozen=True):
     record_time: int
 
 
+class Announcement(Struct, array_like=True, gc=False, frozen=True):
+    """What another system says of a lack of supply: an outage of the OMS, or work at a meter."""
+
+    source: Literal["oms", "work"]
+    announcement_id: str
+    """Its outage_id or work_id."""
+    kind: str
+    """PLANNED or KNOWN of an outage; EXCHANGE, DISCONNECT or TEST of work."""
+    active: bool
+    """False: cancelled, or another entity has this id by now."""
+    entity_type: Literal["TRANSFORMER", "FEEDER", "METER"]
+    entity_id: str
+    transformer_id: str | None
+    """Of a meter, where it was said or has been learned."""
+    begins: int
+    ends: int | None
+    record_time: int
+    partition: int
+    offset: int
+    announced_at: int
+    """The least record time of what was said under this id."""
+    placed_at: int = 0
+    """Of a meter the end of the window that said where it hangs."""
+
+    @property
+    def name(self) -> str:
+        """The id among those of all sources, which alarms have as their cause."""
+        return f"{self.source}:{self.announcement_id}"
+
+    @property
+    def subject(self) -> str:
+        """The name, and what it is about."""
+        return f"{self.entity_type}/{self.entity_id}/{self.name}"
+
+    @property
+    def version(self) -> tuple[int, int, int, int]:
+        """Of two with one id the greater is right."""
+        return self.record_time, self.partition, self.offset, self.placed_at
+
+
 class TransformerPlace(Struct, array_like=True, gc=False):
     """Where a transformer stands in the grid, as the reads of a window and the meter counts have it."""
 
@@ -383,7 +423,8 @@ class Alarm(Struct, gc=False):
     worst_meter_id: str | None
     meters_missing: int
     cause: str | None
-    """The alarm_id of what explains this one: an alarm with a cause needs no operator of its own."""
+    """The alarm_id of what explains this one, or the name of an announced outage or of work (`oms:…`, `work:…`): an
+    alarm with a cause needs no operator of its own."""
     revision: int
     as_of: int
     config_id: str | None = None
@@ -422,6 +463,8 @@ class AlarmInput(Struct, array_like=True, gc=False):
     """Transformers that were silent in this window and are not any more."""
     events: list[PowerEvent] = field(default_factory=list)
     places: list[TransformerPlace] = field(default_factory=list)
+    announced: list[Announcement] = field(default_factory=list)
+    """Outages of transformers, and work at their meters."""
 
 
 class FoundAlarms(Struct, array_like=True, gc=False):
@@ -443,6 +486,10 @@ class GroupInput(Struct, array_like=True, gc=False):
     """Transformers that belong to another group now, which has their alarms."""
     published: list[Alarm] = field(default_factory=list)
     counts_version: str | None = None
+    announced: list[Announcement] = field(default_factory=list)
+    """Outages of the feeder or of transformers of it."""
+    judged_up_to: int = 0
+    """The instant up to which it is known how the transformers are: of a replay its end."""
 
 
 class SummaryRow(Struct, gc=False):
@@ -546,4 +593,5 @@ carries(
     MeterPlaces,
     MeterFeeder,
     GroupInput,
+    Announcement,
 )

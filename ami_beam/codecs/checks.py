@@ -6,6 +6,7 @@ A Rejection's sentence names the field and what was expected, never a value, so 
 from __future__ import annotations
 
 from math import isfinite
+from typing import TypeVar
 
 from ami_beam.codecs import strict_json
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
@@ -23,6 +24,7 @@ _FRACTION = 19
 """Where the fraction of a timestamp begins: after `YYYY-MM-DDTHH:MM:SS`."""
 
 Fields = dict[str, object]
+Word = TypeVar("Word", bound=str)
 
 
 class InstantCache(dict[str, int]):
@@ -90,6 +92,15 @@ def optional_text(fields: Fields, name: str) -> str | None:
     """A string; None where it is null or missing."""
     value = fields.get(name)
     return None if value is None else _text(value, name, "a string or null")
+
+
+def word(fields: Fields, name: str, allowed: tuple[Word, ...]) -> Word:
+    """One of the allowed words, upper case."""
+    text = _text(fields[name], name, "a string")
+    for each in allowed:
+        if text == each:
+            return each
+    raise Rejection(Reason.UNKNOWN_WORD, f"{name} must be one of {', '.join(allowed)}.")
 
 
 def instant(fields: Fields, name: str, instants: InstantCache | None = None) -> int:
