@@ -279,6 +279,11 @@ def input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file
     return value
 
 
+def optional_input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file: str) -> str | None:
+    """The same of an input that there need not be; None where it is not named."""
+    return None if values[name] is None else input_of(values, name, source, topic, file)
+
+
 def meter_counts_of(path: str) -> str:
     """A path that exists. Its content is checked when it is loaded."""
     try:

@@ -7,7 +7,7 @@ allowed and an example. After it nothing in the product looks at an option again
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -26,6 +26,7 @@ from ami_beam.option_checks import (
     duration_of,
     input_of,
     meter_counts_of,
+    optional_input_of,
     output_of,
     output_prefix_of,
     producers_of,
@@ -41,8 +42,12 @@ __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", 
 
 READS_TOPIC = "ami.headend.reads"
 EVENTS_TOPIC = "ami.headend.events"
+OUTAGES_TOPIC = "ami.oms.outages"
+WORK_TOPIC = "ami.work"
 _READS_FILE = "reads.jsonl.gz"
 EVENTS_FILE = "events.jsonl.gz"
+_OUTAGES_FILE = "outages.jsonl.gz"
+_WORK_FILE = "work.jsonl.gz"
 
 _USAGE = "python -m ami_beam.run --runner=FlinkRunner --bootstrap_servers=HOST:PORT [our options] [Beam's options]"
 _ABOUT = """Real-time smart-meter statistics and alerts: reads and events of a head-end in, per-transformer summaries,
@@ -80,6 +85,19 @@ def _add_where(group: Any) -> None:
         "--events",
         metavar="TOPIC|PATH",
         help=f"topic of meter events ({EVENTS_TOPIC}); with --source=files a file, folder or pattern ({EVENTS_FILE})",
+    )
+    add(
+        "--oms_outages",
+        metavar="TOPIC|PATH",
+        help=f"topic of outages that the OMS plans or knows, such as {OUTAGES_TOPIC}: they are the cause of alarms that"
+        " begin in them, and planned ones hold these. Always read from its oldest record on; with --source=files a"
+        " file, folder or a pattern (none)",
+    )
+    add(
+        "--work",
+        metavar="TOPIC|PATH",
+        help=f"likewise of work at meters, such as {WORK_TOPIC}: exchange, disconnection, test. What a meter says of"
+        " its supply meanwhile makes no outage (none)",
     )
     add(
         "--meter_counts",
@@ -295,6 +313,9 @@ class RunPlan:
     reads: str
     """A topic or a path, as `source` says."""
     events: str
+    oms_outages: str | None
+    """Likewise; None where nobody tells of outages."""
+    work: str | None
     meter_counts: str
     meter_counts_refresh: int
     """How often a live run looks at that file and at `producers`, in microseconds."""
@@ -333,6 +354,22 @@ class RunPlan:
     def events_topic(self) -> str:
         """The topic of events, as `reads_topic`."""
         return EVENTS_TOPIC if self.bounded else self.events
+
+    @property
+    def outages_topic(self) -> str | None:
+        """The topic of announced outages, as `reads_topic`; None where none is read."""
+        return OUTAGES_TOPIC if self.bounded and self.oms_outages is not None else self.oms_outages
+
+    @property
+    def work_topic(self) -> str | None:
+        """The topic of work at meters, likewise."""
+        return WORK_TOPIC if self.bounded and self.work is not None else self.work
+
+    @property
+    def announced_topics(self) -> dict[str, str]:
+        """Those of both that are read, each with the topic or path it is read from."""
+        named = ((self.outages_topic, self.oms_outages), (self.work_topic, self.work))
+        return {topic: given for topic, given in named if topic is not None and given is not None}
 
     @property
     def kafka_connection(self) -> dict[str, str]:
@@ -411,6 +448,16 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     given_config = pairs("--kafka_config", values["kafka_config"] or ())
     client = for_graph(given_config, values["kafka_config_file"], kafka_io) | {"bootstrap.servers": servers or ""}
     passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
+    oms_outages = optional_input_of(values, "oms_outages", source, OUTAGES_TOPIC, _OUTAGES_FILE)
+    work = optional_input_of(values, "work", source, WORK_TOPIC, _WORK_FILE)
+    if oms_outages is not None and oms_outages == work:
+        raise OptionError(
+            "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
+        )
+    if source == "kafka":
+        # They add steps to the graph, and Flink knows state by a step's place in it.
+        announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
+        settings = replace(settings, source=",".join(announced))
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)
@@ -421,6 +468,8 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         sink=sink,
         reads=input_of(values, "reads", source, READS_TOPIC, _READS_FILE),
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
+        oms_outages=oms_outages,
+        work=work,
         meter_counts=meter_counts_of(values["meter_counts"]),
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         producers=producers_of(values["producers"]),

@@ -33,7 +33,7 @@ from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
-from ami_beam.io.kafka import ReadTopic, WriteTopic
+from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
@@ -122,13 +122,26 @@ def build(
 
     known = topics or {}
 
+    paths = {plan.reads_topic: plan.reads, plan.events_topic: plan.events, **plan.announced_topics}
+
     def records(topic: str, keeps_time: bool = True) -> beam.PTransform:
         if plan.source == "files":
-            return ReadReplay(plan.reads if topic == plan.reads_topic else plan.events, topic)
+            return ReadReplay(paths[topic], topic)
         if plan.kafka_io == "native":
             readers = _readers(pipeline.options, known[topic].partitions)
             return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers, keeps_time)
         return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
+
+    def announced(topic: str | None) -> beam.PTransform:
+        """From its oldest record on, wherever the run starts: an outage of today may have been announced last week."""
+        assert topic is not None
+        if plan.source == "files":
+            return records(topic)
+        if plan.kafka_io == "native":
+            return ReadTopicNatively(
+                topic, plan.kafka_client, "earliest", keeps_time=False, idle_seconds=IDLE_SECONDS_BACK
+            )
+        return ReadTopic(topic, plan.kafka_client, "earliest", NO_TIME, expansion_service)
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one.
@@ -140,7 +153,9 @@ def build(
         >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
-    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan))
+    outages = pipeline | "Outages" >> announced(plan.outages_topic) if plan.outages_topic is not None else None
+    work = pipeline | "Work" >> announced(plan.work_topic) if plan.work_topic is not None else None
+    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work)
     outputs = published(operational(inputs, settings), config_id(settings))
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
@@ -190,11 +205,12 @@ def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
     """The input topics by name."""
     if plan.bootstrap_servers is None:
         return {}
-    inputs = [] if plan.bounded else [plan.reads, plan.events]
+    announced = [] if plan.bounded else list(plan.announced_topics)
+    inputs = [] if plan.bounded else [plan.reads, plan.events, *announced]
     results = [plan.output_prefix + topic for topic in RESULT_TOPICS] if plan.sink == "kafka" else []
     native = plan.kafka_io == "native"
     topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native, _read_back(plan))
-    report(topics)
+    report(topics, announced)
     return {topic.name: topic for topic in topics}
 
 
@@ -259,7 +275,8 @@ def _run(
     if runner.cluster is not None and plan.kafka_io == "beam":
         # Beam restores the parts of its KafkaIO by their number, and loses those that are too many (its issue 25975).
         parallelism = options.view_as(FlinkRunnerOptions).parallelism
-        settings = replace(settings, source=f"beam,parallelism={parallelism}")
+        source = f"beam,parallelism={parallelism}"
+        settings = replace(settings, source=",".join(filter(None, (source, settings.source))))
     build(pipeline, settings, plan, counts, runner.expansion_service, topics)
     _publish_config(settings, plan)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))

@@ -190,7 +190,8 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
     """The same plan with the period as a file."""
     assert question.begin is not None
     assert plan.bootstrap_servers is not None
-    inspect(plan.bootstrap_servers, plan.kafka_config, [plan.reads, plan.events], [], native=True)
+    topics = [plan.reads, plan.events, *plan.announced_topics]
+    inspect(plan.bootstrap_servers, plan.kafka_config, topics, [], native=True)
     now = time.time_ns() // 1_000
     wait = settings.allowed_lateness if question.wait_for_late is None else question.wait_for_late
     end = now if question.end is None else min(question.end + settings.collection_delay + wait, now)
@@ -205,7 +206,20 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
     _log.info("%s records of %s.", f"{count:,}", plan.reads)
     count = export_period(plan.kafka_connection, plan.events, begin, end, events)
     _log.info("%s records of %s.", f"{count:,}", plan.events)
-    return replace(plan, source="files", sink="files", reads=str(reads), events=str(events))
+    outages, work = [
+        # What was announced long before the period may be about it.
+        topic and _exported_up_to(end, topic, folder / f"{name}.jsonl.gz", plan)
+        for name, topic in (("outages", plan.outages_topic), ("work", plan.work_topic))
+    ]
+    return replace(
+        plan, source="files", sink="files", reads=str(reads), events=str(events), oms_outages=outages, work=work
+    )
+
+
+def _exported_up_to(end: int, topic: str, path: Path, plan: RunPlan) -> str:
+    count = export_period(plan.kafka_connection, topic, None, end, path)
+    _log.info("%s records of %s.", f"{count:,}", topic)
+    return str(path)
 
 
 def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVersion, output: Path) -> None:
@@ -217,7 +231,11 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
             events = pipeline | "Events" >> ReadReplay(plan.events, plan.events_topic)
         else:
             events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
-        alarms = alarms_of(reads, events, table, settings, producers_of(plan))
+        outages, work = [
+            pipeline | label >> ReadReplay(plan.announced_topics[topic], topic) if topic is not None else None
+            for label, topic in (("Outages", plan.outages_topic), ("Work", plan.work_topic))
+        ]
+        alarms = alarms_of(reads, events, table, settings, producers_of(plan), outages, work)
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
         _ = {name: records} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()

@@ -13,6 +13,7 @@ from ami_beam.records import (
     Alarm,
     AlarmInput,
     Alert,
+    Announcement,
     DeadLetterBatch,
     Event,
     GroupInput,
@@ -25,6 +26,7 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.alarm_episodes import AlarmEpisodes
+from transforms.decode_announcements import DecodeAnnouncements
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
 from transforms.due_windows import DueWindows
@@ -32,6 +34,7 @@ from transforms.event_alerts import EventAlerts
 from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
+from transforms.latest_announcements import Announced, LatestAnnouncements
 from transforms.locate_events import LocateEvents
 from transforms.loss_control import LossControl
 from transforms.loss_events import LossEvents
@@ -58,6 +61,10 @@ class Inputs:
     """The topic of the alarms, likewise."""
     producers: Container[str] | None = None
     """Meters that are registered to feed in; None where nobody knows."""
+    outages: beam.PCollection[RecordBatch] | None = None
+    """Outages that the OMS plans or knows; None where nobody tells. They hold no watermark back."""
+    work: beam.PCollection[RecordBatch] | None = None
+    """Work at meters, likewise."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,14 @@ class Outputs:
     alerts: beam.PCollection[Alert]
     alarms: beam.PCollection[Alarm]
     dead_letters: beam.PCollection[DeadLetterBatch]
+
+
+class Told(NamedTuple):
+    """What others have announced, before it is held against anything."""
+
+    announced: Announced | None
+    """None where nobody tells."""
+    dead_letters: tuple[beam.PCollection[DeadLetterBatch], ...]
 
 
 class Measured(NamedTuple):
@@ -103,17 +118,47 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
     clock = measured.progress | "ReadsClock" >> beam.FlatMap(_no_event).with_output_types(Event)
     accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
-    told = told_by_events(accepted, measured, settings, inputs.producers)
-    judged = judge(measured, told, inputs.meter_counts, settings, inputs.published_alerts, inputs.published_alarms)
+    told = announced(inputs.outages, inputs.work, measured.progress, settings)
+    by_events = told_by_events(accepted, measured, settings, inputs.producers, told.announced)
+    judged = judge(
+        measured, by_events, inputs.meter_counts, settings, told.announced,
+        inputs.published_alerts, inputs.published_alarms,
+    )  # fmt: skip
 
     event_alerts = accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
 
-    dead_letters = (measured.dead_letters, events.dead_letters) | "AllDeadLetters" >> beam.Flatten()
+    dead_letters = (
+        (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
+    )  # fmt: skip
     return Outputs(summaries, judged.receipts, alerts, judged.alarms, dead_letters)
 
 
 def _no_event(_: ReadProgress) -> list[Event]:
+    return []
+
+
+def announced(
+    outages: beam.PCollection[RecordBatch] | None,
+    work: beam.PCollection[RecordBatch] | None,
+    progress: beam.PCollection[ReadProgress],
+    settings: Settings,
+) -> Told:
+    """From records of announced outages and of work at meters to the last word on each. Takes the time from reads."""
+    decoded = []
+    if outages is not None:
+        decoded.append(outages | "DecodeOutages" >> DecodeAnnouncements(settings, "oms"))
+    if work is not None:
+        decoded.append(work | "DecodeWork" >> DecodeAnnouncements(settings, "work"))
+    if not decoded:
+        return Told(None, ())
+    clock = progress | "AnnouncementsClock" >> beam.FlatMap(_no_announcement).with_output_types(Announcement)
+    accepted = (*(each.accepted for each in decoded), clock) | "AnnouncementsInTime" >> beam.Flatten()
+    last = accepted | "LatestAnnouncements" >> LatestAnnouncements(settings)
+    return Told(last, tuple(each.dead_letters for each in decoded))
+
+
+def _no_announcement(_: ReadProgress) -> list[Announcement]:
     return []
 
 
@@ -132,11 +177,13 @@ def told_by_events(
     measured: Measured,
     settings: Settings,
     producers: Container[str] | None,
+    announced: Announced | None = None,
 ) -> ToldByEvents:
-    """From events to what a transformer's meters say of their supply, and to alarms of meters."""
+    """From events, and from work at meters, to what is said of a transformer's meters, and to alarms of meters."""
     losses = events | "LossEvents" >> LossEvents(settings, producers)
     places = measured.statistics | "MeterPlaces" >> MeterPlacesOf(settings)
-    located = (events, losses, places) | "LocateEvents" >> LocateEvents(settings)
+    work = () if announced is None else (announced.meters,)
+    located = (events, losses, places, *work) | "LocateEvents" >> LocateEvents(settings)
     found = (losses, located.feeders, measured.progress) | "LossControl" >> LossControl(settings)
     return ToldByEvents(located.supply, found)
 
@@ -146,10 +193,12 @@ def judge(
     told: ToldByEvents,
     meter_counts: MeterCountsSource,
     settings: Settings,
+    announced: Announced | None = None,
     published_alerts: beam.PCollection[RecordBatch] | None = None,
     published_alarms: beam.PCollection[RecordBatch] | None = None,
 ) -> JudgedWindows:
-    """From statistics, from windows of which too little came, and from meters' words, to rates, alerts and alarms."""
+    """From statistics, from windows of which too little came, from meters' words and from what others have announced,
+    to rates, alerts and alarms."""
     joined = measured.statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, meter_counts)
     progress = measured.progress | "DueWindows" >> DueWindows(settings, meter_counts)
     due = progress.windows | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
@@ -158,8 +207,13 @@ def judge(
         judged_by.append(published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
     judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
 
-    known = (judged.verdicts, joined.supply, told.supply) | "AlarmInputs" >> beam.Flatten()
-    groups = [known | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence, told.losses]
+    known = [judged.verdicts, joined.supply, told.supply]
+    if announced is not None:
+        known.append(announced.transformers)
+    inputs = tuple(known) | "AlarmInputs" >> beam.Flatten()
+    groups = [inputs | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence, told.losses]
+    if announced is not None:
+        groups.append(announced.feeders)
     if published_alarms is not None:
         groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms())
     alarms = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)

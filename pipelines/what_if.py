@@ -9,7 +9,7 @@ import apache_beam as beam
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alarm, RecordBatch
 from ami_beam.settings import Settings
-from pipelines.operational import judge, measure, told_by_events
+from pipelines.operational import announced, judge, measure, told_by_events
 from transforms.decode_events import DecodeEvents
 
 
@@ -19,6 +19,8 @@ def alarms_of(
     meter_counts: MeterCountsSource,
     settings: Settings,
     producers: Container[str] | None = None,
+    outages: beam.PCollection[RecordBatch] | None = None,
+    work: beam.PCollection[RecordBatch] | None = None,
 ) -> beam.PCollection[Alarm]:
     """What `operational` gives as alarms, with the same steps.
 
@@ -27,5 +29,6 @@ def alarms_of(
     """
     measured = measure(reads, meter_counts, settings)
     accepted = (events | "DecodeEvents" >> DecodeEvents(settings)).accepted
-    told = told_by_events(accepted, measured, settings, producers)
-    return judge(measured, told, meter_counts, settings).alarms
+    told = announced(outages, work, measured.progress, settings).announced
+    by_events = told_by_events(accepted, measured, settings, producers, told)
+    return judge(measured, by_events, meter_counts, settings, told).alarms

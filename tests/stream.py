@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ from pipelines.operational import Inputs, operational
 # Beam has three engines behind DirectRunner and picks one silently; this is the one that runs TestStream with state.
 RUNNER = "BundleBasedDirectRunner"
 DAY = "2026-03-03T"
+READS, EVENTS, OUTAGES, WORK = "ami.headend.reads", "ami.headend.events", "ami.oms.outages", "ami.work"
 
 _captured: dict[str, list[Any]] = {}
 _tokens = itertools.count()
@@ -131,14 +133,23 @@ class HeadEnd:
         self._stream = TestStream(coder=MsgspecCoder(RecordBatch))
         self._offset = 0
         self._watermark: int | None = None
+        self._topics: set[str] = set()
 
     def reads(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """These records reach the reads topic at `clock`, as one batch."""
-        return self._records("ami.headend.reads", clock, *values)
+        return self._records(READS, clock, *values)
 
     def events(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """These records reach the events topic at `clock`, as one batch."""
-        return self._records("ami.headend.events", clock, *values)
+        return self._records(EVENTS, clock, *values)
+
+    def outages(self, clock: str | int, *values: bytes | None) -> HeadEnd:
+        """The OMS announces this at `clock`; without a call there is no such topic."""
+        return self._records(OUTAGES, clock, *values)
+
+    def work(self, clock: str | int, *values: bytes | None) -> HeadEnd:
+        """Work at meters, likewise."""
+        return self._records(WORK, clock, *values)
 
     def _records(self, topic: str, clock: str | int, *values: bytes | None) -> HeadEnd:
         record_time = self.until(clock)._watermark
@@ -151,6 +162,7 @@ class HeadEnd:
             list(values),
         )
         self._offset += len(values)
+        self._topics.add(topic)
         self._stream.add_elements([TimestampedValue(batch, Timestamp(micros=record_time))])
         return self
 
@@ -165,7 +177,7 @@ class HeadEnd:
     def run(self) -> Published:
         """Run to the end of the stream, after which all is silent for ever: that alarm is left out."""
         stream = self._stream.advance_watermark_to_infinity()
-        published = run_pipeline(stream, self._counts, self.settings, producers=self._producers)
+        published = run_pipeline(stream, self._counts, self.settings, producers=self._producers, topics=self._topics)
         assert self._watermark is not None
         published.alarms = [
             alarm
@@ -182,8 +194,12 @@ def run_pipeline(
     runner: Any = RUNNER,
     events: Any = None,
     producers: frozenset[str] | None = None,
+    topics: Collection[str] = (),
 ) -> Published:
-    """Run the operational pipeline over `reads` and collect its outputs in this process."""
+    """Run the operational pipeline over `reads` and collect its outputs in this process.
+
+    `topics`: those of which the stream has records, for the inputs that there need not be.
+    """
     options = PipelineOptions([])
     options.view_as(StandardOptions).streaming = isinstance(reads, TestStream)
     published = Published()
@@ -191,10 +207,15 @@ def run_pipeline(
     with TestPipeline(runner=runner, options=options) as pipeline:
         version = pack_counts(counts, 0)
         records = pipeline | "Reads" >> reads
+        announced = {
+            topic: records | topic >> beam.Filter(_is_of, topic).with_output_types(RecordBatch)
+            for topic in (OUTAGES, WORK)
+            if topic in topics
+        }
         if isinstance(reads, TestStream) and events is None:
             # One to a pipeline: it has the records of both topics.
-            told = records | "EventsOnly" >> beam.Filter(_is_event).with_output_types(RecordBatch)
-            records |= "ReadsOnly" >> beam.Filter(_is_no_event).with_output_types(RecordBatch)
+            told = records | "EventsOnly" >> beam.Filter(_is_of, EVENTS).with_output_types(RecordBatch)
+            records |= "ReadsOnly" >> beam.Filter(_is_of, READS).with_output_types(RecordBatch)
         else:
             told = pipeline | "Events" >> (events or beam.Create([], reshuffle=False).with_output_types(RecordBatch))
         inputs = Inputs(
@@ -202,6 +223,8 @@ def run_pipeline(
             told,
             pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
             producers=producers,
+            outages=announced.get(OUTAGES),
+            work=announced.get(WORK),
         )
         outputs = operational(inputs, settings)
         for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms"):
@@ -210,12 +233,8 @@ def run_pipeline(
     return published
 
 
-def _is_event(batch: RecordBatch) -> bool:
-    return batch.topic == "ami.headend.events"
-
-
-def _is_no_event(batch: RecordBatch) -> bool:
-    return not _is_event(batch)
+def _is_of(batch: RecordBatch, topic: str) -> bool:
+    return batch.topic == topic
 
 
 def _capture(row: Any, place: str) -> None:

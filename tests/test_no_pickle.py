@@ -87,7 +87,9 @@ def graph(unrun) -> _Everything:
     events = pipeline | "Events" >> beam.Create([], reshuffle=False).with_output_types(RecordBatch)
     version = pack([MeterCount("T1", 1)], 0)
     counts = pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
-    published(operational(Inputs(reads, events, counts), Settings()), "c0f1")
+    told = [pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in ("O", "W")]
+    inputs = Inputs(reads, events, counts, outages=told[0], work=told[1])
+    published(operational(inputs, Settings()), "c0f1")
     return walk(pipeline)
 
 
@@ -97,7 +99,8 @@ class TestGraph:
         for step in (
             "DecodeReads", "DecodeEvents", "PackReads", "GatherLateReads", "WindowStatistics", "SummaryRows",
             "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "JudgeWindows",
-            "EventAlerts", "AllAlerts", "AllDeadLetters", "DeadLetterJson",
+            "DecodeOutages", "DecodeWork", "LatestAnnouncements", "EventAlerts", "AllAlerts",
+            "AllDeadLetters", "DeadLetterJson",
         ):  # fmt: skip
             assert step in labels
 
@@ -118,10 +121,13 @@ class TestGraph:
     def test_no_coder_of_the_submitted_graph_pickles(self, unrun):
         """What a runner gets: also the coders of state, timers and side inputs."""
         pipeline = unrun()
-        batches = [pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in "ab"]
+        batches = [
+            pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in "abcd"
+        ]
         version = pack([MeterCount("T1", 1)], 0)
         counts = pipeline | beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
-        published(operational(Inputs(*batches, counts), Settings()), "c0f1")
+        inputs = Inputs(*batches[:2], counts, outages=batches[2], work=batches[3])
+        published(operational(inputs, Settings()), "c0f1")
         proto, context = pipeline.to_runner_api(return_context=True)
         found = {name: context.coders.get_by_id(name) for name in proto.components.coders}
         assert len(found) > 15

@@ -26,6 +26,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_announced_outages_and_work_are_read_where_they_are_named(folder: Path) -> None:
+    _, plan = validate(LIVE)
+    assert (plan.oms_outages, plan.work, plan.announced_topics) == (None, None, {})
+    settings, plan = validate((*LIVE, "--oms_outages=ami.oms.outages", "--work=crew.work"))
+    assert plan.announced_topics == {"ami.oms.outages": "ami.oms.outages", "crew.work": "crew.work"}
+    assert "source=oms_outages,work" in settings.state_label()
+    (folder / "o.jsonl").write_bytes(b"")
+    settings, plan = validate((*REPLAY, "--oms_outages=o.jsonl"))
+    assert (plan.announced_topics, plan.work_topic) == ({"ami.oms.outages": "o.jsonl"}, None)
+    assert refusal(*REPLAY, "--work=none.jsonl").startswith("--work=none.jsonl: no such file")
+    assert refusal(*LIVE, "--work=a b").startswith("--work=a b: is not a topic name")
+    assert refusal(*LIVE, "--work=one", "--oms_outages=one").startswith("--work=one: is what --oms_outages reads")
+
+
 def refusal(*argv: str) -> str:
     with pytest.raises(OptionError) as caught:
         validate(argv)

@@ -34,6 +34,7 @@ class Day:
         self._zero: dict[str, set[str]] = {end: set() for end in WINDOWS}
         self._events: list[tuple[int, bytes]] = []
         self._late: list[tuple[int, bytes]] = []
+        self._told: list[tuple[int, int, bytes]] = []
 
     def dark(self, meters: list[str], *ends: str) -> Day:
         """No reads."""
@@ -56,6 +57,24 @@ class Day:
         self._late.append((at(arrives), read_json(**fields)))
         return self
 
+    def outage(self, arrives: str, begins: str, ends: str, **fields) -> Day:
+        """The OMS says so."""
+        said = {
+            "outage_id": "O1", "kind": "PLANNED", "status": "ACTIVE", "entity_type": "TRANSFORMER", "entity_id": "T1",
+            "from": format_instant(at(begins)), "to": format_instant(at(ends)), **fields,
+        }  # fmt: skip
+        self._told.append((at(arrives), 2, json.dumps(said).encode()))
+        return self
+
+    def work(self, arrives: str, begins: str, ends: str, **fields) -> Day:
+        """There is work at a meter."""
+        said = {
+            "work_id": "W1", "kind": "EXCHANGE", "status": "ACTIVE", "meter_id": "N1",
+            "from": format_instant(at(begins)), "to": format_instant(at(ends)), **fields,
+        }  # fmt: skip
+        self._told.append((at(arrives), 3, json.dumps(said).encode()))
+        return self
+
     def run(self) -> Published:
         head_end = HeadEnd(self._counts, live=self._live)
         arrivals: list[tuple[int, int, bytes]] = [(when, 1, value) for when, value in self._events]
@@ -66,9 +85,10 @@ class Day:
                         volts = 0.0 if meter_id in self._zero[end] else 230.0
                         value = read_json(end=end, meter_id=meter_id, transformer_id=transformer, voltage_v=volts)
                         arrivals.append((at(end) + 60 * MICROS_PER_SECOND, 0, value))
-        arrivals += [(when, 0, value) for when, value in self._late]
+        arrivals += [(when, 0, value) for when, value in self._late] + self._told
+        methods = head_end.reads, head_end.events, head_end.outages, head_end.work
         for when in sorted({when for when, _, _ in arrivals}):
-            for kind, method in ((0, head_end.reads), (1, head_end.events)):
+            for kind, method in enumerate(methods):
                 values = [value for at_time, of_kind, value in arrivals if (at_time, of_kind) == (when, kind)]
                 if values:
                     method(when, *values)
@@ -195,3 +215,31 @@ class TestFeeder:
             mine = [alarm for alarm in published.alarms if alarm.entity_id == transformer]
             # From the first word on: no operator sees them without it.
             assert {alarm.cause for alarm in mine} == {group.alarm_id}
+
+
+class TestAnnounced:
+    @pytest.mark.parametrize("live", [True, False])
+    def test_planned_ones_hold_and_work_does_not_count_and_records_stay(self, live):
+        day = storm(live=live).outage("10:16", "10:30", "10:40").outage("10:17", "10:30", "10:40", outage_id="")
+        # T2: an exchange, and at its feeder what is known from later on.
+        day.work("10:16", "10:30", "10:40").event(["N1"], "10:32").dark(["N1"], "10:45")
+        day.event(["N0"], "11:20").event(["N0"], "11:40", POWER_RESTORE)
+        day.outage("11:45", "11:10", "11:40", outage_id="O2", kind="KNOWN", entity_type="FEEDER", entity_id="F1")
+        published = day.run()
+        transformer, single = outages(published)
+        assert (transformer.entity_id, transformer.state, transformer.cause) == ("T1", "CLEARED", "oms:O1")
+        assert (transformer.began_at, transformer.ended_at) == (at("10:32"), at("11:17"))
+        assert (single.entity_id, single.began_at, single.cause) == ("T2", at("11:20"), "oms:O2")
+        # Leeway, a window and the collection delay after 10:40.
+        first = published.alarm("TRANSFORMER_OUTAGE", "10:45")[0]
+        assert (first.state, first.cause) == ("ACTIVE" if live else "CLEARED", "oms:O1")
+        seen = [each.cause for each in published.alarm("SINGLE_OUTAGE", "11:30", "T2")]
+        assert (seen[0], seen[-1]) == (None if live else "oms:O2", "oms:O2")
+        # The alerts and rows of the windows are as ever.
+        assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 20.0)]
+        assert published.receipt("10:45", "T2")[-1].meters_reported == 1
+        (letter,) = published.dead_letters
+        assert (letter.reason, letter.topic) == ("EMPTY_ID", "ami.oms.outages")
+
+    def test_what_is_over_in_time_is_not_published(self):
+        assert storm().outage("10:16", "10:30", "11:15").run().alarms == []

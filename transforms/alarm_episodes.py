@@ -19,6 +19,7 @@ from ami_beam.records import (
     Alarm,
     AlarmInput,
     AlarmState,
+    Announcement,
     FoundAlarms,
     GroupInput,
     Level,
@@ -29,6 +30,7 @@ from ami_beam.records import (
     Verdict,
 )
 from ami_beam.settings import Settings
+from transforms.announcements import forgotten_at, latest, work_before, work_spans
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.end_of_replay import FOUND
 from transforms.episodes import Episode, Progress, Rules, Window, follow
@@ -50,8 +52,8 @@ from transforms.voltage_alerts import HIGH_VOLTAGE
 from transforms.window_expiry import expiry
 
 OUTAGES = TRANSFORMER_OUTAGE, SINGLE_OUTAGE = "TRANSFORMER_OUTAGE", "SINGLE_OUTAGE"
-NEWS, POWER = "news", "power"
-"""Why the timer fires: windows were judged, or meters have told of their supply."""
+NEWS, POWER, ANNOUNCED = "news", "power", "announced"
+"""Why the timer fires: windows were judged, meters have told of their supply, or a lack of it was announced."""
 
 
 class History(Struct, array_like=True, gc=False):
@@ -101,6 +103,22 @@ class NotesOfWindow(Struct, array_like=True, gc=False):
     notes: PackedNotes
 
 
+class KeptAnnouncements(Struct, array_like=True, gc=False):
+    """What is announced of one transformer and its meters."""
+
+    by_subject: dict[str, Announcement] = field(default_factory=dict)
+    group: str | None = None
+    """To which group it was told."""
+
+    def work(self) -> list[Announcement]:
+        """What is announced of its meters."""
+        return [each for each in self.by_subject.values() if each.entity_type == "METER"]
+
+    def outages(self) -> list[Announcement]:
+        """What is announced of the transformer."""
+        return [each for each in self.by_subject.values() if each.entity_type != "METER"]
+
+
 class KeptShard(Struct, array_like=True, gc=False):
     """What is known of the transformers of a shard that are not simply well."""
 
@@ -113,6 +131,8 @@ class KeptShard(Struct, array_like=True, gc=False):
     """Of the meter counts that were looked at last."""
     notes: list[NotesOfWindow] = field(default_factory=list)
     """For as long as a loss may still be told of, as they came."""
+    announced: dict[str, KeptAnnouncements] = field(default_factory=dict)
+    """By transformer_id."""
 
 
 class KeptPlaces(Struct, array_like=True, gc=False):
@@ -164,8 +184,9 @@ class AlarmEpisodes(beam.PTransform):
     Both are functions of what is known: late reads and events may lengthen, join, divide or take back alarms.
 
     Takes, keyed by shard, verdicts (`JudgeWindows`), notes on supply and places (`JoinMeterCounts`), and what meters
-    say of their supply (`LocateEvents`). The key of what it gives is a feeder; a transformer without a known feeder is
-    by itself. A bounded run gives the end only.
+    say of their supply (`LocateEvents`). Where work at meters is announced, what they say and show meanwhile makes no
+    outage; outages that are announced for transformers are handed on to what these belong to. The key of what it gives
+    is a feeder; a transformer without a known feeder is by itself. A bounded run gives the end only.
 
     State per shard: about 50 bytes for every window and transformer that is not clear, for as long as its reads may
     come; for an hour, packed, what reads say of supply where they do not show it at every meter; what alarms are open;
@@ -202,6 +223,9 @@ class _EpisodesDoFn(beam.DoFn):
         elif news.events:
             newest = max(event.record_time for event in news.events)
             judge.set(Timestamp(micros=newest), dynamic_timer_tag=POWER)
+        elif news.announced:
+            newest = max(each.record_time for each in news.announced)
+            judge.set(Timestamp(micros=newest), dynamic_timer_tag=ANNOUNCED)
         else:
             # What windows say comes when their time has passed: at once.
             delay = self._settings.collection_delay if news.settled is None else news.settled
@@ -228,7 +252,7 @@ class _EpisodesDoFn(beam.DoFn):
         forget(kept, max(judged, default=0), self._settings)
         places.write()
         log.clear()
-        if kept.transformers or kept.settled or kept.notes:
+        if kept.transformers or kept.settled or kept.notes or kept.announced:
             log.add(LogEntry(None, kept))
 
 
@@ -245,6 +269,7 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
     found: dict[str, GroupInput] = {}
     news = list(news)
     lost_before = _with_losses(kept)
+    told: dict[str, None] = {}
     for each in news:
         if each.settled is not None and each.window_end > kept.folded_up_to:
             windows = kept.settled.setdefault(each.settled, [])
@@ -259,6 +284,10 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
             powered[transformer_id] = None
         for place in each.places:
             _take_place(kept, place, places, found, powered)
+        for transformer_id in _take_announced(kept, each.announced):
+            told[transformer_id] = None
+            if transformer_id in kept.transformers:
+                powered[transformer_id] = None
     powered |= dict.fromkeys(_take_notes(kept, news, lost_before))
     for transformer_id, transformer in kept.transformers.items():
         # A window that is settled without a verdict may be the one that closes an alarm.
@@ -283,7 +312,39 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
         episodes = _episodes(kept, transformer, alarm_type, settings)
         alarms = [_alarm(transformer_id, alarm_type, episode, where) for episode in episodes]
         _give(kept, transformer_id, alarm_type, alarms, where, found)
+    if kept.announced:
+        _tell_announced(kept, told, places, found)
+    judged = max((each.window_end + each.settled for each in news if each.settled is not None), default=0)
+    for group in found.values():
+        group.judged_up_to = judged
     return found
+
+
+def _take_announced(kept: KeptShard, announced: Iterable[Announcement]) -> Iterator[str]:
+    """Note what is announced; the transformers of which it is."""
+    for each in announced:
+        transformer_id = each.entity_id if each.entity_type == "TRANSFORMER" else each.transformer_id
+        assert transformer_id is not None
+        known = kept.announced.setdefault(transformer_id, KeptAnnouncements()).by_subject
+        known[each.subject] = latest(known.get(each.subject), each)
+        yield transformer_id
+
+
+def _tell_announced(kept: KeptShard, news: Iterable[str], places: Places, found: dict[str, GroupInput]) -> None:
+    """Tell what the transformers belong to of the outages that are announced for them."""
+    fresh = set(news)
+    placed = {place.transformer_id for group in found.values() for place in group.places}
+    given = {each.transformer_id for group in found.values() for each in group.found}
+    for transformer_id in sorted((fresh | placed | given) & kept.announced.keys()):
+        announced = kept.announced[transformer_id]
+        where = places.get(transformer_id)
+        transformer = kept.transformers.get(transformer_id)
+        group = transformer.group if where is None and transformer is not None else None
+        group = group or _group_of(transformer_id, [], where)
+        outages = announced.outages()
+        if outages and (transformer_id in fresh or group != announced.group):
+            announced.group = group
+            _group(found, group).announced += outages
 
 
 class Places(Protocol):
@@ -412,16 +473,20 @@ def _outage_alarms(
         return window_end in settled and window_end not in silent
 
     known = settled | {end for end in notes if end >= begins}
-    lost = losses(supply.events, notes, known, has_supply, settings.window)
+    work = kept.announced[transformer_id].work() if transformer_id in kept.announced else []
+    spans = work_spans(work)
+    lost = losses(supply.events, notes, known, has_supply, settings.window, spans)
     members = of_losses(lost, settings.window)
     dark = {end for end in known if (notes[end].shows_none(where.total_meters) if end in notes else end in silent)}
-    members += unheard(members, dark, known, where.total_meters, settings.window)
+    members += unheard(members, dark, known, where.total_meters, settings.window, spans)
     newest = ends[-1] if ends else 0
     alarms: dict[str, Alarm] = {}
     alarm_type = SINGLE_OUTAGE if where.total_meters <= SMALL_TRANSFORMER else TRANSFORMER_OUTAGE
     for outage in outages(members, needed(where.total_meters)):
         supply.spans.append((outage.began_at, outage.ended_at))
         alarm = _outage_alarm(transformer_id, alarm_type, outage, where, newest, settings)
+        if alarm_type == SINGLE_OUTAGE:
+            alarm.cause = work_before(outage.members[0].name, outage.began_at, work, settings.window)
         before = alarms.get(alarm.alarm_id)
         # Several in one window are one: a recloser at work.
         alarms[alarm.alarm_id] = alarm if before is None else _as_one(before, alarm)
@@ -561,6 +626,12 @@ def forget(kept: KeptShard, watermark: int, settings: Settings) -> None:
     kept.transformers = {
         name: each for name, each in kept.transformers.items() if each.histories or each.supply is not None
     }
+    for transformer_id, announced in list(kept.announced.items()):
+        announced.by_subject = {
+            name: each for name, each in announced.by_subject.items() if forgotten_at(each, settings) > watermark
+        }
+        if not announced.by_subject:
+            del kept.announced[transformer_id]
 
 
 def _fold(kept: KeptShard, transformer: KeptTransformer, last: int, settings: Settings) -> None:

@@ -50,7 +50,8 @@ def explained(
                 children = [alarm.alarm_id for alarm in together]
                 causes.append((_group(feeder_id, group_type, together, window), children))
     cause_of = {child: cause.alarm_id for cause, children in causes for child in children}
-    return [replace(alarm, cause=cause_of.get(alarm.alarm_id)) for alarm in known] + [cause for cause, _ in causes]
+    caused = [replace(alarm, cause=cause_of.get(alarm.alarm_id, alarm.cause)) for alarm in known]
+    return caused + [cause for cause, _ in causes]
 
 
 def _outages_together(

@@ -1,4 +1,4 @@
-"""Finds the transformer of a meter that tells of its supply, and the feeder of others: events name a meter only."""
+"""Finds where a meter hangs that tells of its supply, at which there is work, or whose feeder is wanted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.event_map import EventType
 from ami_beam.instants import MICROS_PER_HOUR
-from ami_beam.records import AlarmInput, Event, MeterFeeder, MeterPlaces, PowerEvent
+from ami_beam.records import AlarmInput, Announcement, Event, MeterFeeder, MeterPlaces, PowerEvent
 from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
+from transforms.announcements import forgotten_at, latest, withdrawn
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import LOCATED
 from transforms.loss_events import LossEvent
@@ -49,6 +51,7 @@ class PowerNews(Struct, array_like=True, gc=False):
     events: list[PowerEvent]
     asked: LossEvent | None = None
     """An event of a meter whose feeder is wanted."""
+    work: list[Announcement] = field(default_factory=list)
 
 
 class FollowedMeter(Struct, array_like=True, gc=False):
@@ -58,6 +61,13 @@ class FollowedMeter(Struct, array_like=True, gc=False):
     """End of the last window in which it is."""
     feeder_id: str | None = None
     """As it was given last."""
+
+
+class KeptWork(Struct, array_like=True, gc=False):
+    """What is announced of work at a meter, and what was handed on of it."""
+
+    said: Announcement
+    told: Announcement | None = None
 
 
 class KeptMeters(Struct, array_like=True, gc=False):
@@ -70,6 +80,8 @@ class KeptMeters(Struct, array_like=True, gc=False):
     """Each once."""
     followed: dict[str, FollowedMeter] = field(default_factory=dict)
     """By meter_id."""
+    work: dict[str, KeptWork] = field(default_factory=dict)
+    """By subject."""
 
 
 class MetersEntry(Struct, array_like=True, gc=False):
@@ -88,25 +100,30 @@ class LocateEvents(beam.PTransform):
     Takes a tuple of the accepted events, the events of loss control (`LossEvents`), and the places of meters
     (`MeterPlacesOf`). The place of the latest window counts. An event of a meter without a place waits for one for a
     day of record time. Events of loss control do not wait: the feeder of their meters is given by itself, as soon as it
-    is known, and again when it changes within a week.
+    is known, and again when it changes within a week. As a fourth input announced work at meters
+    (`LatestAnnouncements`), which goes where they hang, and follows them.
 
-    State per shard: about 40 bytes a meter. Counter: unlocated_events, that waited in vain.
+    State per shard: about 40 bytes a meter, 150 bytes a piece of work that is not long over. Counter: unlocated_events,
+    that waited in vain.
     """
 
     def __init__(self, settings: Settings):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection, beam.PCollection]) -> Located:
-        events, losses, places = inputs
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> Located:
+        events, losses, places, *work = inputs
         told = events | "OfSupply" >> beam.ParDo(_OfSupplyDoFn(self._settings)).with_output_types(tuple[int, PowerNews])
         asked = losses | "Asked" >> beam.MapTuple(_asked).with_output_types(tuple[int, PowerNews])
         known = places | "AsNews" >> beam.MapTuple(_from_places).with_output_types(tuple[int, PowerNews])
+        at_meters = [
+            each | "WorkAsNews" >> beam.MapTuple(_from_work).with_output_types(tuple[int, PowerNews]) for each in work
+        ]
         locate = beam.ParDo(_LocateDoFn(self._settings)).with_output_types(
             tuple[int, AlarmInput], feeders=tuple[int, MeterFeeder]
         )
         found = (
-            (told, asked, known)
+            (told, asked, known, *at_meters)
             | "EventsAndPlaces" >> beam.Flatten()
             | f"Locate {self._settings.state_label()}" >> locate.with_outputs(FEEDERS, main=SUPPLY)
         )
@@ -136,6 +153,10 @@ def _asked(shard: int, event: LossEvent) -> tuple[int, PowerNews]:
     return shard, PowerNews(None, [], event)
 
 
+def _from_work(shard: int, work: Announcement) -> tuple[int, PowerNews]:
+    return shard, PowerNews(None, [], None, [work])
+
+
 @beam.typehints.with_input_types(tuple[int, PowerNews])
 class _LocateDoFn(beam.DoFn):
     LOG = BagStateSpec("meters_log", MsgspecCoder(MetersEntry))
@@ -158,6 +179,9 @@ class _LocateDoFn(beam.DoFn):
         elif news.places is not None:
             due = news.places.window_end + self._settings.collection_delay
             locate.set(Timestamp(micros=due), dynamic_timer_tag="places")
+        elif news.work:
+            said = max(each.record_time for each in news.work)
+            locate.set(Timestamp(micros=said), dynamic_timer_tag="work")
         else:
             told = news.events if news.asked is None else [news.asked]
             newest = max(event.record_time for event in told)
@@ -185,6 +209,12 @@ class _LocateDoFn(beam.DoFn):
             by_shard.setdefault(shard_of(event.transformer_id, self._settings.shards), []).append(event)
         for shard, events in by_shard.items():
             yield shard, AlarmInput(0, [], events=events)
+        for transformer_id, work in locate_work(kept, news):
+            yield shard_of(transformer_id, self._settings.shards), AlarmInput(0, [], announced=[work])
+        if self._settings.live:
+            kept.work = {
+                name: each for name, each in kept.work.items() if forgotten_at(each.said, self._settings) > newest
+            }
         log.clear()
         log.add(MetersEntry(None, kept))
 
@@ -235,4 +265,33 @@ def follow_meters(kept: KeptMeters, news: Sequence[PowerNews], settings: Setting
         if place is not None and (meter_id in asked or kept.feeders[place[2]] != followed.feeder_id):
             followed.feeder_id = kept.feeders[place[2]]
             found.append(MeterFeeder(meter_id, followed.feeder_id, known_at))
+    return found
+
+
+def locate_work(kept: KeptMeters, news: Iterable[PowerNews]) -> list[tuple[str, Announcement]]:
+    """Take news of work in, after `locate`: what is to be said of it, by transformer_id.
+
+    What was said and changes is said anew; where the meter has moved it is withdrawn from the transformer it was on.
+    """
+    for each in news:
+        for work in each.work:
+            known = kept.work.get(work.subject)
+            kept.work[work.subject] = KeptWork(
+                latest(None if known is None else known.said, work), None if known is None else known.told
+            )
+    found: list[tuple[str, Announcement]] = []
+    for of in kept.work.values():
+        place = kept.places.get(of.said.entity_id)
+        now = of.said
+        if now.transformer_id is None and place is not None:
+            same = of.told is not None and of.told.transformer_id == place[0]
+            placed_at = of.told.placed_at if same and of.told is not None else place[1]
+            now = replace(now, transformer_id=place[0], placed_at=placed_at)
+        if now.transformer_id is None or now == of.told:
+            continue
+        before = of.told
+        if before is not None and before.transformer_id is not None and before.transformer_id != now.transformer_id:
+            found.append((before.transformer_id, withdrawn(before, now)))
+        found.append((now.transformer_id, now))
+        of.told = now
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
+from transforms.announcements import Span, is_at_work
 from transforms.supply import Loss
 
 TOGETHER = 5 * MICROS_PER_MINUTE
@@ -79,11 +80,17 @@ def of_losses(losses: Iterable[Loss], window: int) -> list[Member]:
 
 
 def unheard(
-    members: Sequence[Member], dark: Collection[int], known: Iterable[int], meters: int, window: int
+    members: Sequence[Member],
+    dark: Collection[int],
+    known: Iterable[int],
+    meters: int,
+    window: int,
+    work: Mapping[str, Sequence[Span]],
 ) -> list[Member]:
     """The meters of a transformer that could not say so: none is shown to have supply after others have lost it.
 
-    One member for all of them, for as long as the others are out and none is shown to have supply.
+    One member for all of them, for as long as the others are out and none is shown to have supply. Those at which
+    there is work are silent for that.
 
     Args:
       members: the meters that are known to have lost supply.
@@ -91,6 +98,7 @@ def unheard(
       known: ends of all windows of which that is known.
       meters: on the transformer.
       window: length in microseconds.
+      work: by meter_id when there is work at it.
     """
     found: list[Member] = []
     lit = sorted(end for end in known if end not in dark)
@@ -98,7 +106,9 @@ def unheard(
         if found and (found[-1].until is None or found[-1].until >= end):
             continue  # the same darkness
         out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
-        others = meters - len({each.name for each in members if each.at <= end and _is_out(each, end - 1)})
+        named = {each.name for each in members if each.at <= end and _is_out(each, end - 1)}
+        named |= {meter_id for meter_id in work if is_at_work(meter_id, end - window + 1, end, work)}
+        others = meters - len(named)
         if not out or others <= 0:
             continue
         ends = [each.until for each in out if each.until is not None]

@@ -15,18 +15,21 @@ from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
-from ami_beam.records import Alarm, FoundAlarms, GroupInput, TransformerPlace
+from ami_beam.records import Alarm, Announcement, FoundAlarms, GroupInput, TransformerPlace
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import feeder_group
 from transforms.alert_lifecycle import MAX_ADOPTED
+from transforms.announced_causes import planned_apart, with_announced
+from transforms.announcements import forgotten_at, latest, until
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.group_causes import explained
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
 
-NEWS, PUBLISHED, FORGET = "news", "published", "forget"
-"""Why the timer fires: alarms of transformers have changed, alarms were found in their topic, or some are very old."""
+NEWS, PUBLISHED, FORGET, HELD = "news", "published", "forget", "held"
+"""Why the timer fires: alarms of transformers have changed, alarms were found in their topic, some are very old, or one
+has lasted longer than the planned outage that holds it."""
 RECONCILE_AFTER = MICROS_PER_MINUTE
 """So long after its as_of an alarm that was found in the topic is compared with what we know."""
 
@@ -45,6 +48,12 @@ class KeptGroup(Struct, array_like=True, gc=False):
     """By alarm_id how often it was found in the topic with a content that was not ours."""
     final_up_to: int = 0
     """Of alarms whose last window is not later nothing is known any more."""
+    announced: dict[str, Announcement] = field(default_factory=dict)
+    """Outages of the feeder and its transformers, by subject."""
+    now: int = 0
+    """Up to when it is known how things are, microseconds."""
+    look_again_at: int | None = None
+    """When an alarm that is held is to be published unless it is over by then."""
 
 
 class GroupEntry(Struct, array_like=True, gc=False):
@@ -65,6 +74,8 @@ class PublishAlarms(beam.PTransform):
     One that was published and is not found any more becomes CLEARED with no window in violation. One that stands in
     its topic and is not what we know of it was published by an attempt that a failure has ended: it is set right.
     A bounded run publishes the final alarms only.
+
+    Announced outages are causes, too, and planned ones hold alarms (`announced_causes`).
 
     State: the places of a feeder's transformers, 50 bytes each; its alarms, until none of their reads can come.
     Counter: alarms_<TYPE>_<STATE>.
@@ -112,7 +123,7 @@ class _PublishDoFn(beam.DoFn):
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
     ) -> Iterator[Alarm]:
         news, kept = read_log(log)
-        if not news and tag != FORGET:
+        if not news and tag not in (FORGET, HELD):
             return
         kept = kept or KeptGroup()
         watermark = at.micros if self._settings.live else None  # a replay knows everything to its end
@@ -122,12 +133,15 @@ class _PublishDoFn(beam.DoFn):
         if self._settings.live:
             forget_group(kept, at.micros, self._settings)
         log.clear()
-        if kept.found or kept.places or kept.told:
+        if kept.found or kept.places or kept.told or kept.announced:
             log.add(GroupEntry(None, kept))
-        if self._settings.live and any(alarm.ended for alarm in kept.told.values()):
-            newest = max(alarm.last_window for alarm in kept.told.values() if alarm.ended)
-            forgotten_at = max(newest, at.micros) + kept_for(self._settings)
-            publish.set(Timestamp(micros=forgotten_at), dynamic_timer_tag=FORGET)
+        if self._settings.live and kept.look_again_at is not None:
+            publish.set(Timestamp(micros=kept.look_again_at), dynamic_timer_tag=HELD)
+        ends = [alarm.last_window for alarm in kept.told.values() if alarm.ended]
+        ends += [until(each) for each in kept.announced.values()]
+        if self._settings.live and ends:
+            forgotten = max(*ends, at.micros) + kept_for(self._settings)
+            publish.set(Timestamp(micros=forgotten), dynamic_timer_tag=FORGET)
 
 
 def update_group(
@@ -138,12 +152,18 @@ def update_group(
     forgotten_up_to = kept.final_up_to
     if watermark is not None:
         kept.final_up_to = max(kept.final_up_to, final_window(watermark, settings))
+        kept.now = max(kept.now, watermark)
     version = None
     for each in news:
         version = each.counts_version or version
         for transformer_id in each.gone:
             kept.places.pop(transformer_id, None)
             kept.folded_up_to.pop(transformer_id, None)
+            kept.announced = {
+                name: told
+                for name, told in kept.announced.items()
+                if (told.entity_type, told.entity_id) != ("TRANSFORMER", transformer_id)
+            }
             for alarms in kept.found.pop(transformer_id, {}).values():
                 for alarm in alarms:
                     kept.told.pop(alarm.alarm_id, None)
@@ -151,6 +171,9 @@ def update_group(
             kept.places[place.transformer_id] = place
         for found in each.found:
             _take_found(kept, found)
+        for announced in each.announced:
+            kept.announced[announced.subject] = latest(kept.announced.get(announced.subject), announced)
+        kept.now = max(kept.now, each.judged_up_to)
         for alarm in each.published:
             if alarm.last_window > kept.final_up_to:
                 adopted = adopt_alarm(kept.told.get(alarm.alarm_id), alarm)
@@ -177,9 +200,18 @@ def _current(key: str, kept: KeptGroup, settings: Settings) -> list[Alarm]:
     """All alarms as they are now, with their causes."""
     alarms = [alarm for kinds in kept.found.values() for several in kinds.values() for alarm in several]
     feeder_id = key.removeprefix(feeder_group(""))
+    announced = list(kept.announced.values())
+    apart: list[Alarm] = []
+    if announced:
+        apart, alarms = planned_apart(alarms, announced, kept.places, settings)
     if feeder_id == key:
-        return [replace(alarm) for alarm in alarms]
-    return explained(feeder_id, alarms, kept.places, settings.window)
+        current = [replace(alarm) for alarm in (*apart, *alarms)]
+    else:
+        current = [replace(alarm) for alarm in apart] + explained(feeder_id, alarms, kept.places, settings.window)
+    kept.look_again_at = None
+    if announced:
+        current, kept.look_again_at = with_announced(current, announced, kept.places, kept.told, kept.now, settings)
+    return current
 
 
 def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts_version: str | None) -> list[Alarm]:
@@ -274,3 +306,4 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
         if alarm.last_window > kept.final_up_to or name in open_ids or not alarm.ended
     }
     kept.adopted = {name: times for name, times in kept.adopted.items() if name in kept.told}
+    kept.announced = {name: each for name, each in kept.announced.items() if forgotten_at(each, settings) > watermark}

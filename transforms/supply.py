@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import PowerEvent, SupplyNote
+from transforms.announcements import Span, is_at_work
 
 LATE_AFTER = MICROS_PER_HOUR
 """An event that arrives so long after it happened is late: it is on record, and opens no alarm."""
@@ -32,11 +33,13 @@ def losses(
     window_ends: Iterable[int],
     has_supply: Callable[[str, int], bool],
     window: int,
+    work: Mapping[str, Sequence[Span]],
 ) -> list[Loss]:
     """Every loss of supply on one transformer, in order; depends on nothing but what is said.
 
     A loss begins with the meter's word, unless that came late, or with a read of zero volts, and ends with its word or
-    with the first interval that begins after the loss and in which it is shown to have supply.
+    with the first interval that begins after the loss and in which it is shown to have supply. What a meter says, and
+    what reads show, while there is work at it begins none: an exchange is no outage.
 
     Args:
       events: of any of its meters, in any order, repeated or not.
@@ -44,6 +47,7 @@ def losses(
       window_ends: of which it is known whether meters had supply.
       has_supply: whether a meter is shown to have it in a window.
       window: length in microseconds.
+      work: by meter_id when there is work at it.
     """
     marks: dict[str, set[tuple[int, int, int]]] = {}
     for event in events:
@@ -57,7 +61,7 @@ def losses(
     found: list[Loss] = []
     for meter_id, said in marks.items():
         shown = {(end, _READ, 0) for end in ends}
-        found += _of_meter(meter_id, sorted(said | shown), notes, has_supply, window)
+        found += _of_meter(meter_id, sorted(said | shown), notes, has_supply, window, work)
     return sorted(found)
 
 
@@ -67,11 +71,14 @@ def _of_meter(
     notes: Mapping[int, SupplyNote],
     has_supply: Callable[[str, int], bool],
     window: int,
+    work: Mapping[str, Sequence[Span]],
 ) -> list[Loss]:
     found: list[Loss] = []
     open_loss: Loss | None = None
     for at, kind, record_time in marks:
         if open_loss is None:
+            if work and is_at_work(meter_id, at if kind == _LOST else at - window + 1, at, work):
+                continue
             if kind == _LOST:
                 open_loss = Loss(meter_id, at, None, True, record_time)
             elif kind == _READ:

@@ -16,6 +16,10 @@ from transforms.batch_records import BatchRecords
 BYTES_DESERIALIZER = "org.apache.kafka.common.serialization.ByteArrayDeserializer"
 BYTES_SERIALIZER = "org.apache.kafka.common.serialization.ByteArraySerializer"
 
+NO_TIME = "ProcessingTime"
+"""KafkaIO's policy whose watermark is the clock's: for a topic that nothing waits for, and that may never hold a
+record. Batches have the records' own times all the same."""
+
 
 class ReadTopic(beam.PTransform):
     """Every record of a topic from the start on, in batches, with record time and provenance.
@@ -28,7 +32,7 @@ class ReadTopic(beam.PTransform):
       topic: its name.
       consumer_config: the consumer's properties, broker included. Offsets are Beam's: the consumer commits none.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
-      timestamp_policy: "CreateTime" or "LogAppendTime", as the topic is.
+      timestamp_policy: "CreateTime" or "LogAppendTime", as the topic is, or `NO_TIME`.
       expansion_service: address of the expansion service that knows KafkaIO; None for Beam's default.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -185,8 +185,12 @@ def _check_group(admin: AdminClient, bootstrap_servers: str) -> None:
         )
 
 
-def report(topics: Iterable[Topic]) -> None:
-    """Log what the run relies on, and warn of what delays results."""
+def report(topics: Iterable[Topic], hold_nothing: Container[str] = ()) -> None:
+    """Log what the run relies on, and warn of what delays results.
+
+    Args:
+      hold_nothing: names of those that no window waits for.
+    """
     for topic in topics:
         _log.info("Topic %s: %d partitions, record time is %s.", topic.name, topic.partitions, topic.timestamp_type)
         if topic.timestamp_type == "CreateTime":
@@ -195,7 +199,7 @@ def report(topics: Iterable[Topic]) -> None:
                 "message.timestamp.type=LogAppendTime the broker sets them.",
                 topic.name,
             )
-            if topic.empty_partitions:
+            if topic.empty_partitions and topic.name not in hold_nothing:
                 _log.warning(
                     "Partitions %s of %s have never held a record. Beam's KafkaIO holds every window back until each "
                     "partition has one, unless the topic has message.timestamp.type=LogAppendTime.",
