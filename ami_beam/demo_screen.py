@@ -72,6 +72,7 @@ def alert_line(alert: Alert, colours: bool = False) -> str:
         value = f"code {alert.event_code}" + ("" if alert.alert_type == name else f", “{alert.alert_type}”")
     else:
         value = value + _UNITS.get(alert.alert_type, "") if value else "no value"
+    value += ", explained by an alarm" if alert.explained_by is not None else ""
     entity = f"{'meter' if alert.alert_source == 'EVENT' else 'transformer'} {alert.entity_id}"
     where = f"  feeder {alert.feeder_id}" if alert.feeder_id else ""
     at = format_instant(alert.alert_time)[11:19]

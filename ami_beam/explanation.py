@@ -253,6 +253,8 @@ def _revision(row: Alert | Alarm) -> str:
             what += f"; explained by {printable(row.cause)}"
     else:
         what = f"{row.status:<8} {_value(row.detail_value)}"
+        if row.explained_by is not None:
+            what += f"; explained by {printable(row.explained_by)}"
     return f"  revision {row.revision}, as of {format_instant(row.as_of)}: {what}"
 
 

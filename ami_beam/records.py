@@ -560,6 +560,7 @@ class Alert(Struct, gc=False):
     window_end: int | None
     feeder_id: str | None
     explained_by: str | None = None
+    """The alarm_id of what explains it: an outage, or the cause of the alarm that its window is part of."""
     event_type: str | None = None
     """What the event map makes of the code; None but for events."""
     event_code: str | None = None
@@ -570,6 +571,38 @@ class Alert(Struct, gc=False):
     """Of the meter counts it was judged by; None for events."""
     late: bool | None = None
     """Of an event: whether it arrived more than an hour after it happened; None where several are one."""
+
+
+class Cause(Struct, array_like=True, gc=False, frozen=True):
+    """What explains the alerts of one type on a transformer in windows that follow each other."""
+
+    first_window: int
+    last_window: int | None
+    """None where it goes on."""
+    alarm_id: str
+
+
+class TransformerCauses(Struct, array_like=True, gc=False):
+    """All that a group of alarms knows to explain one type of alert on a transformer; nothing where `causes` is empty.
+
+    Of two causes in one window the first holds.
+    """
+
+    transformer_id: str
+    alert_type: str
+    causes: list[Cause]
+    group: str = ""
+
+
+class ExplainInput(Struct, array_like=True, gc=False):
+    """What the alerts of a shard's transformers are, and what explains them.
+
+    `published` are alerts as they stand in the topic, ours and those of an attempt that a failure has ended.
+    """
+
+    alerts: list[Alert] = field(default_factory=list)
+    causes: list[TransformerCauses] = field(default_factory=list)
+    published: list[Alert] = field(default_factory=list)
 
 
 carries(
@@ -594,4 +627,5 @@ carries(
     MeterFeeder,
     GroupInput,
     Announcement,
+    ExplainInput,
 )

@@ -16,6 +16,7 @@ from ami_beam.records import (
     Announcement,
     DeadLetterBatch,
     Event,
+    ExplainInput,
     GroupInput,
     ReadProgress,
     ReceiptBatch,
@@ -31,6 +32,7 @@ from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
 from transforms.due_windows import DueWindows
 from transforms.event_alerts import EventAlerts
+from transforms.explain_alerts import ExplainAlerts
 from transforms.join_meter_counts import ExpandDueWindows, JoinMeterCounts
 from transforms.judge_windows import JudgeWindows
 from transforms.late_reads import GatherLateReads
@@ -109,6 +111,8 @@ class JudgedWindows(NamedTuple):
     comm_alerts: beam.PCollection[Alert]
     voltage_alerts: beam.PCollection[Alert]
     alarms: beam.PCollection[Alarm]
+    explanations: beam.PCollection[tuple[int, ExplainInput]]
+    """What the alarms say of the alerts, and the alerts that were published."""
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
@@ -125,8 +129,10 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
         inputs.published_alerts, inputs.published_alarms,
     )  # fmt: skip
 
+    grid_alerts = (judged.comm_alerts, judged.voltage_alerts) | "WindowAlerts" >> beam.Flatten()
+    explained = (grid_alerts, judged.explanations) | "ExplainAlerts" >> ExplainAlerts(settings)
     event_alerts = accepted | "EventAlerts" >> EventAlerts(settings)
-    alerts = (judged.comm_alerts, judged.voltage_alerts, event_alerts) | "AllAlerts" >> beam.Flatten()
+    alerts = (explained, event_alerts) | "AllAlerts" >> beam.Flatten()
 
     dead_letters = (
         (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
@@ -202,9 +208,11 @@ def judge(
     joined = measured.statistics | "JoinMeterCounts" >> JoinMeterCounts(settings, meter_counts)
     progress = measured.progress | "DueWindows" >> DueWindows(settings, meter_counts)
     due = progress.windows | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
-    judged_by = [due, joined.observations]
+    judged_by, explained_by = [due, joined.observations], []
     if published_alerts is not None:
-        judged_by.append(published_alerts | "PublishedAlerts" >> PublishedAlerts(settings))
+        read_back = published_alerts | "PublishedAlerts" >> PublishedAlerts(settings)
+        judged_by.append(read_back.to_judge)
+        explained_by.append(read_back.to_explain)
     judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
 
     known = [judged.verdicts, joined.supply, told.supply]
@@ -216,5 +224,10 @@ def judge(
         groups.append(announced.feeders)
     if published_alarms is not None:
         groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms())
-    alarms = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)
-    return JudgedWindows(judged.receipts, judged.comm_alerts, judged.voltage_alerts, alarms)
+    published = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)
+    explanations = published.causes
+    if explained_by:
+        explanations = (published.causes, *explained_by) | "Explanations" >> beam.Flatten()
+    return JudgedWindows(
+        judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations
+    )  # fmt: skip

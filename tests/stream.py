@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +15,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
+from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
@@ -99,14 +101,17 @@ class Published:
         return sorted(rows, key=lambda row: row.revision)
 
     def life(self, alert_type: str, window_end: str, entity: str = "T1") -> list[tuple[str, float | None]]:
-        """(status, detail_value) of one alert, in the order of its revisions."""
-        found = [
-            alert
-            for alert in self.alerts
-            if (alert.alert_type, alert.entity_id, alert.alert_time) == (alert_type, entity, at(window_end))
-        ]
+        """(status, detail_value) of one alert, in the order of its revisions, without copies that explain it."""
+        found = sorted(self.copies(alert_type, window_end, entity), key=lambda alert: alert.revision)
+        originals = found[:1] + [alert for before, alert in pairwise(found) if not is_copy(alert, before)]
+        return [(alert.status, alert.detail_value) for alert in originals]
+
+    def copies(self, alert_type: str, window_end: str, entity: str = "T1") -> list[Alert]:
+        """Everything that was published of one alert, in the order of the topic."""
+        place = (alert_type, entity, at(window_end))
+        found = [each for each in self.alerts if (each.alert_type, each.entity_id, each.alert_time) == place]
         assert len({alert.alert_id for alert in found}) <= 1
-        return [(alert.status, alert.detail_value) for alert in sorted(found, key=lambda alert: alert.revision)]
+        return found
 
     def alarm(self, alarm_type: str, first_window: str, entity: str = "T1") -> list[Alarm]:
         """What was published of one alarm, in the order of its revisions."""
@@ -114,6 +119,11 @@ class Published:
         found = [each for each in self.alarms if (each.alarm_type, each.entity_id, each.first_window) == place]
         assert len({each.alarm_id for each in found}) <= 1
         return sorted(found, key=lambda each: each.revision)
+
+
+def is_copy(alert: Alert, before: Alert) -> bool:
+    """Whether it only says what explains the other one."""
+    return alert != before and replace(alert, explained_by=before.explained_by) == before
 
 
 class HeadEnd:

@@ -132,6 +132,10 @@ def test_alert_is_one_line(alert, expected):
     assert alert_line(alert) == expected
 
 
+def test_an_alert_says_that_an_alarm_explains_it():
+    assert alert_line(voltage_alert(explained_by="a1")).partition("  feeder")[0].endswith(" V, explained by an alarm")
+
+
 def test_alarm_is_one_line():
     assert alarm_line(an_alarm()) == (
         "10:45:00  ALARM     LOW_VOLTAGE       ACTIVE   transformer TR-000012   201.5 V at worst, 3 windows"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_SECOND, format_instant
 from ami_beam.records import Alarm, MeterCount
@@ -130,6 +131,12 @@ class TestTransformer:
             "TRANSFORMER_OUTAGE"
         ] * len(published.alarms)
         assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 20.0)]
+        (outage,) = outages(published)
+        for end in ("10:45", "11:00", "11:15"):
+            # At once, and explained.
+            alert, copy = published.copies("LOW_RECEIPT_RATE", end)
+            assert (alert.explained_by, copy.explained_by) == (None, outage.alarm_id)
+            assert replace(copy, explained_by=None) == alert
         without_events = Day().dark(METERS[:8], "10:45", "11:00", "11:15").run()
         assert {alarm.alarm_type for alarm in without_events.alarms} == {"LOW_RECEIPT_RATE"}
 
@@ -178,8 +185,10 @@ class TestTransformer:
 
     @pytest.mark.parametrize("live", [True, False])
     def test_a_replay_says_the_same(self, live):
-        (alarm,) = outages(storm(live=live).run())
+        published = storm(live=live).run()
+        (alarm,) = outages(published)
         assert (alarm.began_at, alarm.ended_at, alarm.meters_in_violation) == (at("10:32"), at("11:17"), 6)
+        assert published.copies("LOW_RECEIPT_RATE", "11:00")[-1].explained_by == alarm.alarm_id
 
 
 class TestFeeder:
@@ -196,6 +205,8 @@ class TestFeeder:
         assert found["TRANSFORMER_OUTAGE"].cause == feeder.alarm_id
         assert found["SINGLE_OUTAGE"].cause == feeder.alarm_id
         assert len(found) == 3
+        # The outmost alarm: the one that an operator sees.
+        assert published.copies("LOW_RECEIPT_RATE", "11:00")[-1].explained_by == feeder.alarm_id
 
     def test_receipt_alarms_of_half_of_its_transformers_have_one_cause(self):
         silent = ("10:45", "11:00", "11:15")
@@ -215,6 +226,9 @@ class TestFeeder:
             mine = [alarm for alarm in published.alarms if alarm.entity_id == transformer]
             # From the first word on: no operator sees them without it.
             assert {alarm.cause for alarm in mine} == {group.alarm_id}
+            for end in silent:
+                said = [alert.explained_by for alert in published.copies("LOW_RECEIPT_RATE", end, transformer)]
+                assert said == [None, group.alarm_id]
 
 
 class TestAnnounced:

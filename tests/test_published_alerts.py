@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ami_beam.codecs.json_outputs import alert_json
 from ami_beam.instants import MICROS_PER_MINUTE
-from ami_beam.records import Alert, JudgeInput, MeterCount, PublishedAlert, ReceiptDue, RecordBatch
+from ami_beam.records import Alert, ExplainInput, JudgeInput, MeterCount, PublishedAlert, ReceiptDue, RecordBatch
 from ami_beam.shards import shard_of
 from tests.test_state_access import DELAY, END, Window, observation
 from transforms.alert_lifecycle import AlertState, adopt, advance
@@ -193,6 +193,7 @@ def test_records_that_are_no_alerts_are_passed_over() -> None:
     )
     values = [b"", None, b"[]", b'{"alert_id": 1}', b"\xff", alert_json(alert)]
     batch = RecordBatch("ami.alerts.grid", [0] * 6, list(range(6)), [END] * 6, values)
-    ((key, judged),) = _ParseDoFn(7).process(batch)
+    (key, judged), to_explain = _ParseDoFn(7).process(batch)
     assert key == (shard_of("T1", 7), END)
+    assert to_explain.value == (shard_of("T1", 7), ExplainInput(published=[alert]))
     assert judged.published == [PublishedAlert("T1", "LOW_VOLTAGE", "RAISED", 200.0, 0, END + 1)]

@@ -77,6 +77,16 @@ def test_the_storm_is_one_outage_with_all_its_meters_and_its_end():
     assert (alarm["alarm_type"], alarm["entity_id"], alarm["state"]) == ("TRANSFORMER_OUTAGE", storm, "CLEARED")
     assert alarm["meters_in_violation"] == len(told[storm][3840]) == alarm["meters_total"]
     assert {alarm["began_at"], alarm["ended_at"]} <= times[storm]
+    # It explains the alerts of its windows, each of which is there once.
+    alerts = [row for row in default_replay().rows("ami.alerts.grid") if row["alert_source"] == "COMM"]
+    assert len({row["alert_id"] for row in alerts}) == len(alerts)
+    explained = {row["window_end"] for row in alerts if row["explained_by"] == alarm["alarm_id"]}
+    assert explained == {
+        row["window_end"]
+        for row in alerts
+        if row["entity_id"] == storm and alarm["first_window"] <= row["window_end"] <= alarm["last_window"]
+    }
+    assert explained
     # While it was out no receipt alarm was raised of it.
     receipt = [row for row in default_replay().rows("ami.alarms") if row["alarm_type"] == "LOW_RECEIPT_RATE"]
     assert not [

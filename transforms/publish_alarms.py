@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
@@ -15,9 +16,19 @@ from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
-from ami_beam.records import Alarm, Announcement, FoundAlarms, GroupInput, TransformerPlace
+from ami_beam.records import (
+    Alarm,
+    Announcement,
+    ExplainInput,
+    FoundAlarms,
+    GroupInput,
+    TransformerCauses,
+    TransformerPlace,
+)
 from ami_beam.settings import Settings
+from ami_beam.shards import shard_of
 from transforms.alarm_episodes import feeder_group
+from transforms.alert_causes import causes_of
 from transforms.alert_lifecycle import MAX_ADOPTED
 from transforms.announced_causes import planned_apart, with_announced
 from transforms.announcements import forgotten_at, latest, until
@@ -30,8 +41,17 @@ from transforms.window_expiry import expiry
 NEWS, PUBLISHED, FORGET, HELD = "news", "published", "forget", "held"
 """Why the timer fires: alarms of transformers have changed, alarms were found in their topic, some are very old, or one
 has lasted longer than the planned outage that holds it."""
+ALARMS, CAUSES = "alarms", "causes"
 RECONCILE_AFTER = MICROS_PER_MINUTE
 """So long after its as_of an alarm that was found in the topic is compared with what we know."""
+
+
+class Published(NamedTuple):
+    """What `PublishAlarms` gives."""
+
+    alarms: beam.PCollection[Alarm]
+    causes: beam.PCollection[tuple[int, ExplainInput]]
+    """Keyed by shard: what explains the alerts of transformers, whenever that changes."""
 
 
 class KeptGroup(Struct, array_like=True, gc=False):
@@ -54,6 +74,8 @@ class KeptGroup(Struct, array_like=True, gc=False):
     """Up to when it is known how things are, microseconds."""
     look_again_at: int | None = None
     """When an alarm that is held is to be published unless it is over by then."""
+    causes: list[TransformerCauses] = field(default_factory=list)
+    """What was given last to explain alerts."""
 
 
 class GroupEntry(Struct, array_like=True, gc=False):
@@ -64,7 +86,6 @@ class GroupEntry(Struct, array_like=True, gc=False):
 
 
 @beam.typehints.with_input_types(tuple[str, GroupInput])
-@beam.typehints.with_output_types(Alarm)
 class PublishAlarms(beam.PTransform):
     """Every alarm once with each content, its revisions counted, its cause named; keyed by `alarm_episodes`' groups.
 
@@ -85,8 +106,11 @@ class PublishAlarms(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: beam.PCollection[tuple[str, GroupInput]]) -> beam.PCollection[Alarm]:
-        return inputs | f"Groups {self._settings.state_label()}" >> beam.ParDo(_PublishDoFn(self._settings))
+    def expand(self, inputs: beam.PCollection[tuple[str, GroupInput]]) -> Published:
+        publish = beam.ParDo(_PublishDoFn(self._settings)).with_output_types(Alarm, causes=tuple[int, ExplainInput])
+        label = f"Groups {self._settings.state_label()}"
+        published = inputs | label >> publish.with_outputs(CAUSES, main=ALARMS)
+        return Published(published[ALARMS], published[CAUSES])
 
 
 class _PublishDoFn(beam.DoFn):
@@ -121,7 +145,7 @@ class _PublishDoFn(beam.DoFn):
         at: Any = beam.DoFn.TimestampParam,
         log: Any = beam.DoFn.StateParam(LOG),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
-    ) -> Iterator[Alarm]:
+    ) -> Iterator[Any]:
         news, kept = read_log(log)
         if not news and tag not in (FORGET, HELD):
             return
@@ -130,6 +154,8 @@ class _PublishDoFn(beam.DoFn):
         for alarm in update_group(key, kept, news, watermark, self._settings):
             Metrics.counter(METRICS, f"alarms_{alarm.alarm_type}_{alarm.state}").inc()
             yield alarm
+        for shard, causes in update_causes(key, kept, self._settings).items():
+            yield TaggedOutput(CAUSES, (shard, ExplainInput(causes=causes)))
         if self._settings.live:
             forget_group(kept, at.micros, self._settings)
         log.clear()
@@ -241,6 +267,20 @@ def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts
         kept.told[alarm.alarm_id] = alarm
         changed.append(alarm)
     return changed
+
+
+def update_causes(key: str, kept: KeptGroup, settings: Settings) -> dict[int, list[TransformerCauses]]:
+    """By shard what explains alerts by what was told, where it is not what was given; noted as given."""
+    known = causes_of(kept.told.values(), settings.window)
+    now = {place: TransformerCauses(*place, causes, key) for place, causes in known.items()}
+    before = {(each.transformer_id, each.alert_type): each for each in kept.causes}
+    kept.causes = list(now.values())
+    found: dict[int, list[TransformerCauses]] = {}
+    for place in {**before, **now}:
+        if now.get(place) != before.get(place):
+            causes = now.get(place) or TransformerCauses(*place, [], key)
+            found.setdefault(shard_of(causes.transformer_id, settings.shards), []).append(causes)
+    return found
 
 
 def _facts(alarm: Alarm) -> Alarm:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 
 from ami_beam.codecs.json_outputs import parse_alert
-from ami_beam.records import JudgeInput, PublishedAlert, RecordBatch
+from ami_beam.records import Alert, ExplainInput, JudgeInput, PublishedAlert, RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
 from transforms.published_rows import readable
 
+TO_JUDGE, TO_EXPLAIN = "to_judge", "to_explain"
+
+
+class ReadBack(NamedTuple):
+    """What `PublishedAlerts` gives."""
+
+    to_judge: beam.PCollection[tuple[ShardWindow, JudgeInput]]
+    """Keyed by (shard, window_end), an element for each key of a batch."""
+    to_explain: beam.PCollection[tuple[int, ExplainInput]]
+    """The same alerts keyed by shard."""
+
 
 class PublishedAlerts(beam.PTransform):
-    """Every VOLTAGE and COMM alert in the records, keyed by (shard, window_end), an element for each key of a batch.
+    """Every VOLTAGE and COMM alert in the records, for those who judge alerts and for those who explain them.
 
     The source's offsets are part of the checkpoint: after a failure it reads once more what was published since then,
     which is what state does not know.
@@ -31,10 +44,12 @@ class PublishedAlerts(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, batches: beam.PCollection[RecordBatch]) -> beam.PCollection[tuple[ShardWindow, JudgeInput]]:
-        return batches | "Parse" >> beam.ParDo(_ParseDoFn(self._settings.shards)).with_output_types(
-            tuple[tuple[int, int], JudgeInput]
+    def expand(self, batches: beam.PCollection[RecordBatch]) -> ReadBack:
+        parse = beam.ParDo(_ParseDoFn(self._settings.shards)).with_output_types(
+            tuple[tuple[int, int], JudgeInput], to_explain=tuple[int, ExplainInput]
         )
+        parsed = batches | "Parse" >> parse.with_outputs(TO_EXPLAIN, main=TO_JUDGE)
+        return ReadBack(parsed[TO_JUDGE], parsed[TO_EXPLAIN])
 
 
 class _ParseDoFn(beam.DoFn):
@@ -42,8 +57,9 @@ class _ParseDoFn(beam.DoFn):
         self._shards = shards
         self._unreadable = Metrics.counter(METRICS, "unreadable_published_alerts")
 
-    def process(self, batch: RecordBatch) -> Iterator[tuple[ShardWindow, JudgeInput]]:
+    def process(self, batch: RecordBatch) -> Iterator[Any]:
         found: dict[ShardWindow, list[PublishedAlert]] = {}
+        by_shard: dict[int, list[Alert]] = {}
         for alert in readable(batch.values, parse_alert, self._unreadable):
             if alert.window_end is not None:
                 key = shard_of(alert.entity_id, self._shards), alert.window_end
@@ -52,5 +68,8 @@ class _ParseDoFn(beam.DoFn):
                         alert.entity_id, alert.alert_type, alert.status, alert.detail_value, alert.revision, alert.as_of
                     )
                 )
+                by_shard.setdefault(key[0], []).append(alert)
         for key, alerts in found.items():
             yield key, JudgeInput([], None, alerts)
+        for shard, several in by_shard.items():
+            yield TaggedOutput(TO_EXPLAIN, (shard, ExplainInput(published=several)))
