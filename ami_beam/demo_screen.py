@@ -98,7 +98,10 @@ def alarm_line(alarm: Alarm, colours: bool = False) -> str:
         unit = _UNITS.get(alarm.alarm_type, "")
         evidence = f"{alarm.worst_value:g}{unit} at worst, {alarm.windows_in_violation} windows"
     evidence += ", explained by another" if alarm.cause is not None else ""
-    entity = f"{_ENTITIES.get(alarm.alarm_type, 'transformer')} {alarm.entity_id}"
+    kind_of_entity = _ENTITIES.get(alarm.alarm_type, "transformer")
+    if kind_of_entity == "feeder" and alarm.entity_id != alarm.feeder_id:
+        kind_of_entity = "collector"
+    entity = f"{kind_of_entity} {alarm.entity_id}"
     return f"{at}  {word}  {printable(alarm.alarm_type):<16}  {state}  {printable(entity):<22}  {evidence}"
 
 

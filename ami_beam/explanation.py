@@ -268,7 +268,7 @@ def _rules(explanation: Explanation) -> Iterable[str]:
     if found.type in (FEEDER_OUTAGE, SECTION_OUTAGE):
         yield f"  outages of {LEAST_TRANSFORMERS} transformers within {format_duration(TOGETHER)}"
     elif found.type in GROUPS.values():
-        yield f"  such alarms of {LEAST_TRANSFORMERS} transformers of a feeder together"
+        yield f"  such alarms of {LEAST_TRANSFORMERS} transformers of a feeder or collection group together"
     elif found.type in OUTAGES:
         total = found.last.meters_total if isinstance(found.last, Alarm) else None
         least = f"{needed(total)} of {total} meters" if total else f"{LEAST_SHARE_PCT} % of the meters"

@@ -25,7 +25,10 @@ from ami_beam.io.files import ReplayError, file_lines
 from ami_beam.records import MeterCount
 from ami_beam.shards import shard_of
 
-COLUMNS = ("transformer_id", "total_meters", "nominal_voltage_v", "receipt_delay_minutes", "effective_from")
+COLUMNS = (
+    "transformer_id", "total_meters", "nominal_voltage_v", "receipt_delay_minutes", "effective_from",
+    "collection_group",
+)  # fmt: skip
 _REQUIRED = COLUMNS[:2]
 VERSION_DIGITS = 16
 """So many of a version's id are written beside what was judged by it."""
@@ -271,7 +274,11 @@ def _row(fields: dict[str, Any], is_json: bool, max_receipt_delay: int | None) -
         except (ValueError, TypeError):
             fix = "a time with a zone, for example 2026-03-03T00:00:00Z; or leave it empty"
             raise _bad("effective_from", fields["effective_from"], fix) from None
-    return MeterCount(transformer_id, int(total_meters), nominal, delay, effective_from)
+    group = value_of("collection_group")
+    if group is not None and (not isinstance(group, str) or group != group.strip()):
+        fix = "the name of the collector as a text, without spaces around it; or leave it empty"
+        raise _bad("collection_group", group, fix)
+    return MeterCount(transformer_id, int(total_meters), nominal, delay, effective_from, group)
 
 
 def _number(value: Any, is_json: bool, kind: Callable[[Any], Any]) -> Any:

@@ -104,7 +104,7 @@ def _add_where(group: Any) -> None:
         default="transformer_meter_count.csv",
         metavar="PATH",
         help="CSV or JSON lines: transformer_id, total_meters and optionally nominal_voltage_v, receipt_delay_minutes,"
-        " effective_from (transformer_meter_count.csv)",
+        " effective_from, collection_group (transformer_meter_count.csv)",
     )
     add(
         "--meter_counts_refresh",

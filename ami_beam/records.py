@@ -127,6 +127,8 @@ class MeterCount(Struct, array_like=True, gc=False):
     nominal_voltage_v: float | None = None
     receipt_delay: int | None = None
     effective_from: int | None = None
+    collection_group: str | None = None
+    """Which collector hears its meters; None where that is not known."""
 
 
 class FeederStatistics(Struct, array_like=True, gc=False):
@@ -365,6 +367,8 @@ class TransformerPlace(Struct, array_like=True, gc=False):
     """Microseconds; None where it is not in the meter counts."""
     window_end: int
     """Of two places the one of the later window is right."""
+    collection_group: str | None = None
+    """Which collector hears its meters, by the meter counts."""
 
 
 class MeterPlaces(Struct, array_like=True, gc=False):
@@ -477,6 +481,28 @@ class FoundAlarms(Struct, array_like=True, gc=False):
     """Alarms that ended in windows up to here are not named any more, and stay as they are."""
 
 
+class CollectedAlarms(Struct, array_like=True, gc=False):
+    """Receipt alarms that half of a collection group's transformers have at once, and the alarm that says so."""
+
+    alarm: Alarm
+    """Its feeder_id is None where the transformers hang on several feeders."""
+    children: list[str]
+    """By alarm_id."""
+    silent: int
+    """Transformers at once, at most."""
+    transformers: int
+    """Of the collection group."""
+
+
+class CollectionGroup(Struct, array_like=True, gc=False):
+    """All that a collection group explains of a feeder's alarms, as it is known now."""
+
+    group_id: str
+    collected: list[CollectedAlarms]
+    folded_up_to: int
+    """Alarms that ended in windows up to here are not named any more, and stay as they are."""
+
+
 class GroupInput(Struct, array_like=True, gc=False):
     """What the alarms of transformers that belong together are made of, and alarms as they stand in their topic."""
 
@@ -490,6 +516,8 @@ class GroupInput(Struct, array_like=True, gc=False):
     """Outages of the feeder or of transformers of it."""
     judged_up_to: int = 0
     """The instant up to which it is known how the transformers are: of a replay its end."""
+    collections: list[CollectionGroup] = field(default_factory=list)
+    """Of the collection groups that hear its transformers."""
 
 
 class SummaryRow(Struct, gc=False):

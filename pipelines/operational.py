@@ -27,6 +27,7 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.alarm_episodes import AlarmEpisodes
+from transforms.collection_groups import CollectionGroups
 from transforms.decode_announcements import DecodeAnnouncements
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
@@ -218,8 +219,9 @@ def judge(
     known = [judged.verdicts, joined.supply, told.supply]
     if announced is not None:
         known.append(announced.transformers)
-    inputs = tuple(known) | "AlarmInputs" >> beam.Flatten()
-    groups = [inputs | "AlarmEpisodes" >> AlarmEpisodes(settings), progress.silence, told.losses]
+    episodes = tuple(known) | "AlarmInputs" >> beam.Flatten() | "AlarmEpisodes" >> AlarmEpisodes(settings)
+    collected = episodes.by_collector | "CollectionGroups" >> CollectionGroups(settings)
+    groups = [episodes.by_feeder, collected, progress.silence, told.losses]
     if announced is not None:
         groups.append(announced.feeders)
     if published_alarms is not None:

@@ -6,7 +6,8 @@ import msgspec
 
 from ami_beam.records import Alarm, AlarmInput, GroupInput, TransformerPlace
 from ami_beam.settings import Settings
-from transforms.alarm_episodes import KeptShard, forget, update
+from transforms.alarm_episodes import KeptShard, forget, is_collector, update
+from transforms.collection_groups import KeptCollector, forget_collector, update_collector
 from transforms.publish_alarms import KeptGroup, forget_group, update_group
 
 
@@ -16,13 +17,17 @@ class Shard:
     def __init__(self, settings: Settings) -> None:
         self.kept = KeptShard()
         self.groups: dict[str, KeptGroup] = {}
+        self.collectors: dict[str, KeptCollector] = {}
         self.places: dict[str, TransformerPlace] = {}
         self.alarms: list[Alarm] = []
         self._settings = settings
 
     def take(self, *news: AlarmInput, watermark: int = 0) -> None:
         for group, found in update(self.kept, news, self._settings, self).items():
-            self.publish(group, found, watermark)
+            if is_collector(group):
+                self.collect(group, found, watermark)
+            else:
+                self.publish(group, found, watermark)
         forget(self.kept, watermark, self._settings)
         self.kept = msgspec.msgpack.decode(msgspec.msgpack.encode(self.kept), type=KeptShard)
 
@@ -35,6 +40,14 @@ class Shard:
         ]
         forget_group(kept, watermark, self._settings)
         self.groups[group] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptGroup)
+
+    def collect(self, collector: str, news: GroupInput, watermark: int = 0) -> None:
+        kept = self.collectors.get(collector, KeptCollector())
+        news = msgspec.msgpack.decode(msgspec.msgpack.encode(news), type=GroupInput)
+        for group, found in update_collector(collector, kept, [news], self._settings).items():
+            self.publish(group, found, watermark)
+        forget_collector(kept, watermark, self._settings)
+        self.collectors[collector] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptCollector)
 
     def get(self, transformer_id: str) -> TransformerPlace | None:
         return self.places.get(transformer_id)

@@ -170,7 +170,7 @@ def last_word(topic: list[Alert]) -> Alert:
 explanations = st.lists(st.sampled_from(["G", "H", None]), max_size=4)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.integers(1, 4), explanations, st.booleans(), st.randoms(use_true_random=False))
 def test_the_last_word_is_the_truth_in_any_order(revisions, changes, is_cleared, rng):
     """Revisions come in their order, and so do causes; how they meet, and when somebody looks, is anyone's guess."""
@@ -191,7 +191,7 @@ def test_the_last_word_is_the_truth_in_any_order(revisions, changes, is_cleared,
     assert replace(last, explained_by=None) == alerts[-1].alerts[0]
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(explanations, explanations, explanations, st.integers(0, 3), st.booleans(), st.randoms(use_true_random=False))
 def test_the_last_word_is_the_truth_after_a_failure(before, lost, after, published, again, rng):
     """The lost attempt published more; the next one judges anew, or finds in the topic what it would publish."""

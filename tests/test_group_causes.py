@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ami_beam.records import Alarm, TransformerPlace
-from transforms.group_causes import explained
+from ami_beam.records import Alarm, CollectedAlarms, TransformerPlace
+from transforms.group_causes import collected_alarms, explained
 
 SIZE = 900
 PLACES = {f"T{number}": TransformerPlace(f"T{number}", "F1", 10, 300, 0) for number in range(8)}
@@ -111,6 +111,123 @@ class TestOutage:
         assert (section.state, section.ended_at, section.meters_total, section.meters_in_violation) == (
             "CLEARED", 4000, 80, 30,
         )  # fmt: skip
+
+
+def collected(*alarms: Alarm, hears: list[str], group: str = "C1") -> list[CollectedAlarms]:
+    """What a collector that hears these transformers explains."""
+    places = {name: TransformerPlace(name, "F1", 10, 300, 0, group) for name in hears}
+    return collected_alarms(group, [each for each in alarms if each.entity_id in hears], places, SIZE)
+
+
+class TestCollectors:
+    def explained_by(self, alarms: list[Alarm], *several: list[CollectedAlarms]) -> dict[str, list[str]]:
+        """By entity of the cause the transformers that it explains, of those on the feeder F1."""
+        mine = [each for each in alarms if each.feeder_id == "F1"]
+        known = [one for each in several for one in each]
+        found = explained("F1", mine, PLACES, SIZE, known)
+        entity_of = {each.alarm_id: each.entity_id for each in found} | {
+            one.alarm.alarm_id: one.alarm.entity_id for one in known
+        }
+        causes: dict[str, list[str]] = {}
+        for each in found:
+            if each.cause is not None:
+                causes.setdefault(entity_of[each.cause], []).append(each.entity_id)
+        # Each cause of this feeder is published by it, and those of several are not.
+        published = {each.entity_id for each in found if each.alarm_type == "COMM_GROUP"}
+        spanning = {one.alarm.entity_id for one in known if one.alarm.feeder_id is None}
+        assert published == causes.keys() - spanning
+        return {entity: sorted(names) for entity, names in causes.items()}
+
+    def test_half_of_its_transformers_two_or_more_at_once(self):
+        both = [alarm("T0", 3, 8), alarm("T1", 7, 9)]
+        (found,) = collected(*both, hears=NAMES[:4])
+        assert (found.alarm.alarm_type, found.alarm.entity_id, found.alarm.feeder_id) == ("COMM_GROUP", "C1", "F1")
+        assert (found.alarm.first_window, found.alarm.last_window) == (3 * SIZE, 9 * SIZE)
+        assert (sorted(found.children), found.silent, found.transformers) == (
+            sorted(each.alarm_id for each in both), 2, 4,
+        )  # fmt: skip
+        assert collected(*both, hears=NAMES[:5]) == []
+        # One after the other is not at once, nor is one transformer a group.
+        assert collected(alarm("T0", 3, 6), alarm("T1", 7, 9), hears=NAMES[:4]) == []
+        assert collected(alarm("T0", 3, 6), hears=NAMES[:1]) == []
+
+    def test_a_dead_collector_explains_before_its_feeder_does(self):
+        silent = [alarm(name, 3, 8) for name in NAMES[:4]]
+        assert self.explained_by(silent) == {"F1": NAMES[:4]}
+        assert self.explained_by(silent, collected(*silent, hears=NAMES[:4])) == {"C1": NAMES[:4]}
+        # What is beside it stands for itself, or is the feeder's.
+        others = [alarm("T5", 3, 8)]
+        assert self.explained_by(silent + others, collected(*silent, hears=NAMES[:4])) == {"C1": NAMES[:4]}
+        others.append(alarm("T6", 4, 8))
+        assert self.explained_by(silent + others, collected(*silent, hears=NAMES[:4])) == {
+            "C1": NAMES[:4], "F1": ["T5", "T6"],
+        }  # fmt: skip
+
+    def test_a_dead_feeder_explains_before_a_collector_that_hears_others(self):
+        silent = [alarm(name, 3, 8) for name in NAMES]
+        other_feeders = [f"U{number}" for number in range(3)]
+        one = collected(*silent, hears=[*NAMES[:4], *other_feeders])
+        assert [each.silent for each in one] == [4]
+        assert self.explained_by(silent, one) == {"F1": NAMES}
+        # Two dead ones are as good an explanation of all that is silent.
+        two = [collected(*silent, hears=NAMES[:4]), collected(*silent, hears=NAMES[4:], group="C2")]
+        assert self.explained_by(silent, *two) == {"C1": NAMES[:4], "C2": NAMES[4:]}
+
+    def test_one_of_several_feeders_is_not_the_feeder_s_to_decide(self):
+        silent = [alarm(name, 3, 8) for name in NAMES[:2]]
+        far = [alarm(name, 3, 8, feeder_id="F2") for name in ("U0", "U1")]
+        (found,) = collected(*silent, *far, hears=[*NAMES[:2], "U0", "U1", "U2"])
+        assert found.alarm.feeder_id is None
+        assert self.explained_by(silent + far, [found]) == {"C1": NAMES[:2]}
+        (here,) = collected(*silent, hears=NAMES[:2])
+        assert here.alarm.alarm_id != found.alarm.alarm_id
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(range(10)), st.integers(1, 12), st.integers(0, 5), st.booleans()),
+        max_size=14, unique_by=lambda each: each[:2],
+    ),
+    st.lists(st.sampled_from(["C1", "C2", None]), min_size=10, max_size=10),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_every_cause_explains_two_and_every_alarm_has_one_in_any_order(drawn, hears, random):
+    names = [f"T{number}" for number in range(10)]
+    places = {
+        name: TransformerPlace(name, f"F{number // 5}", 10, 300, 0, hears[number]) for number, name in enumerate(names)
+    }
+    alarms = [
+        alarm(
+            names[number], first, first + lasts, state="ACTIVE" if is_open else "CLEARED",
+            feeder_id=places[names[number]].feeder_id,
+        )
+        for number, first, lasts, is_open in drawn
+    ]  # fmt: skip
+
+    def published(alarms: list[Alarm]) -> list[Alarm]:
+        several = []
+        for group in ("C1", "C2"):
+            of_group = {name: place for name, place in places.items() if place.collection_group == group}
+            mine = [each for each in alarms if each.entity_id in of_group]
+            several += collected_alarms(group, mine, of_group, SIZE)
+        random.shuffle(several)
+        found = [one.alarm for one in several if one.alarm.feeder_id is None]
+        for feeder in ("F0", "F1"):
+            of_feeder = {name: place for name, place in places.items() if place.feeder_id == feeder}
+            told = [one for one in several if one.alarm.feeder_id in (None, feeder)]
+            mine = [each for each in alarms if each.feeder_id == feeder]
+            found += explained(feeder, mine, of_feeder, SIZE, told)
+        return sorted(found, key=lambda each: each.alarm_id)
+
+    found = published(alarms)
+    shuffled = list(alarms)
+    random.shuffle(shuffled)
+    assert published(shuffled) == found
+    ids = [each.alarm_id for each in found]
+    assert len(set(ids)) == len(ids)
+    assert {each.cause for each in found} - {None} <= set(ids)
+    for cause in (each for each in found if each.alarm_type == "COMM_GROUP"):
+        assert len({each.entity_id for each in found if each.cause == cause.alarm_id}) >= 2
 
 
 @given(

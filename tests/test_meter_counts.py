@@ -117,6 +117,27 @@ def test_a_missing_or_truncated_file_is_refused(tmp_path: Path) -> None:
     assert "truncated" in refusal(tmp_path, packed[:-12], "counts.gz")
 
 
+def test_which_collector_hears_a_transformer(tmp_path: Path) -> None:
+    header = HEADER.replace("\n", ",collection_group\n")
+    expected = [
+        MeterCount("T1", 32, 120.5, 480 * MICROS_PER_MINUTE, MARCH, "C 7"),
+        MeterCount("T1", 32, collection_group="C8"),
+        MeterCount("T2", 1),
+    ]
+    rows = header + "T1,32,120.5,480,2026-03-01T00:00:00Z,C 7\nT1,32,,,, C8 \nT2,1,,,,\n"
+    assert rows_of(tmp_path, rows) == expected
+    lines = [
+        '{"transformer_id": "T1", "total_meters": 32, "nominal_voltage_v": 120.5, "receipt_delay_minutes": 480,'
+        ' "effective_from": "2026-03-01T00:00:00Z", "collection_group": "C 7"}',
+        '{"transformer_id": "T1", "total_meters": 32, "collection_group": "C8"}',
+        '{"transformer_id": "T2", "total_meters": 1, "collection_group": null}',
+    ]
+    assert rows_of(tmp_path, "\n".join(lines)) == expected
+    for value, shown in (("5", "'5'"), ('" C8"', "' C8'")):
+        text = refusal(tmp_path, f'{{"transformer_id": "T1", "total_meters": 2, "collection_group": {value}}}')
+        assert f"line 1: collection_group is {shown}; expected the name of the collector" in text
+
+
 def test_all_bad_rows_are_named_but_not_endlessly(tmp_path: Path) -> None:
     text = refusal(tmp_path, HEADER + "".join(f"T{number},0,,,\n" for number in range(1000)))
     assert text.count("total_meters is '0'") == 10

@@ -99,8 +99,8 @@ class TestGraph:
         for step in (
             "DecodeReads", "DecodeEvents", "PackReads", "GatherLateReads", "WindowStatistics", "SummaryRows",
             "JoinMeterCounts", "DueWindows", "ExpandDueWindows", "JudgeWindows",
-            "DecodeOutages", "DecodeWork", "LatestAnnouncements", "EventAlerts", "AllAlerts",
-            "AllDeadLetters", "DeadLetterJson",
+            "AlarmEpisodes", "CollectionGroups", "PublishAlarms", "ExplainAlerts", "DecodeOutages", "DecodeWork",
+            "LatestAnnouncements", "EventAlerts", "AllAlerts", "AllDeadLetters", "DeadLetterJson",
         ):  # fmt: skip
             assert step in labels
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
@@ -54,6 +55,16 @@ from transforms.window_expiry import expiry
 OUTAGES = TRANSFORMER_OUTAGE, SINGLE_OUTAGE = "TRANSFORMER_OUTAGE", "SINGLE_OUTAGE"
 NEWS, POWER, ANNOUNCED = "news", "power", "announced"
 """Why the timer fires: windows were judged, meters have told of their supply, or a lack of it was announced."""
+BY_FEEDER, BY_COLLECTOR = "by_feeder", "by_collector"
+
+
+class Episodes(NamedTuple):
+    """What `AlarmEpisodes` gives."""
+
+    by_feeder: beam.PCollection[tuple[str, GroupInput]]
+    """All alarms of a transformer, keyed by its feeder; one without a known feeder is by itself."""
+    by_collector: beam.PCollection[tuple[str, GroupInput]]
+    """The receipt alarms of transformers whose collection group is known, keyed by that."""
 
 
 class History(Struct, array_like=True, gc=False):
@@ -174,7 +185,6 @@ class _PlacesCell:
 
 
 @beam.typehints.with_input_types(tuple[int, AlarmInput])
-@beam.typehints.with_output_types(tuple[str, GroupInput])
 class AlarmEpisodes(beam.PTransform):
     """All alarms of a transformer as they are known, whenever that changes, keyed by what it belongs to.
 
@@ -185,8 +195,8 @@ class AlarmEpisodes(beam.PTransform):
 
     Takes, keyed by shard, verdicts (`JudgeWindows`), notes on supply and places (`JoinMeterCounts`), and what meters
     say of their supply (`LocateEvents`). Where work at meters is announced, what they say and show meanwhile makes no
-    outage; outages that are announced for transformers are handed on to what these belong to. The key of what it gives
-    is a feeder; a transformer without a known feeder is by itself. A bounded run gives the end only.
+    outage; outages that are announced for transformers are handed on to what these belong to. A bounded run gives the
+    end only.
 
     State per shard: about 50 bytes for every window and transformer that is not clear, for as long as its reads may
     come; for an hour, packed, what reads say of supply where they do not show it at every meter; what alarms are open;
@@ -197,8 +207,13 @@ class AlarmEpisodes(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, inputs: beam.PCollection[tuple[int, AlarmInput]]) -> beam.PCollection[tuple[str, GroupInput]]:
-        return inputs | f"Episodes {self._settings.state_label()}" >> beam.ParDo(_EpisodesDoFn(self._settings))
+    def expand(self, inputs: beam.PCollection[tuple[int, AlarmInput]]) -> Episodes:
+        episodes = beam.ParDo(_EpisodesDoFn(self._settings)).with_output_types(
+            tuple[str, GroupInput], by_collector=tuple[str, GroupInput]
+        )
+        label = f"Episodes {self._settings.state_label()}"
+        found = inputs | label >> episodes.with_outputs(BY_COLLECTOR, main=BY_FEEDER)
+        return Episodes(found[BY_FEEDER], found[BY_COLLECTOR])
 
 
 class _EpisodesDoFn(beam.DoFn):
@@ -236,7 +251,7 @@ class _EpisodesDoFn(beam.DoFn):
         self,
         log: Any = beam.DoFn.StateParam(LOG),
         places_state: Any = beam.DoFn.StateParam(PLACES),
-    ) -> Iterator[tuple[str, GroupInput]]:
+    ) -> Iterator[Any]:
         news, kept = read_log(log)
         if not news:
             return
@@ -246,7 +261,7 @@ class _EpisodesDoFn(beam.DoFn):
         places = _PlacesCell(places_state)
         for group, found in update(kept, news, self._settings, places).items():
             found.counts_version = kept.counts_version
-            yield group, found
+            yield TaggedOutput(BY_COLLECTOR, (group, found)) if is_collector(group) else (group, found)
         # By what was judged: of a backlog notes and events come long before.
         judged = [each.window_end + each.settled for each in news if each.settled is not None]
         forget(kept, max(judged, default=0), self._settings)
@@ -444,6 +459,11 @@ def _take_place(
     _group(found, feeder_group(place.feeder_id)).places.append(place)
     if known is not None and known.feeder_id != place.feeder_id:
         _group(found, feeder_group(known.feeder_id)).gone.append(place.transformer_id)
+    collector, before = place.collection_group, None if known is None else known.collection_group
+    if before is not None and before != collector:
+        _group(found, collector_group(before)).gone.append(place.transformer_id)
+    if collector is not None:
+        _group(found, collector_group(collector)).places.append(place)
     transformer = kept.transformers.get(place.transformer_id)
     if transformer is None:
         return
@@ -452,6 +472,11 @@ def _take_place(
     for alarm_type in transformer.given:
         alarms = [replace(alarm, feeder_id=place.feeder_id) for alarm in transformer.given[alarm_type]]
         _give(kept, place.transformer_id, alarm_type, alarms, place, found)
+    if LOW_RECEIPT_RATE in transformer.given and collector is not None and before != collector:
+        receipt = transformer.given[LOW_RECEIPT_RATE]
+        _group(found, collector_group(collector)).found.append(
+            FoundAlarms(place.transformer_id, LOW_RECEIPT_RATE, receipt, kept.folded_up_to)
+        )
 
 
 def _outage_alarms(
@@ -572,7 +597,10 @@ def _give(
             FoundAlarms(transformer_id, kind, given, kept.folded_up_to) for kind, given in others
         ]
     transformer.group = group
-    _group(found, group).found.append(FoundAlarms(transformer_id, alarm_type, alarms, kept.folded_up_to))
+    all_of_it = FoundAlarms(transformer_id, alarm_type, alarms, kept.folded_up_to)
+    _group(found, group).found.append(all_of_it)
+    if alarm_type == LOW_RECEIPT_RATE and where is not None and where.collection_group is not None:
+        _group(found, collector_group(where.collection_group)).found.append(all_of_it)
 
 
 def _group_of(transformer_id: str, alarms: list[Alarm], where: TransformerPlace | None) -> str:
@@ -585,6 +613,16 @@ def _group_of(transformer_id: str, alarms: list[Alarm], where: TransformerPlace 
 def feeder_group(feeder_id: str) -> str:
     """The key of what belongs to a feeder."""
     return f"feeder/{feeder_id}"
+
+
+def collector_group(collection_group: str) -> str:
+    """The key of what one collector hears."""
+    return f"collector/{collection_group}"
+
+
+def is_collector(group: str) -> bool:
+    """Whether it is the key of what a collector hears."""
+    return group.startswith(collector_group(""))
 
 
 def own_group(entity_id: str) -> str:

@@ -1,4 +1,4 @@
-"""What explains the alarms of transformers that belong together: an outage of their feeder, or of its collection."""
+"""What explains the alarms of transformers that belong together: an outage of their feeder, or of their collector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from ami_beam.alert_ids import alarm_id
-from ami_beam.records import Alarm, AlarmState, TransformerPlace
+from ami_beam.records import Alarm, AlarmState, CollectedAlarms, TransformerPlace
 from transforms.alarm_episodes import OUTAGES
 from transforms.comm_alerts import LOW_RECEIPT_RATE
 from transforms.outages import Member, needed, outages
@@ -24,7 +24,11 @@ COMM_SHARE_PCT = 50
 
 
 def explained(
-    feeder_id: str, alarms: Iterable[Alarm], places: Mapping[str, TransformerPlace], window: int
+    feeder_id: str,
+    alarms: Iterable[Alarm],
+    places: Mapping[str, TransformerPlace],
+    window: int,
+    collected: Iterable[CollectedAlarms] = (),
 ) -> list[Alarm]:
     """The alarms with their causes, and the alarms that are these causes. All of two transformers or more:
 
@@ -32,6 +36,7 @@ def explained(
     SECTION_OUTAGE: likewise, of fewer meters.
     COMM_GROUP: receipt alarms that begin together, within a window of each other, or that half of the feeder's
     transformers have in one window.
+    Receipt alarms that a collection group explains are not the feeder's, see `_of_collectors`.
     LOW_VOLTAGE_GROUP, HIGH_VOLTAGE_GROUP: voltage alarms that hold in one window.
 
     A function of the alarms and places, whatever their order.
@@ -40,18 +45,108 @@ def explained(
       alarms: of the feeder's transformers.
       places: of all its transformers, by transformer_id.
       window: length in microseconds.
+      collected: receipt alarms of its transformers that collection groups explain (`collected_alarms`).
     """
     known = sorted(alarms, key=_order)
     causes = _outages_together(feeder_id, known, places, window)
+    receipt = [alarm for alarm in known if alarm.alarm_type == LOW_RECEIPT_RATE and alarm.windows_in_violation]
+    by_collectors = _of_collectors(receipt, len(places), collected, window)
+    taken = {child for _, children in by_collectors for child in children}
     for kind, group_type in GROUPS.items():
         of_kind = [alarm for alarm in known if alarm.alarm_type == kind and alarm.windows_in_violation]
+        of_kind = [alarm for alarm in of_kind if alarm.alarm_id not in taken]
         for together in _together(of_kind, len(places), kind == LOW_RECEIPT_RATE, window):
             if len({alarm.entity_id for alarm in together}) >= LEAST_TRANSFORMERS:
                 children = [alarm.alarm_id for alarm in together]
                 causes.append((_group(feeder_id, group_type, together, window), children))
-    cause_of = {child: cause.alarm_id for cause, children in causes for child in children}
+    cause_of = {child: cause.alarm_id for cause, children in causes + by_collectors for child in children}
+    # One of several feeders is not this one's to publish.
+    causes += [(cause, children) for cause, children in by_collectors if cause.feeder_id is not None]
     caused = [replace(alarm, cause=cause_of.get(alarm.alarm_id, alarm.cause)) for alarm in known]
     return caused + [cause for cause, _ in causes]
+
+
+def collected_alarms(
+    group_id: str, alarms: Iterable[Alarm], places: Mapping[str, TransformerPlace], window: int
+) -> list[CollectedAlarms]:
+    """COMM_GROUP of a collection group: receipt alarms that half of its transformers, two or more, have at once.
+
+    Its alarm_id says whether they hang on one feeder: then the feeder publishes it, where its own causes do not explain
+    them better. A function of the alarms and places, whatever their order.
+
+    Args:
+      alarms: of the group's transformers.
+      places: of all its transformers that were ever heard, by transformer_id.
+      window: length in microseconds.
+    """
+    known = sorted(alarms, key=_order)
+    known = [alarm for alarm in known if alarm.alarm_type == LOW_RECEIPT_RATE and alarm.windows_in_violation]
+    found = []
+    for together in _together(known, len(places), True, window):
+        silent = _most_at_once(together)
+        if silent < _half(len(places)):
+            continue
+        feeders = {alarm.feeder_id for alarm in together}
+        feeder_id = feeders.pop() if len(feeders) == 1 else None
+        alarm = _group(group_id, COMM_GROUP, together, window)
+        alarm.feeder_id = feeder_id
+        # A feeder may have the name of a collector.
+        kind = f"COLLECTOR_{COMM_GROUP}" + (f"/{feeder_id}" if feeder_id is not None else "")
+        alarm.alarm_id = alarm_id(kind, group_id, alarm.first_window)
+        found.append(CollectedAlarms(alarm, [each.alarm_id for each in together], silent, len(places)))
+    return found
+
+
+def _of_collectors(
+    alarms: Sequence[Alarm], transformers: int, collected: Iterable[CollectedAlarms], window: int
+) -> list[tuple[Alarm, list[str]]]:
+    """Which of a feeder's receipt alarms are explained by which collection group.
+
+    Of a group whose alarms are of several feeders all are. Of one with alarms of this feeder only: unless the feeder
+    explains some of them, too, and a greater share of its transformers is silent than of the collection group's. Where
+    the collection group explains all that the feeder does and more, the share does not matter. So a dead collector is
+    named before the feeder, and a dead feeder before a collector that hears others, too; never both for one alarm.
+    """
+    known = sorted(collected, key=lambda each: each.alarm.alarm_id)
+    left, found = list(alarms), []
+
+    def take(one: CollectedAlarms) -> None:
+        nonlocal left
+        names = set(one.children)
+        found.append((one.alarm, [alarm.alarm_id for alarm in left if alarm.alarm_id in names]))
+        left = [alarm for alarm in left if alarm.alarm_id not in names]
+
+    for one in known:
+        if one.alarm.feeder_id is None:
+            take(one)
+    # The most silent first; who wins may change what is left to the feeder.
+    known = sorted(
+        (one for one in known if one.alarm.feeder_id is not None),
+        key=lambda each: (-each.silent / each.transformers, each.alarm.alarm_id),
+    )
+    while True:
+        feeder = _together(left, transformers, True, window)
+        winner = next((one for one in known if _explains(one, left, feeder, transformers)), None)
+        if winner is None:
+            return found
+        known.remove(winner)
+        take(winner)
+
+
+def _explains(
+    one: CollectedAlarms, left: Sequence[Alarm], feeder: Iterable[Sequence[Alarm]], transformers: int
+) -> bool:
+    """Whether the collection group explains its alarms better than the feeder does; two of them must be left."""
+    children = set(one.children)
+    if len({alarm.entity_id for alarm in left if alarm.alarm_id in children}) < LEAST_TRANSFORMERS:
+        return False
+    for together in feeder:
+        names = {alarm.alarm_id for alarm in together}
+        if names.isdisjoint(children) or names < children:
+            continue
+        if one.silent * transformers < _most_at_once(together) * one.transformers:
+            return False
+    return True
 
 
 def _outages_together(
@@ -119,8 +214,7 @@ def _together(alarms: Sequence[Alarm], transformers: int, must_begin_together: b
     """
     if not alarms:
         return []
-    newest = max(alarm.last_window for alarm in alarms)
-    half = max(-(-transformers * COMM_SHARE_PCT // 100), LEAST_TRANSFORMERS)
+    newest, half = max(alarm.last_window for alarm in alarms), _half(transformers)
     found: list[list[Alarm]] = []
     for alarm in alarms:
         holding = [several for several in found if any(_holds(each, alarm.first_window, newest) for each in several)]
@@ -134,6 +228,18 @@ def _together(alarms: Sequence[Alarm], transformers: int, must_begin_together: b
         found = [several for several in found if several not in holding]
         found.append([*joined, alarm])
     return found
+
+
+def _half(transformers: int) -> int:
+    return max(-(-transformers * COMM_SHARE_PCT // 100), LEAST_TRANSFORMERS)
+
+
+def _most_at_once(together: Sequence[Alarm]) -> int:
+    """How many transformers have one of these alarms in one window, at most."""
+    newest = max(alarm.last_window for alarm in together)
+    return max(
+        len({each.entity_id for each in together if _holds(each, alarm.first_window, newest)}) for alarm in together
+    )
 
 
 def _order(alarm: Alarm) -> tuple[int, str]:

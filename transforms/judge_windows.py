@@ -203,7 +203,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
             for count in update.due.counts if update.due is not None else ():
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
                 if transformer.receipt is None:
-                    transformer.count = count
+                    transformer.count = _to_judge(count)
         if tag != PUBLISHED:
             delay = int(tag)
             for transformer_id, transformer in kept.items():
@@ -263,7 +263,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
             transformer.low, transformer.high = observation.low, observation.high
             yield from self._voltage(window_end, transformer_id, transformer)
             if transformer.receipt is not None:
-                transformer.count = observation.count or transformer.count
+                transformer.count = _to_judge(observation.count) or transformer.count
                 yield from self._receipt(window_end, transformer_id, transformer, rows)
 
     def _voltage(self, window_end: int, transformer_id: str, transformer: KeptTransformer) -> Iterator[TaggedOutput]:
@@ -386,6 +386,11 @@ class _JudgeWindowsDoFn(beam.DoFn):
     def _delay(self, count: MeterCount | None) -> int:
         assert count is not None
         return self._settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
+
+
+def _to_judge(count: MeterCount | None) -> MeterCount | None:
+    """What is kept of a row of the meter counts: nobody is judged by the collector."""
+    return count if count is None or count.collection_group is None else replace(count, collection_group=None)
 
 
 def _is_silent(transformer: KeptTransformer | None) -> bool:

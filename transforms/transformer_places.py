@@ -50,7 +50,7 @@ def transformer_places(
     counts: Sequence[MeterCount | None],
     settings: Settings,
 ) -> list[TransformerPlace]:
-    """The feeder of each transformer and how many meters it has; `batch` and the others belong together."""
+    """Each transformer's feeder and collector, and how many meters it has; `batch` and the others belong together."""
     return [
         TransformerPlace(
             statistics.transformer_id,
@@ -58,6 +58,7 @@ def transformer_places(
             statistics.meters_reported if count is None else count.total_meters,
             _delay(count, settings),
             batch.window_end,
+            None if count is None else count.collection_group,
         )
         for statistics, seen, count in zip(batch.transformers, observations, counts, strict=True)
     ]

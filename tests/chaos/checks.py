@@ -21,7 +21,10 @@ from ami_beam.instants import parse_instant
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 _INFORMATIVE = {"revision", "as_of", "status"}
-"""What may differ between runs: how often a row was published and by which read last, see the contract."""
+"""What may differ between runs: how often a row was published and by which read last, see the contract.
+
+What explains an alert may not: of an alert and its copy, which says so, the copy comes later in the topic.
+"""
 # Of a resent event the copy that was processed first is published.
 _OF_AN_EVENT = {"alert_id", "alert_source", "entity_id", "alert_time", "detail_value", "severity"}
 
