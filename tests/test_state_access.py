@@ -11,10 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.codecs.read_block import PackedRead, pack
-from ami_beam.instants import MICROS_PER_MINUTE
-from ami_beam.records import Alert, JudgeInput, MeterCount, Observation, ReceiptBatch, ReceiptDue, ReceiptRow
+from ami_beam.instants import MICROS_PER_MINUTE, MICROS_PER_SECOND
+from ami_beam.records import (
+    AlarmInput,
+    Alert,
+    JudgeInput,
+    MeterCount,
+    Observation,
+    PowerEvent,
+    ReceiptBatch,
+    ReceiptDue,
+    ReceiptRow,
+)
 from ami_beam.settings import Settings
+from transforms.alarm_episodes import _EpisodesDoFn
 from transforms.judge_windows import VERDICTS, _JudgeWindowsDoFn
+from transforms.locate_events import PowerNews, _LocateDoFn
 from transforms.window_statistics import DUE, EXPIRE, LATE, _WindowStatisticsDoFn
 
 END = 1_772_496_900_000_000
@@ -223,3 +235,18 @@ class TestJudgeWindows:
         assert window.expiry.due != {}
         window.expire()
         assert window.log.held == []
+
+
+class TestEventsOfSupply:
+    def test_a_storm_does_not_put_off_what_is_made_of_its_first_events(self):
+        locate, judge = Timers(), Timers()
+        locates, judges = _LocateDoFn(Settings(live=True)), _EpisodesDoFn(Settings(live=True))
+        for second in range(60):
+            at = END + second * MICROS_PER_SECOND
+            told = PowerEvent(f"M{second}", "T1", False, at, at)
+            locates.process((0, PowerNews(None, [told])), Bag(), locate)
+            judges.process((0, AlarmInput(0, [], events=[told])), Bag(), judge)
+        for timers in (locate, judge):
+            assert min(timers.due.values()) < END + 5 * MICROS_PER_SECOND
+            assert max(timers.due.values()) == END + 59 * MICROS_PER_SECOND
+            assert len(timers.due) <= 13

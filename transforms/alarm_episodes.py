@@ -46,7 +46,7 @@ from transforms.outages import (
     unheard,
 )
 from transforms.receipt_rate import receipt_rate_pct
-from transforms.state_log import read_log
+from transforms.state_log import read_log, timer_of
 from transforms.supply import LATE_AFTER, losses
 from transforms.supply_notes import unpack_notes
 from transforms.voltage_alerts import HIGH_VOLTAGE
@@ -237,7 +237,7 @@ class _EpisodesDoFn(beam.DoFn):
             judge.set(Timestamp(micros=FOUND), dynamic_timer_tag=NEWS)
         elif news.events:
             newest = max(event.record_time for event in news.events)
-            judge.set(Timestamp(micros=newest), dynamic_timer_tag=POWER)
+            judge.set(Timestamp(micros=newest), dynamic_timer_tag=timer_of(POWER, newest))
         elif news.announced:
             newest = max(each.record_time for each in news.announced)
             judge.set(Timestamp(micros=newest), dynamic_timer_tag=ANNOUNCED)

@@ -24,7 +24,7 @@ from transforms.announcements import forgotten_at, latest, withdrawn
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import LOCATED
 from transforms.loss_events import LossEvent
-from transforms.state_log import read_log
+from transforms.state_log import read_log, timer_of
 
 LOST: tuple[EventType, ...] = ("LAST_GASP", "OUTAGE_DETECTED")
 RESTORED: tuple[EventType, ...] = ("POWER_RESTORE",)
@@ -185,7 +185,7 @@ class _LocateDoFn(beam.DoFn):
         else:
             told = news.events if news.asked is None else [news.asked]
             newest = max(event.record_time for event in told)
-            locate.set(Timestamp(micros=newest), dynamic_timer_tag="events")
+            locate.set(Timestamp(micros=newest), dynamic_timer_tag=timer_of("events", newest))
 
     @on_timer(LOCATE)
     def on_locate(

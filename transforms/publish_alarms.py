@@ -18,11 +18,8 @@ from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import (
     Alarm,
-<<<<<<< HEAD
     Announcement,
-=======
     CollectionGroup,
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
     ExplainInput,
     FoundAlarms,
     GroupInput,
@@ -102,11 +99,8 @@ class PublishAlarms(beam.PTransform):
     its topic and is not what we know of it was published by an attempt that a failure has ended: it is set right.
     A bounded run publishes the final alarms only.
 
-<<<<<<< HEAD
-    Announced outages are causes, too, and planned ones hold alarms (`announced_causes`).
-=======
     Takes what `AlarmEpisodes` has found, what collection groups explain (`CollectionGroups`), and what is read back.
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
+    Announced outages are causes, too, and planned ones hold alarms (`announced_causes`).
 
     State: the places of a feeder's transformers, 50 bytes each; its alarms, until none of their reads can come.
     Counter: alarms_<TYPE>_<STATE>.
@@ -188,10 +182,7 @@ def update_group(
     forgotten_up_to = kept.final_up_to
     if watermark is not None:
         kept.final_up_to = max(kept.final_up_to, final_window(watermark, settings))
-<<<<<<< HEAD
         kept.now = max(kept.now, watermark)
-=======
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
     version = None
     for each in news:
         version = each.counts_version or version
@@ -210,14 +201,11 @@ def update_group(
             kept.places[place.transformer_id] = place
         for found in each.found:
             _take_found(kept, found)
-<<<<<<< HEAD
         for announced in each.announced:
             kept.announced[announced.subject] = latest(kept.announced.get(announced.subject), announced)
         kept.now = max(kept.now, each.judged_up_to)
-=======
         for collection in each.collections:
             _take_collection(kept, collection)
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
         for alarm in each.published:
             if alarm.last_window > kept.final_up_to:
                 adopted = adopt_alarm(kept.told.get(alarm.alarm_id), alarm)
@@ -261,19 +249,15 @@ def _current(key: str, kept: KeptGroup, settings: Settings) -> list[Alarm]:
     if announced:
         apart, alarms = planned_apart(alarms, announced, kept.places, settings)
     if feeder_id == key:
-<<<<<<< HEAD
         current = [replace(alarm) for alarm in (*apart, *alarms)]
     else:
-        current = [replace(alarm) for alarm in apart] + explained(feeder_id, alarms, kept.places, settings.window)
+        collected = [one for collection in kept.collections.values() for one in collection.collected]
+        current = [replace(alarm) for alarm in apart]
+        current += explained(feeder_id, alarms, kept.places, settings.window, collected)
     kept.look_again_at = None
     if announced:
         current, kept.look_again_at = with_announced(current, announced, kept.places, kept.told, kept.now, settings)
     return current
-=======
-        return [replace(alarm) for alarm in alarms]
-    collected = [one for collection in kept.collections.values() for one in collection.collected]
-    return explained(feeder_id, alarms, kept.places, settings.window, collected)
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
 
 
 def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts_version: str | None) -> list[Alarm]:
@@ -344,11 +328,7 @@ def adopt_alarm(known: Alarm | None, published: Alarm) -> Alarm | None:
 
 
 def final_window(watermark: int, settings: Settings) -> int:
-<<<<<<< HEAD
-    """The last window of which an alarm that is over is not known any more."""
-=======
     """The last window that is so old that alarms that ended in it are forgotten."""
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)
     return (watermark - kept_for(settings)) // settings.window * settings.window
 
 
@@ -386,13 +366,10 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
         if alarm.last_window > kept.final_up_to or name in open_ids or not alarm.ended
     }
     kept.adopted = {name: times for name, times in kept.adopted.items() if name in kept.told}
-<<<<<<< HEAD
     kept.announced = {name: each for name, each in kept.announced.items() if forgotten_at(each, settings) > watermark}
-=======
     for group_id, collection in list(kept.collections.items()):
         collection.collected = [
             one for one in collection.collected if not one.alarm.ended or one.alarm.last_window > kept.final_up_to
         ]
         if not collection.collected:
             del kept.collections[group_id]
->>>>>>> a180bea (A dead collector is one alarm: COMM_GROUP of collection groups)

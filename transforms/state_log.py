@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ami_beam.instants import MICROS_PER_SECOND
+
+TOGETHER = 5 * MICROS_PER_SECOND
+"""Record time of the events that set one timer."""
+
+
+def timer_of(kind: str, record_time: int) -> str:
+    """The tag of the timer for an event: one timer for all would be put off by each, and never fire in a storm."""
+    return f"{kind}/{record_time // TOGETHER}"
+
 
 def read_log(log: Any) -> tuple[list[Any], Any | None]:
     """All news since the log was read last, in order, and what was known then; None where nothing was.
