@@ -33,6 +33,9 @@ from ami_beam.quality_map import QualityMap
 from ami_beam.quality_map import load as load_quality_map
 from ami_beam.settings import Settings
 
+LONGEST_SILENT_AFTER = 14 * MICROS_PER_DAY
+"""Meters that were silent for 30 days are forgotten: they must have been on the list by then."""
+
 
 def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
     """The rules of a run."""
@@ -70,6 +73,10 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
             "a low percentage below the high one",
             "--low_voltage_pct=90 --high_voltage_pct=110",
         )
+    silent_after = duration_of(values, "silent_after", "24h", least=window)
+    if silent_after > LONGEST_SILENT_AFTER:
+        allowed = f"{format_duration(window)}, the window, to {format_duration(LONGEST_SILENT_AFTER)}"
+        raise OptionError("--silent_after", values["silent_after"], "is too long", allowed, "--silent_after=24h")
     return Settings(
         window=window,
         window_closed=choice(values, "window_closed", ("right", "left")),
@@ -90,6 +97,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         alarm_off_windows=int(number_of(values, "alarm_off_windows", 1, 1_000, "2", whole=True)),
         min_missing_meters=int(number_of(values, "min_missing_meters", 1, 1_000_000, "2", whole=True)),
         tamper_events=int(number_of(values, "tamper_events", 1, 1_000, "3", whole=True)),
+        silent_after=silent_after,
         event_map=event_map_of(values["event_map"]),
         quality_map=quality_map_of(values["quality_map"]),
         live=live,

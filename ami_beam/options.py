@@ -269,6 +269,13 @@ def _add_rules(group: Any) -> None:
         metavar="N",
         help="so many tamper events of one meter within 24h are the alarm TAMPER_REPEATED (3)",
     )
+    add(
+        "--silent_after",
+        default="24h",
+        metavar="DURATION",
+        help="so long without an actual read at the end of a UTC day, a meter is on that day's list of silent meters;"
+        " time in which the whole head-end was silent does not count. A window to 14d (24h)",
+    )
 
 
 def _add_running(group: Any) -> None:

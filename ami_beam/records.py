@@ -204,11 +204,20 @@ class ReadProgress(Struct, array_like=True, gc=False):
     """First and last record times, where there are pauses between them (`silence`); empty: no pause."""
 
 
+class ReadPauses(Struct, array_like=True, gc=False):
+    """Pauses of the reads topic in record time (began, ended): all that are certain that began after `since`."""
+
+    since: int
+    pauses: list[tuple[int, int]]
+
+
 class DueWindow(Struct, array_like=True, gc=False):
     """A window whose receipt is to be judged for the transformers of one receipt delay (microseconds)."""
 
     window_end: int
     receipt_delay: int
+    first_window_end: int | None = None
+    """Of all windows in which a read was accepted; only where the window is the last of a UTC day."""
 
 
 class ReceiptDue(Struct, array_like=True, gc=False):
@@ -219,6 +228,8 @@ class ReceiptDue(Struct, array_like=True, gc=False):
     counts: list[MeterCount]
     counts_version: str | None = None
     """Of the meter counts that they are from."""
+    first_window_end: int | None = None
+    """As in `DueWindow`."""
 
 
 class MetersBeyond(Struct, array_like=True, gc=False):
@@ -305,6 +316,59 @@ class PackedNotes(Struct, array_like=True, gc=False):
     dead: list[str]
     """Those whose note names dead meters."""
     packed: bytes
+
+
+class TransformerHeard(Struct, array_like=True, gc=False):
+    """Which meters of a transformer were heard in a window, by name."""
+
+    transformer_id: str
+    feeder_id: str
+    revision: int
+    """Of its statistics: of two the greater is the newer."""
+    complete: bool
+    """Whether as many as its meter count has were heard: nobody need be named then."""
+    heard: list[str]
+    """By an actual read."""
+    estimated: list[str]
+    """Of which there were estimates only."""
+
+
+class HeardMeters(Struct, array_like=True, gc=False):
+    """Which meters were heard in a window, from one publication of a shard's statistics."""
+
+    window_end: int
+    complete: list[str]
+    """Transformers of which as many meters as their count has were heard, by their first publication."""
+    named: list[TransformerHeard]
+
+
+class HearingInput(Struct, array_like=True, gc=False):
+    """What a shard's silent meters are found by; one of them."""
+
+    heard: HeardMeters | None = None
+    due: ReceiptDue | None = None
+    """The last window of a UTC day, and who is judged by it."""
+    pauses: ReadPauses | None = None
+
+
+class MeterStanding(Struct, array_like=True, gc=False):
+    """How a meter stands at the end of a day on one transformer."""
+
+    meter_id: str
+    transformer_id: str
+    feeder_id: str | None
+    heard: int | None
+    """End of the last window in which it was; None: never."""
+    windows_missing: int | None
+    """None where it is not silent."""
+
+
+class DayStandings(Struct, array_like=True, gc=False):
+    """What has changed in how meters stand at the end of a day."""
+
+    window_end: int
+    """Of the day's last window."""
+    standings: list[MeterStanding]
 
 
 class PowerEvent(Struct, array_like=True, gc=False, frozen=True):
@@ -559,6 +623,33 @@ class ReceiptRow(Struct, gc=False):
     revision: int
 
 
+class SilentMeter(Struct, gc=False):
+    """`ami.meters.silent`; identity (day, meter_id). A meter that had not been heard for long at the end of `day`."""
+
+    day: str
+    """The UTC day, as YYYY-MM-DD."""
+    window_end: int
+    """Of the day's last window."""
+    meter_id: str
+    transformer_id: str
+    """On which it was heard last."""
+    feeder_id: str | None
+    silent_since: int | None
+    """End of the last window in which it was heard; None: never, the head-end has only estimated it."""
+    windows_missing: int
+    status: Literal["LISTED", "WITHDRAWN"]
+    """WITHDRAWN: late reads have shown that it was heard, or is on another transformer."""
+    revision: int
+    as_of: int
+    config_id: str | None = None
+
+
+class SilentMeterBatch(Struct, array_like=True, gc=False):
+    """Silent meters that are published together."""
+
+    rows: list[SilentMeter]
+
+
 class SummaryBatch(Struct, array_like=True, gc=False):
     """Summary rows that are published together: an element of Beam's costs more than a row."""
 
@@ -656,4 +747,9 @@ carries(
     GroupInput,
     Announcement,
     ExplainInput,
+    ReadPauses,
+    HeardMeters,
+    HearingInput,
+    DayStandings,
+    SilentMeterBatch,
 )

@@ -46,6 +46,8 @@ class Settings:
     """Fewer silent meters are no receipt alarm, whatever their share."""
     tamper_events: int = 3
     """So many tamper events of one meter within a day are an alarm."""
+    silent_after: int = 24 * MICROS_PER_HOUR
+    """So long without an actual read a meter is on the daily list of silent meters."""
     plausible_voltage: tuple[float, float] = (100.0, 400.0)
     """Both ends are plausible."""
     max_interval_kwh: float = 1000.0

@@ -30,7 +30,13 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from ami_beam.codecs.json_outputs import ALARMS_TOPIC, DEAD_LETTER_TOPIC, OUTPUT_TOPICS, RESULT_TOPICS
+from ami_beam.codecs.json_outputs import (
+    ALARMS_TOPIC,
+    DEAD_LETTER_TOPIC,
+    OUTPUT_TOPICS,
+    RESULT_TOPICS,
+    SILENT_METERS_TOPIC,
+)
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.instants import MICROS_PER_SECOND, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
@@ -341,8 +347,9 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
         return parse_instant(at) >= first * MICROS_PER_SECOND
 
     topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
-    # An alarm is made of windows from before, too.
-    return {topic: [row for row in rows[topic] if topic != ALARMS_TOPIC and belongs(row)] for topic in topics}
+    # An alarm is made of windows from before, too, and so is a list of silent meters.
+    whole = {topic: rows[topic] if topic not in (ALARMS_TOPIC, SILENT_METERS_TOPIC) else [] for topic in topics}
+    return {topic: [row for row in found if belongs(row)] for topic, found in whole.items()}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,9 +18,13 @@ from ami_beam.records import (
     Event,
     ExplainInput,
     GroupInput,
+    HeardMeters,
+    ReadPauses,
     ReadProgress,
     ReceiptBatch,
+    ReceiptDue,
     RecordBatch,
+    SilentMeterBatch,
     StatisticsBatch,
     SummaryBatch,
 )
@@ -43,8 +47,10 @@ from transforms.loss_control import LossControl
 from transforms.loss_events import LossEvents
 from transforms.pack_reads import PackReads
 from transforms.publish_alarms import PublishAlarms
+from transforms.publish_silent_meters import PublishSilentMeters
 from transforms.published_alarms import PublishedAlarms
 from transforms.published_alerts import PublishedAlerts
+from transforms.silent_meters import SilentMeters
 from transforms.summary_rows import SummaryRows
 from transforms.transformer_places import MeterPlacesOf
 from transforms.window_statistics import WindowStatistics
@@ -78,6 +84,7 @@ class Outputs:
     receipts: beam.PCollection[ReceiptBatch]
     alerts: beam.PCollection[Alert]
     alarms: beam.PCollection[Alarm]
+    silent_meters: beam.PCollection[SilentMeterBatch]
     dead_letters: beam.PCollection[DeadLetterBatch]
 
 
@@ -105,6 +112,14 @@ class ToldByEvents(NamedTuple):
     """Alarms as they are found, to be published with the others."""
 
 
+class Hearing(NamedTuple):
+    """Which meters were heard, when that is judged, and when nobody could be."""
+
+    heard: beam.PCollection[tuple[int, HeardMeters]]
+    due: beam.PCollection[tuple[ShardWindow, ReceiptDue]]
+    pauses: beam.PCollection[ReadPauses]
+
+
 class JudgedWindows(NamedTuple):
     """What thresholds and rules make of what was measured."""
 
@@ -114,6 +129,7 @@ class JudgedWindows(NamedTuple):
     alarms: beam.PCollection[Alarm]
     explanations: beam.PCollection[tuple[int, ExplainInput]]
     """What the alarms say of the alerts, and the alerts that were published."""
+    hearing: Hearing
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
@@ -135,10 +151,13 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     event_alerts = accepted | "EventAlerts" >> EventAlerts(settings)
     alerts = (explained, event_alerts) | "AllAlerts" >> beam.Flatten()
 
+    silent = tuple(judged.hearing) | "SilentMeters" >> SilentMeters(settings)
+    silent_meters = silent | "PublishSilentMeters" >> PublishSilentMeters(settings)
+
     dead_letters = (
         (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
     )  # fmt: skip
-    return Outputs(summaries, judged.receipts, alerts, judged.alarms, dead_letters)
+    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters)
 
 
 def _no_event(_: ReadProgress) -> list[Event]:
@@ -230,6 +249,7 @@ def judge(
     explanations = published.causes
     if explained_by:
         explanations = (published.causes, *explained_by) | "Explanations" >> beam.Flatten()
+    hearing = Hearing(joined.heard, due, progress.pauses)
     return JudgedWindows(
-        judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations
+        judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations, hearing
     )  # fmt: skip

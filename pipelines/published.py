@@ -25,6 +25,8 @@ def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[Ke
         codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_records, config_id),
         codec.EVENT_ALERTS_TOPIC: events | "EventAlertJson" >> _to_records(codec.alert_records, config_id),
         codec.ALARMS_TOPIC: outputs.alarms | "AlarmJson" >> _to_records(codec.alarm_records, config_id),
+        codec.SILENT_METERS_TOPIC: outputs.silent_meters
+        | "SilentMeterJson" >> _to_records(codec.silent_meter_records, config_id),
         codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_records),
     }
 

@@ -30,6 +30,8 @@ from ami_beam.records import (
     ReceiptBatch,
     ReceiptRow,
     RecordBatch,
+    SilentMeter,
+    SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
 )
@@ -84,6 +86,7 @@ class Published:
     alerts: list[Alert] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    silent_meters: list[SilentMeter] = field(default_factory=list)
 
     def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
         return sorted(
@@ -237,7 +240,7 @@ def run_pipeline(
             work=announced.get(WORK),
         )
         outputs = operational(inputs, settings)
-        for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms"):
+        for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"):
             _captured[f"{token}/{name}"] = getattr(published, name)
             _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
     return published
@@ -248,7 +251,7 @@ def _is_of(batch: RecordBatch, topic: str) -> bool:
 
 
 def _capture(row: Any, place: str) -> None:
-    if isinstance(row, SummaryBatch | ReceiptBatch | DeadLetterBatch):
+    if isinstance(row, SummaryBatch | ReceiptBatch | SilentMeterBatch | DeadLetterBatch):
         _captured[place] += row.rows
     else:
         _captured[place].append(row)

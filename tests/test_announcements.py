@@ -321,14 +321,20 @@ class TestWork:
         assert take(PowerNews(None, [], work=[unplaced])) == []
         assert take(PowerNews(MeterPlaces(end_of(1), ["M0"], ["T1"], {"T1": "F1"}), [])) == [("T1", "M0", True)]
         assert (
-            take(PowerNews(MeterPlaces(end_of(2), ["M0"], ["T1"], {"T1": "F1"}), []), PowerNews(None, [], work=[unplaced]))
+            take(
+                PowerNews(MeterPlaces(end_of(2), ["M0"], ["T1"], {"T1": "F1"}), []),
+                PowerNews(None, [], work=[unplaced]),
+            )
             == []
         )
         assert take(PowerNews(MeterPlaces(end_of(3), ["M0"], ["T2"], {"T2": "F1"}), [])) == [
             ("T1", "M0", False),
             ("T2", "M0", True),
         ]
-        assert take(PowerNews(None, [], work=[work(transformer="T3", said=0)])) == [("T2", "M0", False), ("T3", "M0", True)]
+        assert take(PowerNews(None, [], work=[work(transformer="T3", said=0)])) == [
+            ("T2", "M0", False),
+            ("T3", "M0", True),
+        ]
         assert take(PowerNews(None, [], work=[work(transformer="T3", said=1, active=False)])) == [("T3", "M0", False)]
 
 

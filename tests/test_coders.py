@@ -52,7 +52,8 @@ def test_every_record_type_that_travels_alone_is_carried() -> None:
               records.PublishedAlert, records.MetersBeyond, records.MeterVoltages,
               records.Verdict, records.SupplyNote, records.PackedNotes, records.PowerEvent, records.TransformerPlace,
               records.FoundAlarms, records.Cause, records.TransformerCauses,
-              records.CollectedAlarms, records.CollectionGroup}  # fmt: skip
+              records.CollectedAlarms, records.CollectionGroup,
+              records.TransformerHeard, records.MeterStanding, records.SilentMeter}  # fmt: skip
     for value in vars(records).values():
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in {msgspec.Struct, *nested}:
             assert registry.get_coder(value) == MsgspecCoder(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
@@ -227,7 +227,6 @@ class TestShard:
             shuffled.take(*portion)
         assert final(shuffled.alarms) == final(in_order.alarms)
 
-    @settings(deadline=None)
     @given(st.sets(st.integers(1, 899), max_size=3))
     def test_a_backlog_of_days_gives_its_alarms_in_however_few_portions(self, cuts):
         """Where the watermark moves by days at once, an alarm is over and forgotten before it was ever told."""

@@ -20,6 +20,8 @@ from ami_beam.records import (
     DeadLetterBatch,
     ReceiptBatch,
     ReceiptRow,
+    SilentMeter,
+    SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
 )
@@ -35,6 +37,10 @@ ALERT = Alert(
 ALARM = Alarm(
     "b" * 32, "LOW_VOLTAGE", "T1", "F1", "ACTIVE", "WARNING", START, END, 198.5, 2, 3, "M7", 0, None, 1, AS_OF,
     meter_counts_version="9a",
+)  # fmt: skip
+MIDNIGHT, NEXT_MIDNIGHT = parse_instant("2026-03-03T00:00:00Z"), parse_instant("2026-03-04T00:00:00Z")
+SILENT = SilentMeter(
+    "2026-03-03", NEXT_MIDNIGHT, "M7", "T1", "F1", MIDNIGHT, 96, "LISTED", 0, NEXT_MIDNIGHT
 )  # fmt: skip
 LETTER = DeadLetter("NOT_JSON", "It is not JSON.", "ami.headend.reads", 3, 17, AS_OF, b"\xff{")
 
@@ -137,6 +143,26 @@ def test_an_alarm() -> None:
     }
 
 
+def test_a_silent_meter() -> None:
+    (key,), (value,) = astuple(outputs.silent_meter_records(SilentMeterBatch([SILENT]), "c0f1"))
+    assert key == b"M7"
+    assert json.loads(value) == {
+        "day": "2026-03-03",
+        "window_end": "2026-03-04T00:00:00Z",
+        "meter_id": "M7",
+        "transformer_id": "T1",
+        "feeder_id": "F1",
+        "silent_since": "2026-03-03T00:00:00Z",
+        "windows_missing": 96,
+        "status": "LISTED",
+        "revision": 0,
+        "as_of": "2026-03-04T00:00:00Z",
+        "config_id": "c0f1",
+    }
+    never = msgspec.structs.replace(SILENT, silent_since=None)
+    assert outputs.parse_silent_meter(outputs.silent_meter_json(never)) == never
+
+
 def test_a_dead_letter() -> None:
     (key,), (value,) = astuple(outputs.dead_letter_records(DeadLetterBatch([LETTER])))
     assert key == b"ami.headend.reads/3/17"
@@ -152,13 +178,14 @@ def test_a_dead_letter() -> None:
     }
 
 
-@pytest.mark.parametrize("row", [SUMMARY, RECEIPT, ALERT, ALARM])
-def test_no_field_of_a_row_is_forgotten(row: SummaryRow | ReceiptRow | Alert | Alarm) -> None:
+@pytest.mark.parametrize("row", [SUMMARY, RECEIPT, ALERT, ALARM, SILENT])
+def test_no_field_of_a_row_is_forgotten(row: SummaryRow | ReceiptRow | Alert | Alarm | SilentMeter) -> None:
     encode = {
         SummaryRow: outputs.summary_json,
         ReceiptRow: outputs.receipt_json,
         Alert: outputs.alert_json,
         Alarm: outputs.alarm_json,
+        SilentMeter: outputs.silent_meter_json,
     }[type(row)]
     assert tuple(json.loads(encode(row))) == row.__struct_fields__  # type: ignore[operator]
 
@@ -168,6 +195,7 @@ def test_rows_come_back() -> None:
     assert outputs.parse_receipt(outputs.receipt_json(RECEIPT)) == RECEIPT
     assert outputs.parse_alert(outputs.alert_json(ALERT)) == ALERT
     assert outputs.parse_alarm(outputs.alarm_json(ALARM)) == ALARM
+    assert outputs.parse_silent_meter(outputs.silent_meter_json(SILENT)) == SILENT
     with pytest.raises(msgspec.ValidationError):
         outputs.parse_alert(outputs.summary_json(SUMMARY))
 

@@ -69,7 +69,7 @@ def test_options_become_settings() -> None:
         "--window=30m --window_closed=left --collection_delay=1h --receipt_delay 8h --allowed_lateness=48h"
         " --late_gather=500ms --shards=7 --min_receipt_rate_pct=95.5 --nominal_voltage=120 --low_voltage_pct=95"
         " --high_voltage_pct=105 --plausible_voltage=50:300 --max_interval_kwh=20"
-        " --alarm_on_windows=3 --alarm_off_windows=4 --min_missing_meters=5 --tamper_events=6"
+        " --alarm_on_windows=3 --alarm_off_windows=4 --min_missing_meters=5 --tamper_events=6 --silent_after=2d"
     )
     settings, _ = validate([*LIVE, *argv.split()])
     assert settings == Settings(
@@ -90,6 +90,7 @@ def test_options_become_settings() -> None:
         alarm_off_windows=4,
         min_missing_meters=5,
         tamper_events=6,
+        silent_after=48 * MICROS_PER_HOUR,
         source_silent=90 * MICROS_PER_MINUTE,
         live=True,
     )
@@ -120,6 +121,8 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
     [
         ("--window=17m", "does not divide a day"),
         ("--window=0s", "too short"),
+        ("--silent_after=10m", "too short"),
+        ("--silent_after=15d", "too long"),
         ("--window=15", "not a duration"),
         ("--window=1.5h", "not a duration"),
         ("--window=2d", "does not divide a day"),

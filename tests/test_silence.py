@@ -5,14 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from itertools import pairwise
 
+from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, format_instant
-from ami_beam.records import GroupInput, MeterCount
+from ami_beam.records import GroupInput, MeterCount, ReadPauses
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
 from tests.stream import HeadEnd, Published, at, read_json
+from tests.test_state_access import Value
+from transforms.due_windows import PAUSES, Covered, _DueWindowsDoFn
 from transforms.silence import found_silences, join_spans, resumed_after, silences, spans_of
 
 TIMES = st.lists(st.integers(0, 200), min_size=1, max_size=30)
@@ -61,6 +64,28 @@ class TestSpans:
             shard.publish("entity/reads", GroupInput([found]), watermark)
         (alarm,) = final(shard.alarms).values()
         assert (alarm.began_at, alarm.ended_at, alarm.state) == (DAY + size, DAY + 9 * size + 1, "CLEARED")
+
+    def test_one_of_days_ends_when_reads_come_again_and_is_told_to_who_counts_windows(self):
+        settings, state, shard = Settings(live=True), Value(), Shard(Settings(live=True))
+        step = _DueWindowsDoFn(settings)
+        began, ended = DAY + 10 * MICROS_PER_HOUR, DAY + 70 * MICROS_PER_HOUR
+        told = []
+        for hour, spans in ((10.5, []), (70, [(ended, ended)]), (71, []), (120, []), (150, [])):
+            watermark = DAY + int(hour * MICROS_PER_HOUR)
+            known = state.read() or Covered(DAY, began, None, None, {}, spans=[(DAY, began)])
+            known.spans += spans
+            if known.spans[-1][0] == ended:
+                known.spans[-1] = ended, max(ended, watermark - 60_000_000)
+            state.write(known)
+            for out in step.on_silent(Timestamp(micros=watermark), state):
+                if out.tag == PAUSES:
+                    told.append(out.value)
+                else:
+                    shard.publish("entity/reads", out.value[1], watermark)
+        assert [alarm.state for alarm in shard.alarms] == ["ACTIVE", "CLEARED"]
+        (alarm,) = final(shard.alarms).values()
+        assert (alarm.began_at, alarm.ended_at) == (began, ended)
+        assert told == [ReadPauses(DAY, [(began, ended)]), ReadPauses(ended, [])]
 
 
 DAY = at("00:00")

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS, SILENT_METERS_TOPIC
 from tests.replays import (
     EVENTS,
     EVENTS_TOPIC,
@@ -55,7 +55,9 @@ def test_dead_letters_are_counted_by_reason_and_never_written_twice():
 def test_a_bounded_replay_gives_final_rows_only():
     done = default_replay()
     for topic in OUTPUT_TOPICS[:-1]:
-        assert {row["revision"] for row in done.rows(topic)} == {0}
+        # Of less than two days nobody is known who was not heard for one.
+        expected = set() if topic == SILENT_METERS_TOPIC else {0}
+        assert {row["revision"] for row in done.rows(topic)} == expected
     assert {row["status"] for row in done.rows("ami.alerts.grid")} == {"RAISED"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -13,15 +14,16 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder, carries
+from ami_beam.instants import MICROS_PER_DAY
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
-from ami_beam.records import DueWindow, GroupInput, ReadProgress
+from ami_beam.records import DueWindow, GroupInput, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
-from transforms.silence import Span, found_silences, join_spans, resumed_after
+from transforms.silence import Span, certain_pauses, found_silences, join_spans, resumed_after
 from transforms.window_expiry import expiry
 
-DUE, SILENCE = "due", "silence"
+DUE, SILENCE, PAUSES = "due", "silence", "pauses"
 READS = "reads"
 """What the alarms of a silent source are about."""
 
@@ -32,6 +34,8 @@ class Due(NamedTuple):
     windows: beam.PCollection[DueWindow]
     silence: beam.PCollection[tuple[str, GroupInput]]
     """The alarms of a silent source."""
+    pauses: beam.PCollection[ReadPauses]
+    """When it was silent, whenever that changes."""
 
 
 class ProgressWithDelays(Struct, array_like=True, gc=False):
@@ -56,6 +60,8 @@ class Covered(Struct, array_like=True, gc=False):
     """The settings that shape state, as they were."""
     spans: list[Span] = field(default_factory=list)
     """Of record times between which there was no silence."""
+    told: list[Span] = field(default_factory=list)
+    """The pauses that were given last."""
 
 
 class StateMismatchError(ValueError):
@@ -89,15 +95,17 @@ class DueWindows(beam.PTransform):
 
     def expand(self, progress: beam.PCollection[ReadProgress]) -> Due:
         settings = self._settings
-        due = beam.ParDo(_DueWindowsDoFn(settings)).with_output_types(DueWindow, silence=tuple[str, GroupInput])
+        due = beam.ParDo(_DueWindowsDoFn(settings)).with_output_types(
+            DueWindow, silence=tuple[str, GroupInput], pauses=ReadPauses
+        )
         found = (
             progress
             | "ReceiptDelays" >> beam.Map(
                 _with_delays, settings.receipt_delay, view(self._counts)
             ).with_output_types(tuple[int, ProgressWithDelays])
-            | f"Due {settings.state_label()}" >> due.with_outputs(SILENCE, main=DUE)
+            | f"Due {settings.state_label()}" >> due.with_outputs(SILENCE, PAUSES, main=DUE)
         )  # fmt: skip
-        return Due(found[DUE], found[SILENCE])
+        return Due(found[DUE], found[SILENCE], found[PAUSES])
 
 
 def _with_delays(
@@ -179,6 +187,7 @@ class _DueWindowsDoFn(beam.DoFn):
         progress = element[1].progress
         news = progress.spans or [(progress.first_record_time, progress.greatest_record_time)]
         covered.spans = join_spans(before.spans if before is not None else [], news, least)
+        covered.told = before.told if before is not None else []
         if self._settings.live:
             silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
         if len(covered.spans) > 1:
@@ -194,9 +203,12 @@ class _DueWindowsDoFn(beam.DoFn):
         covered_state.write(covered)
 
     @on_timer(DUE)
-    def on_due(self, tag: Any = beam.DoFn.DynamicTimerTagParam) -> Iterator[DueWindow]:
-        window_end, receipt_delay = tag.split("/")
-        yield DueWindow(int(window_end), int(receipt_delay))
+    def on_due(
+        self, tag: Any = beam.DoFn.DynamicTimerTagParam, covered_state: Any = beam.DoFn.StateParam(COVERED)
+    ) -> Iterator[DueWindow]:
+        window_end, receipt_delay = (int(text) for text in tag.split("/"))
+        first = covered_state.read().first_window_end if window_end % MICROS_PER_DAY == 0 else None
+        yield DueWindow(window_end, receipt_delay, first)
 
     @on_timer(SILENT)
     def on_silent(
@@ -204,10 +216,20 @@ class _DueWindowsDoFn(beam.DoFn):
     ) -> Iterator[TaggedOutput]:
         covered = covered_state.read()
         settings = self._settings
+        pauses = certain_pauses(covered.spans, at.micros)
+        if pauses != covered.told:
+            yield TaggedOutput(PAUSES, ReadPauses(covered.spans[0][0], pauses))
+            covered.told = pauses
+            covered_state.write(covered)
         # By the watermark: of a backlog much more has been read than is certain.
         forgotten = at.micros - expiry(settings, 0)
-        if covered.spans[0][1] <= forgotten < covered.spans[-1][1]:
-            covered.spans = [span for span in covered.spans if span[1] > forgotten]
+        # So long after a pause's end: one that took days is known at its end only.
+        if len(covered.spans) > 1 and covered.spans[1][0] <= forgotten:
+            covered.spans = [
+                span
+                for span, after in zip_longest(covered.spans, covered.spans[1:])
+                if not after or after[0] > forgotten
+            ]
             covered_state.write(covered)
         least, size = settings.source_silent, settings.window
         found = found_silences(READS, covered.spans, at.micros, least, size, settings.live)

@@ -16,6 +16,7 @@ from ami_beam.read_columns import Flags, Floats
 from ami_beam.records import (
     AlarmInput,
     DueWindow,
+    HeardMeters,
     JudgeInput,
     MeterCount,
     MetersBeyond,
@@ -28,10 +29,11 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
+from transforms.heard_meters import heard_meters
 from transforms.supply_notes import pack_notes, supply_notes
 from transforms.transformer_places import PlacesToSay, transformer_places
 
-OBSERVATIONS, SUPPLY = "observations", "supply"
+OBSERVATIONS, SUPPLY, HEARD = "observations", "supply", "heard"
 
 
 class Joined(NamedTuple):
@@ -40,13 +42,15 @@ class Joined(NamedTuple):
     observations: beam.PCollection[tuple[ShardWindow, JudgeInput]]
     supply: beam.PCollection[tuple[int, AlarmInput]]
     """Keyed by shard: where not all meters have supply, and where the transformers stand."""
+    heard: beam.PCollection[tuple[int, HeardMeters]]
+    """Keyed by shard: which meters were heard."""
 
 
 class JoinMeterCounts(beam.PTransform):
     """Each publication of a transformer's statistics becomes what it is judged by, with what its meter count says.
 
     The row that is valid at the window's end is used, if there is one. Gives one observation for one publication, and
-    notes of transformers that are not simply well (`supply_notes`).
+    notes of transformers that are not simply well (`supply_notes`), and says who was heard (`heard_meters`).
 
     Args:
       settings: the nominal voltage of transformers without their own.
@@ -62,10 +66,10 @@ class JoinMeterCounts(beam.PTransform):
 
     def expand(self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]) -> Joined:
         join = beam.ParDo(_JoinDoFn(self._settings), view(self._counts)).with_output_types(
-            tuple[tuple[int, int], JudgeInput], supply=tuple[int, AlarmInput]
+            tuple[tuple[int, int], JudgeInput], supply=tuple[int, AlarmInput], heard=tuple[int, HeardMeters]
         )
-        joined = statistics | "Lookup" >> join.with_outputs(SUPPLY, main=OBSERVATIONS)
-        return Joined(joined[OBSERVATIONS], joined[SUPPLY])
+        joined = statistics | "Lookup" >> join.with_outputs(SUPPLY, HEARD, main=OBSERVATIONS)
+        return Joined(joined[OBSERVATIONS], joined[SUPPLY], joined[HEARD])
 
 
 class _JoinDoFn(beam.DoFn):
@@ -101,6 +105,9 @@ class _JoinDoFn(beam.DoFn):
         if notes is not None or places:
             found = AlarmInput(window_end, [], counts_version=version_id, notes=notes, places=places)
             yield TaggedOutput(SUPPLY, (key[0], found))
+        heard = heard_meters(batch, observations, rows, self._settings)
+        if heard is not None:
+            yield TaggedOutput(HEARD, (key[0], heard))
 
 
 def observation(statistics: TransformerStatistics, count: MeterCount | None, nominal_voltage: float) -> Observation:
@@ -195,5 +202,7 @@ def _expand_due(
         if rows:
             yield (
                 (shard, due.window_end),
-                ReceiptDue(due.window_end, due.receipt_delay, rows, version.version_id[:VERSION_DIGITS]),
+                ReceiptDue(
+                    due.window_end, due.receipt_delay, rows, version.version_id[:VERSION_DIGITS], due.first_window_end
+                ),
             )

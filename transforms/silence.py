@@ -43,14 +43,17 @@ def resumed_after(spans: Sequence[Span], instant: int) -> int:
     return instant if inside or place == 0 or place == len(spans) else spans[place][0]
 
 
+def certain_pauses(spans: Sequence[Span], watermark: int) -> list[Span]:
+    """The pauses that are over and certain at this watermark: when each began, and when records came again."""
+    return [(one[1], other[0]) for one, other in pairwise(spans) if other[0] <= watermark]
+
+
 def silences(topic: str, spans: Sequence[Span], watermark: int, least: int, window: int, live: bool) -> list[Alarm]:
     """The alarms of the pauses that are certain at this watermark, the one that goes on last.
 
     A pause is certain when every partition has been read beyond it.
     """
-    pauses: list[tuple[int, int | None]] = [
-        (one[1], other[0]) for one, other in pairwise(spans) if other[0] <= watermark
-    ]
+    pauses: list[tuple[int, int | None]] = [*certain_pauses(spans, watermark)]
     read_to = [span for span in spans if span[0] <= watermark]
     if live and read_to and read_to[-1] == spans[-1] and watermark - spans[-1][1] >= least:
         pauses.append((spans[-1][1], None))

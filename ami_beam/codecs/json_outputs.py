@@ -22,6 +22,8 @@ from ami_beam.records import (
     KeyedRecords,
     ReceiptBatch,
     ReceiptRow,
+    SilentMeter,
+    SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
 )
@@ -31,6 +33,7 @@ RECEIPT_TOPIC = "ami.transformer.receipt"
 GRID_ALERTS_TOPIC = "ami.alerts.grid"
 EVENT_ALERTS_TOPIC = "ami.alerts.events"
 ALARMS_TOPIC = "ami.alarms"
+SILENT_METERS_TOPIC = "ami.meters.silent"
 DEAD_LETTER_TOPIC = "ami.deadletter"
 CONFIG_TOPIC = "ami.config"
 OUTPUT_TOPICS = (
@@ -39,6 +42,7 @@ OUTPUT_TOPICS = (
     GRID_ALERTS_TOPIC,
     EVENT_ALERTS_TOPIC,
     ALARMS_TOPIC,
+    SILENT_METERS_TOPIC,
     DEAD_LETTER_TOPIC,
 )
 """What the pipeline writes."""
@@ -49,9 +53,10 @@ MAX_LETTER_BYTES = 512 * 1024
 """How much of a dead letter's original bytes is kept: base64 makes it a third longer, and a broker takes 1 MiB."""
 
 _INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window", "began_at", "ended_at"}
+_INSTANTS |= {"silent_since"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
-Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm)
+Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter)
 
 
 class _LetterJson(Struct):
@@ -180,6 +185,25 @@ def alarm_json(alarm: Alarm) -> bytes:
     )
 
 
+def silent_meter_json(row: SilentMeter) -> bytes:
+    """The value of a silent meter's record."""
+    return _encode(
+        {
+            "day": row.day,
+            "window_end": format_instant(row.window_end),
+            "meter_id": row.meter_id,
+            "transformer_id": row.transformer_id,
+            "feeder_id": row.feeder_id,
+            "silent_since": _optional_text(row.silent_since),
+            "windows_missing": row.windows_missing,
+            "status": row.status,
+            "revision": row.revision,
+            "as_of": format_instant(row.as_of),
+            "config_id": row.config_id,
+        }
+    )
+
+
 def dead_letter_json(letter: DeadLetter) -> bytes:
     """The value of a dead-letter record: can be written for every letter, whatever the record was.
 
@@ -230,6 +254,12 @@ def alarm_records(alarm: Alarm, config_id: str | None = None) -> KeyedRecords:
     return KeyedRecords([alarm.entity_id.encode()], [alarm_json(replace(alarm, config_id=config_id))])
 
 
+def silent_meter_records(batch: SilentMeterBatch, config_id: str | None = None) -> KeyedRecords:
+    """A record for each row, by meter: a meter that moves keeps its partition, and with it the order of its rows."""
+    rows = [replace(row, config_id=config_id) for row in batch.rows]
+    return KeyedRecords([row.meter_id.encode() for row in rows], list(map(silent_meter_json, rows)))
+
+
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
     """A record for each letter, by the provenance of what was set aside."""
     keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
@@ -262,3 +292,8 @@ def parse_alert(data: bytes | str) -> Alert:
 def parse_alarm(data: bytes | str) -> Alarm:
     """The alarm of `alarm_json`."""
     return _parse(data, Alarm)
+
+
+def parse_silent_meter(data: bytes | str) -> SilentMeter:
+    """The row of `silent_meter_json`."""
+    return _parse(data, SilentMeter)

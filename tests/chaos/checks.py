@@ -14,6 +14,7 @@ from ami_beam.codecs.json_outputs import (
     EVENT_ALERTS_TOPIC,
     GRID_ALERTS_TOPIC,
     RECEIPT_TOPIC,
+    SILENT_METERS_TOPIC,
     SUMMARY_TOPIC,
 )
 from ami_beam.instants import parse_instant
@@ -34,6 +35,7 @@ IDENTITIES: dict[str, Callable[[Row], Key]] = {
     GRID_ALERTS_TOPIC: lambda row: (row["alert_id"],),
     EVENT_ALERTS_TOPIC: lambda row: (row["alert_id"],),
     ALARMS_TOPIC: lambda row: (row["alarm_id"],),
+    SILENT_METERS_TOPIC: lambda row: (row["day"], row["meter_id"]),
 }
 
 
@@ -91,10 +93,10 @@ def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row
 
 def _is_gone(row: Row) -> bool:
     """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair without reads, an alarm
-    that was taken back; or that nothing comes any more, which a file's end is not."""
+    or a silent meter that was taken back; or that nothing comes any more, which a file's end is not."""
     return (
         (row.get("alarm_type") == "SOURCE_SILENT" and row["ended_at"] is None)
-        or row.get("status") == "CLEARED"
+        or row.get("status") in ("CLEARED", "WITHDRAWN")
         or row.get("windows_in_violation") == 0
         or ("total_consumption_kwh" in row and row["meters_reported"] == 0)
     )
