@@ -56,6 +56,8 @@ MAX_BUNDLE_MILLIS = 100
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
 _FEW_READERS = 4
 """Of a topic where the parallelism is unknown: those that share a subtask take turns."""
+_OTHER_GRAPH = "Cannot map checkpoint/savepoint state"
+"""What Flink says of a savepoint whose steps are not where this graph has them."""
 _MAX_PARALLELISM = 8
 """On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
@@ -303,6 +305,11 @@ def _run(
         raise
     except Exception as error:
         _log.error("The job failed: %s", error)
+        if _OTHER_GRAPH in str(error):
+            _log.error(
+                "The savepoint is of another graph: of other --shards, windows or delays, or of another version. Start"
+                " with the options it was made with, or beside the old job as docs/flink.md says (Upgrade and rescale)."
+            )
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1

@@ -27,6 +27,9 @@ ONLY_AFTER = {
     *(f"{PREFIX}{name}" for name in ("interval_length_mismatches", "unalerted_events", "meter_counts_loaded")),
     *(f"{PREFIX}alarms_{kind}_{state}" for kind in ALERT_KINDS for state in STATES),
     *(f"{PREFIX}unreadable_published_{what}" for what in ("alerts", "alarms")),
+    *(f"{PREFIX}accepted_{what}" for what in ("outages", "work")),
+    *(f"{PREFIX}silent_meters_{what}" for what in ("LISTED", "WITHDRAWN", "without_name")),
+    *(f"{PREFIX}{name}" for name in ("producers_load_failed", "uncounted_loss_events")),
 }
 """Metrics that exist only once what they count has happened."""
 _SELECTOR = re.compile(r"(\bflink_\w+)?(?:\{([^}]*)\})?")
