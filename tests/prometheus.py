@@ -21,6 +21,7 @@ PREFIX = "flink_taskmanager_job_task_operator_ami_"
 REASONS = tuple(Reason)
 STATUSES = get_args(AlertStatus)
 STATES = get_args(AlarmState)
+LISTINGS = ("LISTED", "WITHDRAWN")
 ONLY_AFTER = {
     *(f"{PREFIX}dead_letter_{reason}" for reason in REASONS),
     *(f"{PREFIX}alerts_{kind}_{status}" for kind in ALERT_KINDS for status in STATUSES),
@@ -28,7 +29,7 @@ ONLY_AFTER = {
     *(f"{PREFIX}alarms_{kind}_{state}" for kind in ALERT_KINDS for state in STATES),
     *(f"{PREFIX}unreadable_published_{what}" for what in ("alerts", "alarms")),
     *(f"{PREFIX}accepted_{what}" for what in ("outages", "work")),
-    *(f"{PREFIX}silent_meters_{what}" for what in ("LISTED", "WITHDRAWN", "without_name")),
+    *(f"{PREFIX}silent_meters_{what}" for what in (*LISTINGS, "without_name")),
     *(f"{PREFIX}{name}" for name in ("producers_load_failed", "uncounted_loss_events")),
 }
 """Metrics that exist only once what they count has happened."""
@@ -93,11 +94,13 @@ def documented_names() -> set[str]:
         .replace("<TYPE>", kind)
         .replace("<STATUS>", status)
         .replace("<STATE>", state)
+        .replace("<LISTING>", listing)
         for counter in readme_metrics()
         for reason in REASONS
         for kind in ALERT_KINDS
         for status in STATUSES
         for state in STATES
+        for listing in LISTINGS
     }
     return {name for name in said if not name.startswith(PREFIX)} | {f"{PREFIX}{name}" for name in ours}
 

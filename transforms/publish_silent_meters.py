@@ -53,7 +53,7 @@ class PublishSilentMeters(beam.PTransform):
     A meter stands as it does on the transformer on which it was heard last: one that moves is not silent where it was.
     A row whose meter turns out to have been heard becomes WITHDRAWN. A bounded run publishes the final rows only.
 
-    State: the rows of the days of which reads may still come. Counter: silent_meters_<STATUS>.
+    State: the rows of the days of which reads may still come. Counter: silent_meters_<LISTING>.
     """
 
     def __init__(self, settings: Settings):
