@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ami_beam.io.files import ReplayError, file_lines
 
@@ -24,14 +24,45 @@ def read(path: str) -> bytes:
         raise TableError(f"{path}: cannot be read: {error}") from error
 
 
-def rows(
+def take_rows(
+    content: bytes,
+    path: str,
+    what: str,
+    columns: tuple[Sequence[str], Sequence[str]],
+    take: Callable[[dict[str, str]], str | None],
+    empty: str,
+) -> None:
+    """Take in every row; raises TableError with the first problems of all of them, and for a table without any.
+
+    Lines that begin with # and empty ones are passed over. Raises TableError, too, for what is not UTF-8, and for a
+    first line without the columns that are needed.
+
+    Args:
+      content: of the file, and `path` its name, for messages.
+      what: the kind of table.
+      columns: those that are needed, and all that it may have, for the message.
+      take: takes in a row's values by column, without the spaces around them, and says what is wrong with them.
+      empty: what is wrong with a table without a row.
+    """
+    problems: list[str] = []
+    taken = 0
+    for number, fields in _rows(content, path, *columns):
+        problem = take(fields)
+        if problem:
+            problems.append(f"line {number}: {problem}")
+        else:
+            taken += 1
+    if not problems and not taken:
+        problems.append(empty)
+    if problems:
+        more = [f"and {len(problems) - _SHOWN_PROBLEMS} more"] if len(problems) > _SHOWN_PROBLEMS else []
+        raise TableError("\n  ".join([f"{path}: bad {what}", *problems[:_SHOWN_PROBLEMS], *more]))
+
+
+def _rows(
     content: bytes, path: str, needed: Sequence[str], columns: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The number of each row's line and its values by column, without the spaces around them.
-
-    Lines that begin with # and empty ones are passed over. Raises TableError for what is not UTF-8, and for a first
-    line without the columns that are needed; `columns` are all that it may have, for the message.
-    """
+    """The number of each row's line and its values by column."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -49,10 +80,3 @@ def rows(
             yield numbered[reader.line_num][0], fields
     except csv.Error as error:
         raise TableError(f"{path}: line {numbered[reader.line_num][0]} is no CSV: {error}") from None
-
-
-def refuse(path: str, what: str, problems: Sequence[str]) -> None:
-    """Raise TableError with the first of the problems, if there are any. `what`: the kind of table."""
-    if problems:
-        more = [f"and {len(problems) - _SHOWN_PROBLEMS} more"] if len(problems) > _SHOWN_PROBLEMS else []
-        raise TableError("\n  ".join([f"{path}: bad {what}", *problems[:_SHOWN_PROBLEMS], *more]))

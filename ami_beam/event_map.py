@@ -62,18 +62,17 @@ def load(path: str) -> EventMap:
 
 def parse(content: bytes, path: str) -> EventMap:
     """The map in `content`; `path` is for messages. Raises TableError with the first problems of all rows."""
-    problems: list[str] = []
     kinds: dict[str, EventKind] = {}
-    for number, fields in csv_table.rows(content, path, COLUMNS[1:], COLUMNS):
+
+    def take(fields: dict[str, str]) -> str | None:
         problem = _problem(fields, kinds)
-        if problem:
-            problems.append(f"line {number}: {problem}")
-        else:
+        if not problem:
             kind = EventKind(fields["event_type"], fields["severity"], fields["event_type"])  # type: ignore[arg-type]
             kinds[fields["code"]] = kind
-    if not problems and not kinds:
-        problems.append("there is no row: no event would give an alert")
-    csv_table.refuse(path, "event map", problems)
+        return problem
+
+    empty = "there is no row: no event would give an alert"
+    csv_table.take_rows(content, path, "event map", (COLUMNS[1:], COLUMNS), take, empty)
     return EventMap(tuple(sorted(kinds.items())), takes_texts=True)
 
 

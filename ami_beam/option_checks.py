@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -33,6 +33,7 @@ from ami_beam.quality_map import QualityMap
 from ami_beam.quality_map import load as load_quality_map
 from ami_beam.settings import Settings
 
+Table = TypeVar("Table")
 LONGEST_SILENT_AFTER = 14 * MICROS_PER_DAY
 """Meters that were silent for 30 days are forgotten: they must have been on the list by then."""
 
@@ -108,41 +109,34 @@ def event_map_of(path: str | None) -> EventMap:
     """The file's map, or the article's codes."""
     if path is None:
         return ARTICLE
-    try:
-        return load_event_map(path)
-    except TableError as error:
-        columns = ", ".join(EVENT_MAP_COLUMNS)
-        raise OptionError(
-            "--event_map", path, str(error), f"a CSV file with the columns {columns}",
-            "--event_map=templates/event_maps/article.csv",
-        ) from None  # fmt: skip
+    allowed = f"a CSV file with the columns {', '.join(EVENT_MAP_COLUMNS)}"
+    return _loaded("--event_map", path, load_event_map, allowed, "--event_map=templates/event_maps/article.csv")
 
 
 def quality_map_of(path: str | None) -> QualityMap | None:
     """The file's map; None where none is given."""
     if path is None:
         return None
-    try:
-        return load_quality_map(path)
-    except TableError as error:
-        columns = ", ".join(QUALITY_MAP_COLUMNS)
-        raise OptionError(
-            "--quality_map", path, str(error), f"a CSV file with the columns {columns}",
-            "--quality_map=templates/quality_maps/simulator.csv",
-        ) from None  # fmt: skip
+    allowed = f"a CSV file with the columns {', '.join(QUALITY_MAP_COLUMNS)}"
+    return _loaded(
+        "--quality_map", path, load_quality_map, allowed, "--quality_map=templates/quality_maps/simulator.csv"
+    )
 
 
 def producers_of(path: str | None) -> str | None:
     """A file of producers that can be used; None where none is given."""
     if path is not None:
-        try:
-            load_producers(path)
-        except TableError as error:
-            raise OptionError(
-                "--producers", path, str(error), f"a CSV file with the column {PRODUCERS_COLUMN}, plain or .gz",
-                "--producers=producers.csv.gz",
-            ) from None  # fmt: skip
+        allowed = f"a CSV file with the column {PRODUCERS_COLUMN}, plain or .gz"
+        _loaded("--producers", path, load_producers, allowed, "--producers=producers.csv.gz")
     return path
+
+
+def _loaded(option: str, path: str, load: Callable[[str], Table], allowed: str, example: str) -> Table:
+    """What the file holds; its problems are those of the option."""
+    try:
+        return load(path)
+    except TableError as error:
+        raise OptionError(option, path, str(error), allowed, example) from None
 
 
 def shards_of(values: Mapping[str, Any]) -> int:

@@ -18,15 +18,15 @@ def parse(content: bytes, path: str) -> frozenset[str]:
     Columns beside meter_id are passed over, and a meter may be named twice. A file without a row is refused: it is
     hardly meant that every meter that feeds in is an alarm.
     """
-    problems: list[str] = []
     meters: set[str] = set()
-    for number, fields in csv_table.rows(content, path, [COLUMN], [COLUMN]):
+
+    def take(fields: dict[str, str]) -> str | None:
         meter_id = fields.get(COLUMN, "")
-        if meter_id:
-            meters.add(meter_id)
-        else:
-            problems.append(f"line {number}: {COLUMN} is empty; name a meter, or remove the line")
-    if not problems and not meters:
-        problems.append("there is no row: every meter that feeds in would be an alarm; export the file again")
-    csv_table.refuse(path, "file of producers", problems)
+        if not meter_id:
+            return f"{COLUMN} is empty; name a meter, or remove the line"
+        meters.add(meter_id)
+        return None
+
+    empty = "there is no row: every meter that feeds in would be an alarm; export the file again"
+    csv_table.take_rows(content, path, "file of producers", ([COLUMN], [COLUMN]), take, empty)
     return frozenset(meters)

@@ -30,17 +30,16 @@ def load(path: str) -> QualityMap:
 
 def parse(content: bytes, path: str) -> QualityMap:
     """The map in `content`; `path` is for messages. Raises TableError with the first problems of all rows."""
-    problems: list[str] = []
     qualities: dict[int, Quality] = {}
-    for number, fields in csv_table.rows(content, path, COLUMNS[1:], COLUMNS):
+
+    def take(fields: dict[str, str]) -> str | None:
         problem = _problem(fields, qualities)
-        if problem:
-            problems.append(f"line {number}: {problem}")
-        else:
+        if not problem:
             qualities[int(fields["code"])] = fields["quality"]  # type: ignore[assignment]
-    if not problems and not qualities:
-        problems.append("there is no row: no read would count; leave the option out instead")
-    csv_table.refuse(path, "quality map", problems)
+        return problem
+
+    empty = "there is no row: no read would count; leave the option out instead"
+    csv_table.take_rows(content, path, "quality map", (COLUMNS[1:], COLUMNS), take, empty)
     return QualityMap(tuple(sorted(qualities.items())))
 
 
