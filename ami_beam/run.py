@@ -45,6 +45,7 @@ from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
+from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
 from pipelines.operational import Inputs, operational
@@ -134,16 +135,20 @@ def build(
             return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers, keeps_time)
         return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
 
-    def announced(topic: str | None) -> beam.PTransform:
+    def announced(label: str, topic: str | None) -> beam.PCollection[RecordBatch] | None:
         """From its oldest record on, wherever the run starts: an outage of today may have been announced last week."""
-        assert topic is not None
+        if topic is None:
+            return None
+        read: beam.PTransform
         if plan.source == "files":
-            return records(topic)
-        if plan.kafka_io == "native":
-            return ReadTopicNatively(
+            read = records(topic)
+        elif plan.kafka_io == "native":
+            read = ReadTopicNatively(
                 topic, plan.kafka_client, "earliest", keeps_time=False, idle_seconds=IDLE_SECONDS_BACK
             )
-        return ReadTopic(topic, plan.kafka_client, "earliest", NO_TIME, expansion_service)
+        else:
+            read = ReadTopic(topic, plan.kafka_client, "earliest", NO_TIME, expansion_service)
+        return pipeline | label >> read
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one.
@@ -155,8 +160,7 @@ def build(
         >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
-    outages = pipeline | "Outages" >> announced(plan.outages_topic) if plan.outages_topic is not None else None
-    work = pipeline | "Work" >> announced(plan.work_topic) if plan.work_topic is not None else None
+    outages, work = announced("Outages", plan.outages_topic), announced("Work", plan.work_topic)
     inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work)
     outputs = published(operational(inputs, settings), config_id(settings))
     if plan.sink == "files":

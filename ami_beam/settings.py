@@ -68,6 +68,10 @@ class Settings:
     live: bool = False
     """Whether the source is a live topic, whose record times can be held against the wall clock."""
 
+    def receipt_delay_of(self, own: int | None) -> int:
+        """A transformer's receipt delay; None where the meter counts give it none of its own."""
+        return self.receipt_delay if own is None else own
+
     def state_label(self) -> str:
         """What shapes the stateful steps' state: a savepoint does not fit a run with other values.
 

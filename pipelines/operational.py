@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -137,7 +137,7 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     measured = measure(inputs.reads, inputs.meter_counts, settings)
     summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
-    clock = measured.progress | "ReadsClock" >> beam.FlatMap(_no_event).with_output_types(Event)
+    clock = measured.progress | "ReadsClock" >> beam.FlatMap(_nothing).with_output_types(Event)
     accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
     told = announced(inputs.outages, inputs.work, measured.progress, settings)
     by_events = told_by_events(accepted, measured, settings, inputs.producers, told.announced)
@@ -160,7 +160,8 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters)
 
 
-def _no_event(_: ReadProgress) -> list[Event]:
+def _nothing(_: ReadProgress) -> list[Any]:
+    """Of a collection that is there for its watermark only."""
     return []
 
 
@@ -178,14 +179,10 @@ def announced(
         decoded.append(work | "DecodeWork" >> DecodeAnnouncements(settings, "work"))
     if not decoded:
         return Told(None, ())
-    clock = progress | "AnnouncementsClock" >> beam.FlatMap(_no_announcement).with_output_types(Announcement)
+    clock = progress | "AnnouncementsClock" >> beam.FlatMap(_nothing).with_output_types(Announcement)
     accepted = (*(each.accepted for each in decoded), clock) | "AnnouncementsInTime" >> beam.Flatten()
     last = accepted | "LatestAnnouncements" >> LatestAnnouncements(settings)
     return Told(last, tuple(each.dead_letters for each in decoded))
-
-
-def _no_announcement(_: ReadProgress) -> list[Announcement]:
-    return []
 
 
 def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings) -> Measured:

@@ -723,7 +723,7 @@ def _may_be_told(watermark: int, delay: int, settings: Settings) -> int:
 
 
 def _delay(transformer: KeptTransformer, settings: Settings) -> int:
-    return settings.receipt_delay if transformer.receipt_delay is None else transformer.receipt_delay
+    return settings.receipt_delay_of(transformer.receipt_delay)
 
 
 def _rules(alarm_type: str, settings: Settings) -> Rules:

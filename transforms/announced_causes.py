@@ -156,5 +156,5 @@ def _release(by: Announcement, delay: int, settings: Settings) -> int:
 def _delay(alarm: Alarm, places: Mapping[str, TransformerPlace], settings: Settings) -> int:
     """How long after a window it is known what it says: of a feeder the longest of its transformers."""
     of = [places[alarm.entity_id]] if alarm.entity_id in places else places.values()
-    delays = [settings.receipt_delay if place.receipt_delay is None else place.receipt_delay for place in of]
+    delays = [settings.receipt_delay_of(place.receipt_delay) for place in of]
     return max(settings.collection_delay, *(delays or [settings.receipt_delay]))

@@ -197,7 +197,7 @@ def _expand_due(
         rows = [
             row
             for row in counts.in_shard(shard, settings.shards, due.window_end)
-            if (settings.receipt_delay if row.receipt_delay is None else row.receipt_delay) == due.receipt_delay
+            if settings.receipt_delay_of(row.receipt_delay) == due.receipt_delay
         ]
         if rows:
             yield (

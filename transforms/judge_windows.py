@@ -385,7 +385,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
 
     def _delay(self, count: MeterCount | None) -> int:
         assert count is not None
-        return self._settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
+        return self._settings.receipt_delay_of(count.receipt_delay)
 
 
 def _to_judge(count: MeterCount | None) -> MeterCount | None:

@@ -65,9 +65,7 @@ def transformer_places(
 
 
 def _delay(count: MeterCount | None, settings: Settings) -> int | None:
-    if count is None:
-        return None
-    return settings.receipt_delay if count.receipt_delay is None else count.receipt_delay
+    return None if count is None else settings.receipt_delay_of(count.receipt_delay)
 
 
 def main_feeder(statistics: TransformerStatistics) -> str:
