@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.codecs.read_block import PackedRead, pack
-from ami_beam.instants import MICROS_PER_MINUTE, MICROS_PER_SECOND
+from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND
 from ami_beam.records import (
     AlarmInput,
     Alert,
+    Announcement,
+    DayStandings,
     JudgeInput,
     MeterCount,
     Observation,
@@ -26,7 +28,10 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import _EpisodesDoFn
 from transforms.judge_windows import VERDICTS, _JudgeWindowsDoFn
+from transforms.latest_announcements import _LatestDoFn
 from transforms.locate_events import PowerNews, _LocateDoFn
+from transforms.publish_silent_meters import _PublishDoFn
+from transforms.silent_meters import JUDGED_WITHIN
 from transforms.window_statistics import DUE, EXPIRE, LATE, _WindowStatisticsDoFn
 
 END = 1_772_496_900_000_000
@@ -250,3 +255,27 @@ class TestEventsOfSupply:
             assert min(timers.due.values()) < END + 5 * MICROS_PER_SECOND
             assert max(timers.due.values()) == END + 59 * MICROS_PER_SECOND
             assert len(timers.due) <= 13
+
+
+class TestAnnouncements:
+    def test_each_has_effect_at_its_time_and_none_waits_for_the_newest(self):
+        step, log, timers = _LatestDoFn(Settings(live=True)), Bag(), Timers()
+        later = END + MICROS_PER_HOUR
+        for name, at in (("O2", later), ("O1", END)):
+            said = Announcement(
+                "oms", name, "KNOWN", True, "FEEDER", "F1", None, END, END + 2 * MICROS_PER_HOUR, at, 0, 0, at
+            )
+            step.process((0, said), log, timers)
+        assert sorted(timers.due.values()) == [END, later]
+        for at, name in ((END, "O1"), (later, "O2")):
+            (told,) = step.on_latest(Timestamp(micros=at), log, timers)
+            assert [each.announcement_id for each in told.value[1].announced] == [name]
+
+
+class TestSilentMeters:
+    def test_news_that_go_on_coming_do_not_put_the_list_off(self):
+        step, timers = _PublishDoFn(Settings(live=True)), Timers()
+        for minute in range(60):
+            at = END + minute * MICROS_PER_MINUTE
+            step.process((0, DayStandings(END, [])), Timestamp(micros=at), Bag(), timers)
+        assert min(timers.due.values()) < END + 2 * JUDGED_WITHIN

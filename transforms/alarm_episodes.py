@@ -240,7 +240,7 @@ class _EpisodesDoFn(beam.DoFn):
             judge.set(Timestamp(micros=newest), dynamic_timer_tag=timer_of(POWER, newest))
         elif news.announced:
             newest = max(each.record_time for each in news.announced)
-            judge.set(Timestamp(micros=newest), dynamic_timer_tag=ANNOUNCED)
+            judge.set(Timestamp(micros=newest), dynamic_timer_tag=timer_of(ANNOUNCED, newest))
         else:
             # What windows say comes when their time has passed: at once.
             delay = self._settings.collection_delay if news.settled is None else news.settled

@@ -18,7 +18,7 @@ from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
 from transforms.alarm_episodes import feeder_group
 from transforms.announcements import forgotten_at, latest, withdrawn
-from transforms.state_log import read_log
+from transforms.state_log import read_log, timer_of
 
 TRANSFORMERS, FEEDERS, METERS = "transformers", "feeders", "meters"
 NEWS, FORGET = "news", "forget"
@@ -101,9 +101,7 @@ class _LatestDoFn(beam.DoFn):
         log: Any = beam.DoFn.StateParam(LOG),
         last: Any = beam.DoFn.TimerParam(LATEST),
     ) -> None:
-        log.add(IdsEntry(element[1], None))
-        # In a backlog of reads what was announced later than they came waits for its time.
-        last.set(Timestamp(micros=element[1].record_time), dynamic_timer_tag=NEWS)
+        _put(element[1], log, last)
 
     @on_timer(LATEST)
     def on_latest(
@@ -114,12 +112,15 @@ class _LatestDoFn(beam.DoFn):
     ) -> Iterator[Any]:
         news, kept = read_log(log)
         kept = kept or KeptIds()
-        for announced in last_words(kept, news):
+        for announced in last_words(kept, [each for each in news if each.record_time <= at.micros]):
             yield self._addressed(announced)
         settings = self._settings
         if settings.live:
             kept.ids = {name: each for name, each in kept.ids.items() if forgotten_at(each.last, settings) > at.micros}
         log.clear()
+        for each in news:
+            if each.record_time > at.micros:
+                _put(each, log, last)
         if kept.ids:
             log.add(IdsEntry(None, kept))
             if settings.live:
@@ -134,6 +135,13 @@ class _LatestDoFn(beam.DoFn):
         if announced.entity_type == "METER":
             return TaggedOutput(METERS, (shard_of(announced.entity_id, shards), announced))
         return shard_of(announced.entity_id, shards), AlarmInput(0, [], announced=[announced])
+
+
+def _put(announced: Announcement, log: Any, last: Any) -> None:
+    """In a backlog of reads what was announced later than they came waits for its time."""
+    at = announced.record_time
+    log.add(IdsEntry(announced, None))
+    last.set(Timestamp(micros=at), dynamic_timer_tag=timer_of(NEWS, at))
 
 
 def last_words(kept: KeptIds, news: Iterable[Announcement]) -> list[Announcement]:

@@ -181,7 +181,7 @@ class _LocateDoFn(beam.DoFn):
             locate.set(Timestamp(micros=due), dynamic_timer_tag="places")
         elif news.work:
             said = max(each.record_time for each in news.work)
-            locate.set(Timestamp(micros=said), dynamic_timer_tag="work")
+            locate.set(Timestamp(micros=said), dynamic_timer_tag=timer_of("work", said))
         else:
             told = news.events if news.asked is None else [news.asked]
             newest = max(event.record_time for event in told)

@@ -20,7 +20,7 @@ from ami_beam.settings import Settings
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.silent_meters import JUDGED_WITHIN
-from transforms.state_log import read_log
+from transforms.state_log import read_log, timer_of
 from transforms.window_expiry import expiry
 
 
@@ -81,7 +81,8 @@ class _PublishDoFn(beam.DoFn):
     ) -> None:
         log.add(LogEntry(element[1], None))
         # When the other shards of transformers have said of this day what they have to say, too.
-        publish.set(Timestamp(micros=at.micros + JUDGED_WITHIN if self._settings.live else PUBLISHED_AT_END))
+        when = at.micros + JUDGED_WITHIN if self._settings.live else PUBLISHED_AT_END
+        publish.set(Timestamp(micros=when), dynamic_timer_tag=timer_of("news", when, JUDGED_WITHIN))
 
     @on_timer(PUBLISH)
     def on_publish(

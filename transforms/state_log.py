@@ -6,13 +6,13 @@ from typing import Any
 
 from ami_beam.instants import MICROS_PER_SECOND
 
-TOGETHER = 5 * MICROS_PER_SECOND
-"""Record time of the events that set one timer."""
+ONE_TIMER = 5 * MICROS_PER_SECOND
+"""Record time of what has come that sets one timer."""
 
 
-def timer_of(kind: str, record_time: int) -> str:
-    """The tag of the timer for an event: one timer for all would be put off by each, and never fire in a storm."""
-    return f"{kind}/{record_time // TOGETHER}"
+def timer_of(kind: str, record_time: int, step: int = ONE_TIMER) -> str:
+    """The tag of the timer for what has come: one timer for all would be put off by each, and never fire in a storm."""
+    return f"{kind}/{record_time // step}"
 
 
 def read_log(log: Any) -> tuple[list[Any], Any | None]:
