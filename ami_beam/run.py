@@ -45,6 +45,7 @@ from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
+from ami_beam.ready_steps import keep_steps_ready
 from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
@@ -286,6 +287,8 @@ def _run(
     build(pipeline, settings, plan, counts, runner.expansion_service, topics)
     _publish_config(settings, plan)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
+    # The local Flink with one slot has its worker in this process.
+    keep_steps_ready()
     result = pipeline.run()
     try:
         if runner.cluster is not None and plan.return_when == "checkpointed":

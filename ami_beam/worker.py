@@ -21,6 +21,8 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor
 from google.protobuf import json_format, text_format
 
+from ami_beam.ready_steps import keep_steps_ready
+
 _PROVISION_SECONDS = 60.0
 
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("apache_beam.options.pipeline_options").setLevel(logging.ERROR)
     # Some messages about the harness's own threads need it, as in the container.
     os.environ["WORKER_ID"] = arguments.id
+    keep_steps_ready()
     environment = {
         "WORKER_ID": arguments.id,
         "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(

@@ -110,10 +110,13 @@ class _PlacesDoFn(beam.DoFn):
         shards = self._settings.shards
         meters = batch.voltages.meters
         for transformer, (begin, end) in zip(batch.transformers, pairwise([0, *batch.voltages.ends]), strict=True):
-            feeder_id = main_feeder(transformer)
+            transformer_id, feeder_id = transformer.transformer_id, main_feeder(transformer)
             for meter_id in meters[begin:end]:
-                places = found.setdefault(shard_of(meter_id, shards), MeterPlaces(batch.window_end, [], [], {}))
+                shard = shard_of(meter_id, shards)
+                places = found.get(shard)
+                if places is None:
+                    places = found[shard] = MeterPlaces(batch.window_end, [], [], {})
                 places.meters.append(meter_id)
-                places.transformers.append(transformer.transformer_id)
-                places.feeders[transformer.transformer_id] = feeder_id
+                places.transformers.append(transformer_id)
+                places.feeders[transformer_id] = feeder_id
         yield from found.items()
