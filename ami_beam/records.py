@@ -679,7 +679,8 @@ class Alert(Struct, gc=False):
     window_end: int | None
     feeder_id: str | None
     explained_by: str | None = None
-    """The alarm_id of what explains it: an outage, or the cause of the alarm that its window is part of."""
+    """What explains it, as in `Alarm.cause`: an outage, or the cause of the alarm that its window is part of, also of
+    one that a planned outage holds."""
     event_type: str | None = None
     """What the event map makes of the code; None but for events."""
     event_code: str | None = None
@@ -699,6 +700,7 @@ class Cause(Struct, array_like=True, gc=False, frozen=True):
     last_window: int | None
     """None where it goes on."""
     alarm_id: str
+    """Or the name of an announced outage or of work."""
 
 
 class TransformerCauses(Struct, array_like=True, gc=False):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from ami_beam.records import Alarm, AlarmInput, GroupInput, TransformerPlace
+from ami_beam.records import Alarm, AlarmInput, Cause, GroupInput, TransformerPlace
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import KeptShard, forget, is_collector, update
+from transforms.alert_causes import cause_in
 from transforms.collection_groups import KeptCollector, forget_collector, update_collector
-from transforms.publish_alarms import KeptGroup, forget_group, update_group
+from transforms.publish_alarms import KeptGroup, forget_group, update_causes, update_group
 
 
 class Shard:
@@ -20,6 +21,8 @@ class Shard:
         self.collectors: dict[str, KeptCollector] = {}
         self.places: dict[str, TransformerPlace] = {}
         self.alarms: list[Alarm] = []
+        self.causes: dict[tuple[str, str, str], list[Cause]] = {}
+        """By transformer, type of alert and group what explains alerts, as it was given last."""
         self._settings = settings
 
     def take(self, *news: AlarmInput, watermark: int = 0) -> None:
@@ -38,6 +41,13 @@ class Shard:
         self.alarms += [
             msgspec.structs.replace(alarm) for alarm in update_group(group, kept, [news], watermark, self._settings)
         ]
+        for several in update_causes(group, kept, self._settings).values():
+            for each in several:
+                place = (each.transformer_id, each.alert_type, each.group)
+                assert self.causes.get(place, []) != each.causes
+                self.causes[place] = each.causes
+                if not each.causes:
+                    del self.causes[place]
         forget_group(kept, watermark, self._settings)
         self.groups[group] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptGroup)
 
@@ -48,6 +58,13 @@ class Shard:
             self.publish(group, found, watermark)
         forget_collector(kept, watermark, self._settings)
         self.collectors[collector] = msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=KeptCollector)
+
+    def explanation(
+        self, window_end: int, transformer_id: str = "T1", alert_type: str = "LOW_RECEIPT_RATE"
+    ) -> str | None:
+        """What explains the alert of this window."""
+        found = [causes for place, causes in self.causes.items() if place[:2] == (transformer_id, alert_type)]
+        return cause_in((cause for causes in found for cause in causes), window_end)
 
     def get(self, transformer_id: str) -> TransformerPlace | None:
         return self.places.get(transformer_id)

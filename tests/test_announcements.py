@@ -28,6 +28,8 @@ from tests.test_outages import DAY, METERS, SETTINGS, end_of, one, only, settled
 from transforms.announcements import LEEWAY
 from transforms.latest_announcements import KeptIds, last_words
 from transforms.locate_events import KeptMeters, PowerNews, locate, locate_work
+from transforms.publish_alarms import KeptGroup, update_group
+from transforms.window_expiry import expiry
 
 RELEASE = 75 + 15 + 15 + 5
 """Minutes of the day when an outage that was planned to end at 75 is no longer held: leeway, window and delay later."""
@@ -83,6 +85,10 @@ class Grid(Shard):
         for group in list(self.groups):
             self.publish(group, GroupInput(judged_up_to=at))
         return self
+
+    def explanations(self, numbers: range, transformer_id: str = "T1") -> list[str | None]:
+        """What explains the receipt alerts of these windows."""
+        return [self.explanation(end_of(number), transformer_id) for number in numbers]
 
     def found(self) -> dict[tuple[str, str], tuple[str, str | None]]:
         """State and cause of what was published and not taken back."""
@@ -196,10 +202,92 @@ class TestPlanned:
         for number in range(1, 200):
             grid.take(settled(number), watermark=end_of(number) + SETTINGS.receipt_delay)
             grid.publish(GROUP, GroupInput(), end_of(number))
-        assert grid.alarms == []
+            if end_of(number) <= expiry(settings, end_of(5)):
+                assert grid.explanations(range(1, 7)) == [None, *["oms:O1"] * 4, None]
+        assert (grid.alarms, grid.causes) == ([], {})
         assert not grid.kept.announced
         assert not grid.groups[GROUP].announced
         assert not grid.groups[GROUP].found
+
+
+class TestExplained:
+    """Alerts are published whatever is held, and explained by what holds their alarm."""
+
+    def test_by_an_outage_that_is_held_until_it_is_over(self):
+        grid = Grid().announce(outage())
+        assert grid.explanations(range(1, 8)) == [None] * 7
+        grid.take(told(METERS, 20))
+        # While it goes on nobody knows how long it will.
+        assert grid.explanations(range(1, 8)) == [None] + ["oms:O1"] * 6
+        grid.take(told(METERS, 74, restored=True))
+        assert grid.explanations(range(1, 8)) == [None, *["oms:O1"] * 4, None, None]
+        assert grid.until(1000).alarms == []
+        # Other types are not explained by an outage.
+        assert grid.explanation(end_of(3), alert_type="LOW_VOLTAGE") is None
+
+    def test_by_episodes_that_are_held_and_the_same_when_they_outlast_it(self):
+        grid = Grid().announce(outage())
+        for number in range(2, 7):
+            grid.take(low_receipt(number))
+        assert (grid.alarms, grid.explanations(range(1, 9))) == ([], [None, *["oms:O1"] * 5, None, None])
+        grid.take(low_receipt(7))
+        assert (one(grid).cause, grid.explanations(range(1, 9))) == ("oms:O1", [None, *["oms:O1"] * 6, None])
+
+    def test_by_an_outage_that_outlasts_it_nothing_new_is_said(self):
+        grid = Grid().announce(outage())
+        grid.take(told(METERS, 20))
+        before = dict(grid.causes)
+        assert one(grid.until(RELEASE, seconds=1)).cause == "oms:O1"
+        assert grid.causes == before
+
+    def test_a_cancellation_takes_it_back_and_the_outage_itself_explains(self):
+        grid = Grid().announce(outage())
+        grid.take(told(METERS, 20))
+        grid.announce(outage(active=False, said=30))
+        assert grid.explanations(range(1, 4)) == [None] + [one(grid).alarm_id] * 2
+        grid.announce(outage(said=40))
+        assert grid.explanations(range(1, 4)) == [None, "oms:O1", "oms:O1"]
+        grid = Grid().announce(outage())
+        grid.take(low_receipt(2), low_receipt(3))
+        assert grid.explanations(range(2, 4)) == ["oms:O1"] * 2
+        # An episode that nothing explains is what its alerts say.
+        grid.announce(outage(active=False, said=50))
+        assert (one(grid).cause, grid.explanations(range(2, 4))) == (None, [None, None])
+
+    def test_an_end_that_is_brought_forward_publishes_and_one_put_off_holds(self):
+        for ends, published in ((40, 1), (200, 0)):
+            grid = Grid().announce(outage())
+            for number in range(2, 7):
+                grid.take(low_receipt(number))
+            grid.announce(outage(ends=ends, said=95))
+            assert (len(grid.alarms), grid.explanations(range(2, 7))) == (published, ["oms:O1"] * 5)
+
+    def test_of_a_feeder_and_of_who_joins_its_outage(self):
+        grid = Grid(transformers=("T1", "T2", "T3")).announce(outage(entity="F1"))
+        grid.take(out("T1", 20), out("T2", 21))
+        assert grid.alarms == []
+        assert [grid.explanation(end_of(2), name) for name in ("T1", "T2", "T3")] == ["oms:O1", "oms:O1", None]
+        grid.take(out("T3", RELEASE - 1))
+        assert grid.explanation(end_of(9), "T3") == "oms:O1"
+
+    def test_a_transformer_that_moves_to_another_feeder(self):
+        grid = Grid().announce(outage())
+        grid.take(told(METERS, 20))
+        place = TransformerPlace("T1", "F2", 10, SETTINGS.receipt_delay, end_of(2))
+        grid.take(AlarmInput(end_of(2), [], SETTINGS.receipt_delay, places=[place]))
+        assert grid.explanations(range(1, 4)) == [None, "oms:O1", "oms:O1"]
+        assert {group for _, _, group in grid.causes} == {"feeder/F2"}
+        assert grid.alarms == []
+
+    def test_state_of_before_is_read(self):
+        grid = Grid().announce(outage())
+        grid.take(told(METERS, 20))
+        older = msgspec.msgpack.decode(msgspec.msgpack.encode(grid.groups[GROUP]))[:-1]
+        kept = msgspec.msgpack.decode(msgspec.msgpack.encode(older), type=KeptGroup)
+        assert (kept.held, kept.announced) == ([], grid.groups[GROUP].announced)
+        # What is held is found when the group is looked at next.
+        assert update_group(GROUP, kept, [GroupInput()], 0, SETTINGS) == []
+        assert [each.cause for each in kept.held] == ["oms:O1"]
 
 
 class TestLate:
@@ -391,7 +479,10 @@ OTHERS = st.builds(out, st.just("T2"), st.integers(1, 120), st.booleans())
     st.randoms(use_true_random=False),
 )
 def test_the_end_does_not_depend_on_the_order(said, others, random):
-    """Who is told of an outage too late has seen an alarm that is held otherwise, and sees its cause; no more."""
+    """Who is told of an outage too late has seen an alarm that is held otherwise, and sees its cause; no more.
+
+    What explains alerts is the same, whether their alarm is held or was seen.
+    """
     windows = [settled(number) for number in range(1, 12)]
     first = Grid(transformers=("T1", "T2")).announce(*sorted(said, key=lambda each: each.version))
     for each in (*others, *windows):
@@ -408,6 +499,7 @@ def test_the_end_does_not_depend_on_the_order(said, others, random):
     found = final(shuffled.until(200).alarms)
     assert {name: found.get(name) for name in expected} == expected
     assert all(is_announced(alarm) for name, alarm in found.items() if name not in expected)
+    assert shuffled.causes == first.causes
 
 
 def is_announced(alarm: Alarm) -> bool:

@@ -255,5 +255,10 @@ class TestAnnounced:
         (letter,) = published.dead_letters
         assert (letter.reason, letter.topic) == ("EMPTY_ID", "ami.oms.outages")
 
-    def test_what_is_over_in_time_is_not_published(self):
-        assert storm().outage("10:16", "10:30", "11:15").run().alarms == []
+    @pytest.mark.parametrize("live", [True, False])
+    def test_what_is_over_in_time_is_not_published_and_explains_alerts(self, live):
+        published = storm(live=live).outage("10:16", "10:30", "11:15").run()
+        assert published.alarms == []
+        for end in ("10:45", "11:00", "11:15"):
+            said = [alert.explained_by for alert in published.copies("LOW_RECEIPT_RATE", end)]
+            assert said == ([None, "oms:O1"] if live else ["oms:O1"])

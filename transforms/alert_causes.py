@@ -20,7 +20,7 @@ def causes_of(alarms: Iterable[Alarm], window: int) -> dict[tuple[str, str], lis
     what its alerts say.
 
     Args:
-      alarms: with their causes, as they were published.
+      alarms: with their causes, as they were published, or as planned outages hold them.
       window: length in microseconds.
     """
     found: dict[tuple[str, str], list[tuple[bool, Cause]]] = {}
@@ -46,7 +46,7 @@ def _order(found: tuple[bool, Cause]) -> tuple[bool, int, str]:
 
 
 def cause_in(causes: Iterable[Cause], window_end: int) -> str | None:
-    """The alarm_id of the first that holds in this window."""
+    """The alarm_id, or the name of the announced outage or work, of the first that holds in this window."""
     for cause in causes:
         if cause.first_window <= window_end and (cause.last_window is None or window_end <= cause.last_window):
             return cause.alarm_id

@@ -25,6 +25,8 @@ class Announced(NamedTuple):
     alarms: list[Alarm]
     look_again_at: int | None
     """When the first that is held by the clock is to be shown, if it is not over by then."""
+    held: list[Alarm]
+    """Those that are not to be seen, with what holds them as their cause: they explain alerts all the same."""
 
 
 def planned_apart(
@@ -74,6 +76,7 @@ def with_announced(
       now: up to when it is known how things are, microseconds.
     """
     shown: list[Alarm] = []
+    held: list[Alarm] = []
     behind: dict[str | None, str] = {}
     looks: list[int] = []
     for alarm in alarms:
@@ -84,13 +87,14 @@ def with_announced(
             continue
         behind[alarm.alarm_id] = by.name
         if alarm.alarm_id not in told and is_held(alarm, by, now, delay, settings):
+            held.append(replace(alarm, cause=by.name))
             if alarm.began_at is not None and alarm.ended_at is None:
                 looks.append(_release(by, delay, settings) + MICROS_PER_SECOND)
         else:
             shown.append(replace(alarm, cause=by.name))
     # What joined an alarm of the feeder, which may be held, has what stands behind that.
     caused = [replace(alarm, cause=behind[alarm.cause]) if alarm.cause in behind else alarm for alarm in shown]
-    return Announced(caused, min(looks, default=None))
+    return Announced(caused, min(looks, default=None), held)
 
 
 def explanation(alarm: Alarm, announced: Iterable[Announcement], delay: int, settings: Settings) -> Announcement | None:

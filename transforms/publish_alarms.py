@@ -79,6 +79,8 @@ class KeptGroup(Struct, array_like=True, gc=False):
     """What was given last to explain alerts."""
     collections: dict[str, CollectionGroup] = field(default_factory=dict)
     """By group_id what collection groups explain of its alarms."""
+    held: list[Alarm] = field(default_factory=list)
+    """What a planned outage holds, with its name as the cause."""
 
 
 class GroupEntry(Struct, array_like=True, gc=False):
@@ -254,9 +256,11 @@ def _current(key: str, kept: KeptGroup, settings: Settings) -> list[Alarm]:
         collected = [one for collection in kept.collections.values() for one in collection.collected]
         current = [replace(alarm) for alarm in apart]
         current += explained(feeder_id, alarms, kept.places, settings.window, collected)
-    kept.look_again_at = None
+    kept.look_again_at, kept.held = None, []
     if announced:
-        current, kept.look_again_at = with_announced(current, announced, kept.places, kept.told, kept.now, settings)
+        current, kept.look_again_at, kept.held = with_announced(
+            current, announced, kept.places, kept.told, kept.now, settings
+        )
     return current
 
 
@@ -290,8 +294,12 @@ def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts
 
 
 def update_causes(key: str, kept: KeptGroup, settings: Settings) -> dict[int, list[TransformerCauses]]:
-    """By shard what explains alerts by what was told, where it is not what was given; noted as given."""
-    known = causes_of(kept.told.values(), settings.window)
+    """By shard what explains alerts by what was told and what is held, where it is not what was given; noted as given.
+
+    An alarm that is held explains its alerts by what holds it. It has the same cause when it is published after all,
+    so that the explanation stays; a cancellation, which takes its cause, changes it.
+    """
+    known = causes_of([*kept.told.values(), *kept.held], settings.window)
     now = {place: TransformerCauses(*place, causes, key) for place, causes in known.items()}
     before = {(each.transformer_id, each.alert_type): each for each in kept.causes}
     kept.causes = list(now.values())
