@@ -63,8 +63,8 @@ class Scale:
     reads_per_s: float
     """In the same time."""
     first_alert_s: float
-    """To the last alert from when the record that moves the watermark is published; the longest of the first two windows
-    of these meters, of which the pipeline also learns where they hang (`transforms/transformer_places.py`)."""
+    """To the last alert from when the record that moves the watermark is published; the longest of the first two
+    windows of these meters, of which the pipeline also learns where they hang (`transforms/transformer_places.py`)."""
     last_alert_s: float | None
     """The same of the third; None where there was none."""
     alerts: int
