@@ -40,7 +40,7 @@ _QUIET_SECONDS = 3.0
 _STATE_SECONDS = 25.0
 _MEASURED_READS = 2_000_000
 _THREE_WINDOWS = 1_000_000
-"""Up to so many meters the third window is shown by itself, too: further ones take too long."""
+"""Up to so many meters three windows are shown one by one: more meters take too long."""
 _PATIENCE_SECONDS = 900.0
 _LOW_VOLTAGE, _SILENT = 0, 1
 """Of twenty transformers, the one whose voltage is low and the one half of whose meters are silent."""
@@ -62,11 +62,9 @@ class Scale:
     million reads or one window."""
     reads_per_s: float
     """In the same time."""
-    first_alert_s: float
-    """To the last alert from when the record that moves the watermark is published; the longest of the first two
-    windows of these meters, of which the pipeline also learns where they hang (`transforms/transformer_places.py`)."""
-    last_alert_s: float | None
-    """The same of the third; None where there was none."""
+    last_alert_s: float
+    """From when the record that moves the watermark is published; the longest of the windows, of which the pipeline
+    also learns where the meters hang (`transforms/transformer_places.py`)."""
     alerts: int
     state_bytes_per_read: float
     """What the window adds to Flink's checkpoint."""
@@ -219,8 +217,8 @@ def measure(meters: int, arguments: list[str], log: Path) -> Scale:
         finally:
             alerts.close()
         return Scale(
-            meters, cpu / reads * 1e6, reads / took, max(delays[:2]), delays[2] if delays[2:] else None, wanted, state,
-            peaks, memory.peak // 1_000_000,
+            meters, cpu / reads * 1e6, reads / took, max(delays), wanted, state, peaks,
+            memory.peak // 1_000_000,
         )  # fmt: skip
 
 
@@ -287,16 +285,12 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps(results))
         return 0
-    print(
-        "| meters | CPU-s per million | reads/s | last alert, first windows | third window | alerts |"
-        " state bytes a read | peak MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print("| meters | CPU-s per million | reads/s | last alert after | alerts | state bytes a read | peak MB |")
+    print("|---|---|---|---|---|---|---|")
     for row in results:
-        third = "" if row["last_alert_s"] is None else f"{row['last_alert_s']:.1f} s"
         print(
             f"| {row['meters']:,} | {row['cpu_s_per_million']:.2f} | {row['reads_per_s']:,.0f} |"
-            f" {row['first_alert_s']:.1f} s | {third} | {row['alerts']:,} |"
+            f" {row['last_alert_s']:.1f} s | {row['alerts']:,} |"
             f" {row['state_bytes_per_read']:.1f} | {row['peak_sum_mb']:,} |"
         )
     return 0

@@ -24,6 +24,8 @@ SMALL = 2_000
 """Meters of a shard's window that are said in every window."""
 FIRST_WINDOWS = 2
 """Of each shard, since a worker's start: the first has perhaps begun before it, and is not whole."""
+TURNS = 3
+"""Over so many windows the shards say their meters, each in one of them: alerts wait while places are said."""
 
 
 class PlacesToSay:
@@ -34,14 +36,33 @@ class PlacesToSay:
         self._first: dict[int, list[int]] = {}
 
     def names(self, shard: int, batch: StatisticsBatch) -> bool:
-        """Whether places are learned from this window."""
-        meters = len(batch.voltages.meters) if batch.voltages is not None else 0
-        if not self._settings.live or meters <= SMALL:
+        """Whether the places of transformers are learned from this window."""
+        if self._is_small(batch):
             return True
-        first = self._first.setdefault(shard, [])
-        if batch.window_end not in first and len(first) < FIRST_WINDOWS:
-            first.append(batch.window_end)
-        return batch.window_end in first or batch.window_end % (EVERY_WINDOWS * self._settings.window) == 0
+        return batch.window_end in self._seen(shard, batch)[:FIRST_WINDOWS] or self._number(batch) % EVERY_WINDOWS == 0
+
+    def names_meters(self, shard: int, batch: StatisticsBatch) -> bool:
+        """Likewise for the places of meters, which are ten times as many: one shard after the other."""
+        if self._is_small(batch):
+            return True
+        turn = 1 + shard % TURNS  # not the first, which is perhaps not whole
+        if batch.window_end in self._seen(shard, batch)[turn : turn + 1]:
+            return True
+        return (self._number(batch) - shard) % EVERY_WINDOWS == 0
+
+    def _is_small(self, batch: StatisticsBatch) -> bool:
+        meters = len(batch.voltages.meters) if batch.voltages is not None else 0
+        return not self._settings.live or meters <= SMALL
+
+    def _seen(self, shard: int, batch: StatisticsBatch) -> list[int]:
+        """The ends of the shard's first windows since the start, in the order in which they came, up to this one."""
+        seen = self._first.setdefault(shard, [])
+        if batch.window_end not in seen and len(seen) < 1 + TURNS:
+            seen.append(batch.window_end)
+        return seen
+
+    def _number(self, batch: StatisticsBatch) -> int:
+        return batch.window_end // self._settings.window
 
 
 def transformer_places(
@@ -79,8 +100,8 @@ def main_feeder(statistics: TransformerStatistics) -> str:
 class MeterPlacesOf(beam.PTransform):
     """On which transformers meters hang, keyed by a stable shard of the meter.
 
-    Of a small network from every window, of a large one from the first two after a worker's start, and from one window
-    in 24 (`EVERY_WINDOWS`).
+    Of a small network from every window, of a large one within the first four after a worker's start, and from one
+    window in 24 (`EVERY_WINDOWS`).
     """
 
     def __init__(self, settings: Settings):
@@ -104,7 +125,7 @@ class _PlacesDoFn(beam.DoFn):
 
     def process(self, element: tuple[ShardWindow, StatisticsBatch]) -> Iterator[tuple[int, MeterPlaces]]:
         (shard, _), batch = element
-        if batch.voltages is None or not self._to_say.names(shard, batch):
+        if batch.voltages is None or not self._to_say.names_meters(shard, batch):
             return
         found: dict[int, MeterPlaces] = {}
         shards = self._settings.shards
