@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 from apache_beam.runners.direct import transform_evaluator
 from apache_beam.transforms import userstate
+from hypothesis import settings
 
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
+
+# How long an example takes is the machine's affair: a deadline fails where others work, too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -676,7 +677,7 @@ def _fold(kept: KeptShard, transformer: KeptTransformer, last: int, settings: Se
     for alarm_type, history in transformer.histories.items():
         windows = _windows(kept, transformer, alarm_type, settings)
         history.base, closed = follow(
-            history.base, [each for each in windows if each[0] <= last], _rules(alarm_type, settings)
+            history.base, takewhile(lambda each: each[0] <= last, windows), _rules(alarm_type, settings)
         )
         history.violations = {end: each for end, each in history.violations.items() if end > last}
         history.levels = {end: level for end, level in history.levels.items() if end > last}
