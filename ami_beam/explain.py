@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.codecs.json_announcements import AnnouncementDecoder, Source
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
@@ -28,13 +29,16 @@ from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.event_map import EventType
 from ami_beam.explanation import (
     NO_TRANSFORMER,
+    Announced,
     Explanation,
     Judged,
     WindowEvidence,
+    announced_names,
     as_json,
     as_text,
     evidence,
     judged,
+    reads_until,
 )
 from ami_beam.instants import MICROS_PER_MILLI, parse_duration
 from ami_beam.io.files import file_lines, read_batches, replay_files
@@ -44,7 +48,7 @@ from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import load_version
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
 from ami_beam.options import RunPlan, validate
-from ami_beam.records import Alarm, Alert, Event, Read, RecordBatch
+from ami_beam.records import Alarm, Alert, Announcement, Event, Read, RecordBatch
 from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import OUTAGES
@@ -55,8 +59,9 @@ from transforms.published_rows import readable
 _ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
 
 _ABOUT = """Shows what is behind an alert or an alarm: how it changed, by which rules and meter counts it was judged,
-and of each of its windows the reads with their topic, partition and offset. Reads the result topics from their
-beginning to find it."""
+and of each of its windows the reads with their topic, partition and offset. Of an announced outage, or of work, that is
+its cause all records, where --oms_outages and --work say where they are. Reads the result topics from their beginning
+to find it."""
 _EXAMPLES = """
 All options of python -m ami_beam.run that say where records are may be given too, and mean the same.
 
@@ -113,7 +118,8 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
     counts = load_version(plan.meter_counts, settings.allowed_lateness)
     if plan.source == "kafka":
         assert plan.bootstrap_servers is not None
-        topics = [plan.reads, plan.events, *(plan.output_prefix + topic for topic in (*_ALERT_TOPICS, CONFIG_TOPIC))]
+        topics = [plan.reads, plan.events, *plan.announced_topics]
+        topics += [plan.output_prefix + topic for topic in (*_ALERT_TOPICS, CONFIG_TOPIC)]
         inspect(plan.bootstrap_servers, plan.kafka_config, topics, [], native=True)
     found = _find(identity, plan)
     config = _config(found.last.config_id, plan)
@@ -122,12 +128,14 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
     windows: list[WindowEvidence] = []
     events: list[Event] = []
     if found.type not in NO_TRANSFORMER:
-        reads = list(_reads(found, settings, plan))
-        windows = evidence(found, reads, counts_of(counts), settings)
+        by_transformer = counts_of(counts)
+        reads = list(_reads(found, reads_until(found, by_transformer, settings), settings, plan))
+        windows = evidence(found, reads, by_transformer, settings)
         if found.type in OUTAGES:
             events = _events(found, {read.meter_id for read in reads}, LOST + RESTORED, settings, plan)
     elif found.type in LOSS_CONTROL:
         events = _events(found, {found.transformer_id}, (LOSS_CONTROL[found.type],), settings, plan)
+    alarms = _last_alarms(plan)
     return Explanation(
         found,
         plan.reads_topic,
@@ -136,7 +144,8 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
         counts.version_id[:VERSION_DIGITS],
         windows,
         events,
-        _explains(identity, plan),
+        [alarm for alarm in alarms if alarm.cause == identity],
+        [_announced(name, identity, alarms, settings, plan) for name in announced_names(found)],
     )
 
 
@@ -191,11 +200,10 @@ def _results(topic: str, plan: RunPlan) -> Iterator[bytes]:
         yield message.value() or b""
 
 
-def _reads(found: Judged, settings: Settings, plan: RunPlan) -> Iterator[Read]:
-    """The transformer's reads that had arrived when it was published last, and perhaps others."""
+def _reads(found: Judged, until: int, settings: Settings, plan: RunPlan) -> Iterator[Read]:
+    """The transformer's reads with record times up to `until`, and perhaps others."""
     decoder = ReadDecoder(settings)
     name = found.transformer_id.encode()
-    until = found.last.as_of
     if plan.source == "files":
         batches = read_batches(replay_files(plan.reads), plan.reads_topic)
     else:
@@ -230,14 +238,34 @@ def _events(
     return [said[key] for key in sorted(said)]
 
 
-def _explains(identity: str, plan: RunPlan) -> list[Alarm]:
-    """The alarms whose cause it is, as they were published last."""
+def _last_alarms(plan: RunPlan) -> list[Alarm]:
+    """All alarms as they were published last."""
     last: dict[str, Alarm] = {}
     for alarm in readable(_results(ALARMS_TOPIC, plan), parse_alarm):
         known = last.get(alarm.alarm_id)
         if known is None or alarm.as_of >= known.as_of:
             last[alarm.alarm_id] = alarm
-    return [alarm for alarm in last.values() if alarm.cause == identity]
+    return list(last.values())
+
+
+def _announced(name: str, identity: str, alarms: Iterable[Alarm], settings: Settings, plan: RunPlan) -> Announced:
+    """What was announced under this name, in the topic that the plan has for it, whenever it was."""
+    others = [alarm for alarm in alarms if alarm.cause == name and alarm.alarm_id != identity]
+    source: Source = "oms" if name.startswith("oms:") else "work"
+    topic = plan.outages_topic if source == "oms" else plan.work_topic
+    if topic is None:
+        return Announced(name, None, [], others)
+    if plan.source == "files":
+        batches = read_batches(replay_files(plan.announced_topics[topic]), topic)
+    else:
+        batches = period_batches(plan.kafka_connection, topic, None, None)
+    decoder = AnnouncementDecoder(settings, source)
+    records = [each for batch in batches for each in decoder.decode(batch, None)[0] if each.name == name]
+    return Announced(name, topic, sorted(records, key=_version), others)
+
+
+def _version(announced: Announcement) -> tuple[int, int, int, int]:
+    return announced.version
 
 
 def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:

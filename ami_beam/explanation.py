@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ami_beam.codecs.json_announcements import ACTIVE, CANCELLED
 from ami_beam.codecs.json_outputs import alarm_json, alert_json
 from ami_beam.codecs.read_block import PackedRead
 from ami_beam.instants import format_duration, format_instant
 from ami_beam.meter_counts import MeterCounts
-from ami_beam.records import Alarm, Alert, Event, Read
+from ami_beam.records import Alarm, Alert, Announcement, Event, Read
 from ami_beam.settings import Settings
 from ami_beam.terminal_text import printable
 from transforms.alarm_episodes import OUTAGES
@@ -92,6 +93,19 @@ class WindowEvidence:
 
 
 @dataclass(frozen=True)
+class Announced:
+    """An announced outage, or work, that a revision names as its cause."""
+
+    name: str
+    topic: str | None
+    """None where it was not said in which topic it is announced: then there are no records."""
+    records: list[Announcement]
+    """All that was announced under its id, the one that counts last."""
+    alarms: list[Alarm] = field(default_factory=list)
+    """The others that have it as their cause, as they stand."""
+
+
+@dataclass(frozen=True)
 class Explanation:
     """Everything that is known of one alert or alarm."""
 
@@ -109,6 +123,29 @@ class Explanation:
     of loss control: the events that it is made of."""
     explains: list[Alarm] = field(default_factory=list)
     """The alarms whose cause it is, as they stand."""
+    announced: list[Announced] = field(default_factory=list)
+
+
+def announced_names(found: Judged) -> list[str]:
+    """The announced outages and work that its revisions name as what explains it, in their order."""
+    causes = (row.cause if isinstance(row, Alarm) else row.explained_by for row in found.revisions)
+    # Alarm ids have no colon.
+    return list(dict.fromkeys(cause for cause in causes if cause is not None and ":" in cause))
+
+
+def reads_until(found: Judged, counts: MeterCounts, settings: Settings) -> int:
+    """The record time, in microseconds, up to which the transformer's reads are behind it.
+
+    Those that had arrived when it was published last. Of an outage `as_of` is what meters said and the end of the
+    interval that shows supply again, whose reads came later: there also those by which the window after its last was
+    judged.
+    """
+    if found.type not in OUTAGES:
+        return found.last.as_of
+    row = counts.at(found.transformer_id, found.last_window)
+    delay = settings.receipt_delay_of(None if row is None else row.receipt_delay)
+    judged_at = found.last_window + settings.window + max(settings.collection_delay, delay)
+    return max(found.last.as_of, judged_at)
 
 
 def evidence(found: Judged, reads: Iterable[Read], counts: MeterCounts, settings: Settings) -> list[WindowEvidence]:
@@ -202,6 +239,25 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             for event in explanation.events
         ],
         "explains": [json.loads(alarm_json(alarm)) for alarm in explanation.explains],
+        "announcements": [
+            {
+                "name": announced.name,
+                "kind": record.kind,
+                "status": _status(record),
+                "entity_type": record.entity_type,
+                "entity_id": record.entity_id,
+                "from": format_instant(record.begins),
+                "to": None if record.ends is None else format_instant(record.ends),
+                "record_time": format_instant(record.record_time),
+                "topic": announced.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "counts": record is announced.records[-1],
+            }
+            for announced in explanation.announced
+            for record in announced.records
+        ],
+        "same_cause": [json.loads(alarm_json(alarm)) for each in explanation.announced for alarm in each.alarms],
     }
 
 
@@ -226,7 +282,34 @@ def as_text(explanation: Explanation) -> str:
         ]
     if explanation.explains:
         lines += ["", "It explains:", *map(_explained, explanation.explains)]
+    for announced in explanation.announced:
+        lines += ["", *_announced(announced)]
     return "\n".join(lines)
+
+
+def _announced(announced: Announced) -> Iterable[str]:
+    name = printable(announced.name)
+    option = "--oms_outages" if name.startswith("oms:") else "--work"
+    if announced.topic is None:
+        yield f"{name} was announced; {option} says where, and its records are shown"
+    elif not announced.records:
+        yield f"{name} was announced, and is not in {announced.topic} any more"
+    else:
+        yield f"{name} was announced; the last record counts:"
+    for record in announced.records:
+        ends = "…" if record.ends is None else format_instant(record.ends)
+        yield (
+            f"    {record.kind} {_status(record)}, {record.entity_type} {printable(record.entity_id)},"
+            f" {format_instant(record.begins)} to {ends},"
+            f" arrived {format_instant(record.record_time)}, {announced.topic}/{record.partition}/{record.offset}"
+        )
+    if announced.alarms:
+        yield "It explains, too:"
+        yield from map(_explained, announced.alarms)
+
+
+def _status(record: Announcement) -> str:
+    return ACTIVE if record.active else CANCELLED
 
 
 def _event(event: Event) -> str:
