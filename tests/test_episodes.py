@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
-from ami_beam.records import Alarm, AlarmInput, GroupInput, Level, Verdict
+from ami_beam.records import Alarm, AlarmInput, GroupInput, Level, TransformerPlace, Verdict
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
 from transforms.alarm_episodes import own_group
@@ -187,6 +187,19 @@ class TestShard:
         shard.publish(GROUP, published([lost]))
         set_right = shard.alarms[-1]
         assert (set_right.windows_in_violation, set_right.revision, set_right.as_of) == (4, 3, lost.as_of)
+
+    def test_as_of_does_not_go_back_when_the_feeder_changes(self):
+        """Consumers keep the greatest, and the new feeder's group does not know what was published before."""
+        shard = Shard(SETTINGS)
+        shard.take(AlarmInput(end_of(0), [], DELAY, places=[TransformerPlace("T1", "F1", 10, DELAY, end_of(0))]))
+        for number in (1, 2, 3):
+            shard.take(AlarmInput(end_of(number), [verdict(Level.VIOLATION, as_of=end_of(number) + 7)], DELAY))
+        assert shard.alarms[-1].as_of == end_of(3) + 7
+        # A late read: the evidence that is left is older.
+        shard.take(revised(3, "b"))
+        shard.take(AlarmInput(end_of(4), [], places=[TransformerPlace("T1", "F2", 10, DELAY, end_of(4))]))
+        last = shard.alarms[-1]
+        assert (last.feeder_id, last.windows_in_violation, last.as_of) == ("F2", 2, end_of(3) + 7)
 
     def test_two_jobs_on_one_topic_end(self):
         first, second = Shard(SETTINGS), Shard(SETTINGS)

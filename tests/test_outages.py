@@ -206,6 +206,30 @@ class TestTransformer:
         assert {alarm.alarm_id for alarm in grid.alarms} == {last.alarm_id}
         assert not grid.groups["feeder/F1"].found
 
+    def test_after_a_move_its_former_feeder_has_no_word_in_it(self):
+        def moves(number: int, feeder_id: str) -> AlarmInput:
+            place = TransformerPlace("T1", feeder_id, 10, SETTINGS.receipt_delay, end_of(number))
+            return AlarmInput(end_of(number), [], places=[place])
+
+        grid = shard()
+        grid.take(told(METERS, 20))
+        (first,) = grid.alarms
+        grid.take(moves(2, "F2"))
+        assert [alarm.feeder_id for alarm in grid.alarms] == ["F1", "F2"]
+        # What it has published is read back only now.
+        grid.publish("feeder/F1", GroupInput(published=[first]))
+        assert len(grid.alarms) == 2
+        grid.take(moves(3, "F1"))
+        last = grid.alarms[-1]
+        lost = msgspec.structs.replace(last, state="CLEARED", revision=7)
+        grid.publish("feeder/F1", GroupInput(published=[lost]))
+        assert (grid.alarms[-1].state, grid.alarms[-1].feeder_id, grid.alarms[-1].revision) == ("ACTIVE", "F1", 8)
+        grid.take(moves(4, "F2"))
+        assert grid.groups["feeder/F1"].moved.keys() == {"T1"}
+        for number in range(5, 400):
+            grid.publish("feeder/F1", GroupInput(), end_of(number))
+        assert not grid.groups["feeder/F1"].moved
+
     @given(
         st.lists(
             st.tuples(st.integers(0, 9), st.integers(1, 120), st.booleans(), st.sampled_from([0.1, 10, 70])),

@@ -582,6 +582,9 @@ def _give(
     """Tell the group of the transformer, if it is not what was told before; after a move the other group, too."""
     transformer = kept.transformers[transformer_id]
     before = transformer.given.get(alarm_type, [])
+    # What a group was told before is not known to the one that the transformer belongs to now.
+    as_of = {alarm.alarm_id: alarm.as_of for alarm in before}
+    alarms = [replace(alarm, as_of=max(alarm.as_of, as_of.get(alarm.alarm_id, 0))) for alarm in alarms]
     group = _group_of(transformer_id, alarms or before, where)
     moved = transformer.group is not None and transformer.group != group
     if alarms == before and not moved:

@@ -28,14 +28,14 @@ from ami_beam.records import (
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
-from transforms.alarm_episodes import feeder_group
+from transforms.alarm_episodes import OUTAGES, feeder_group
 from transforms.alert_causes import causes_of
 from transforms.alert_lifecycle import MAX_ADOPTED
 from transforms.announced_causes import planned_apart, with_announced
 from transforms.announcements import forgotten_at, latest, until
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import PUBLISHED_AT_END
-from transforms.group_causes import explained
+from transforms.group_causes import GROUPS, explained
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
 
@@ -81,6 +81,8 @@ class KeptGroup(Struct, array_like=True, gc=False):
     """By group_id what collection groups explain of its alarms."""
     held: list[Alarm] = field(default_factory=list)
     """What a planned outage holds, with its name as the cause."""
+    moved: dict[str, int] = field(default_factory=dict)
+    """Transformers that belong to another group now, with the instant up to which alarms of them were ours."""
 
 
 class GroupEntry(Struct, array_like=True, gc=False):
@@ -165,12 +167,12 @@ class _PublishDoFn(beam.DoFn):
         if self._settings.live:
             forget_group(kept, at.micros, self._settings)
         log.clear()
-        if kept.found or kept.places or kept.told or kept.announced:
+        if kept.found or kept.places or kept.told or kept.announced or kept.moved:
             log.add(GroupEntry(None, kept))
         if self._settings.live and kept.look_again_at is not None:
             publish.set(Timestamp(micros=kept.look_again_at), dynamic_timer_tag=HELD)
         ends = [alarm.last_window for alarm in kept.told.values() if alarm.ended]
-        ends += [until(each) for each in kept.announced.values()]
+        ends += [*(until(each) for each in kept.announced.values()), *kept.moved.values()]
         if self._settings.live and ends:
             forgotten = max(*ends, at.micros) + kept_for(self._settings)
             publish.set(Timestamp(micros=forgotten), dynamic_timer_tag=FORGET)
@@ -189,6 +191,7 @@ def update_group(
     for each in news:
         version = each.counts_version or version
         for transformer_id in each.gone:
+            kept.moved[transformer_id] = kept.now
             kept.places.pop(transformer_id, None)
             kept.folded_up_to.pop(transformer_id, None)
             kept.announced = {
@@ -201,6 +204,7 @@ def update_group(
                     kept.told.pop(alarm.alarm_id, None)
         for place in each.places:
             kept.places[place.transformer_id] = place
+            kept.moved.pop(place.transformer_id, None)
         for found in each.found:
             _take_found(kept, found)
         for announced in each.announced:
@@ -209,12 +213,17 @@ def update_group(
         for collection in each.collections:
             _take_collection(kept, collection)
         for alarm in each.published:
-            if alarm.last_window > kept.final_up_to:
+            if alarm.last_window > kept.final_up_to and not _has_moved(kept, alarm):
                 adopted = adopt_alarm(kept.told.get(alarm.alarm_id), alarm)
                 if adopted is not None and kept.adopted.get(alarm.alarm_id, 0) < MAX_ADOPTED:
                     kept.adopted[alarm.alarm_id] = kept.adopted.get(alarm.alarm_id, 0) + 1
                     kept.told[alarm.alarm_id] = adopted
     return _changed(kept, _current(key, kept, settings), forgotten_up_to, version)
+
+
+def _has_moved(kept: KeptGroup, alarm: Alarm) -> bool:
+    """Whether another group says how it stands: what was published of it here may be read back later."""
+    return alarm.entity_id in kept.moved and (alarm.alarm_type in GROUPS or alarm.alarm_type in OUTAGES)
 
 
 def _take_found(kept: KeptGroup, found: FoundAlarms) -> None:
@@ -374,6 +383,8 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
         if alarm.last_window > kept.final_up_to or name in open_ids or not alarm.ended
     }
     kept.adopted = {name: times for name, times in kept.adopted.items() if name in kept.told}
+    # An outage's last window may end after the instant at which it was known.
+    kept.moved = {name: at for name, at in kept.moved.items() if at + settings.window > kept.final_up_to}
     kept.announced = {name: each for name, each in kept.announced.items() if forgotten_at(each, settings) > watermark}
     for group_id, collection in list(kept.collections.items()):
         collection.collected = [
