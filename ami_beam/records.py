@@ -582,6 +582,8 @@ class GroupInput(Struct, array_like=True, gc=False):
     """The instant up to which it is known how the transformers are: of a replay its end."""
     collections: list[CollectionGroup] = field(default_factory=list)
     """Of the collection groups that hear its transformers."""
+    come: list[str] = field(default_factory=list)
+    """Transformers that belonged to another group until now, which may have published the first of `found` of them."""
 
 
 class SummaryRow(Struct, gc=False):

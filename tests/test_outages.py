@@ -13,7 +13,9 @@ from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SEC
 from ami_beam.records import Alarm, AlarmInput, GroupInput, PowerEvent, SupplyNote, TransformerPlace
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
+from transforms.alarm_episodes import feeder_group
 from transforms.outages import Member, needed, outages
+from transforms.published_alarms import group_of
 from transforms.supply_notes import pack_notes
 
 SETTINGS = Settings(live=True)
@@ -98,6 +100,12 @@ def told(meters: list[str], minutes: float, restored: bool = False, late: float 
     at = DAY + int(minutes * MICROS_PER_MINUTE)
     arrived = at + int(late * MICROS_PER_MINUTE)
     return AlarmInput(0, [], events=[PowerEvent(meter_id, "T1", restored, at, arrived) for meter_id in meters])
+
+
+def hangs(number: int, feeder_id: str) -> AlarmInput:
+    """The transformer is on this feeder by this window."""
+    place = TransformerPlace("T1", feeder_id, 10, SETTINGS.receipt_delay, end_of(number))
+    return AlarmInput(end_of(number), [], places=[place])
 
 
 def shard(settings: Settings = SETTINGS, meters: int = 10) -> Shard:
@@ -197,9 +205,7 @@ class TestTransformer:
     def test_a_move_to_another_feeder_takes_the_alarm_along(self):
         grid = shard()
         grid.take(told(METERS, 20))
-        grid.take(
-            AlarmInput(end_of(2), [], places=[TransformerPlace("T1", "F2", 10, SETTINGS.receipt_delay, end_of(2))])
-        )
+        grid.take(hangs(2, "F2"))
         grid.take(told(METERS, 50, restored=True))
         last = grid.alarms[-1]
         assert (last.feeder_id, last.state) == ("F2", "CLEARED")
@@ -207,28 +213,72 @@ class TestTransformer:
         assert not grid.groups["feeder/F1"].found
 
     def test_after_a_move_its_former_feeder_has_no_word_in_it(self):
-        def moves(number: int, feeder_id: str) -> AlarmInput:
-            place = TransformerPlace("T1", feeder_id, 10, SETTINGS.receipt_delay, end_of(number))
-            return AlarmInput(end_of(number), [], places=[place])
-
         grid = shard()
         grid.take(told(METERS, 20))
         (first,) = grid.alarms
-        grid.take(moves(2, "F2"))
+        grid.take(hangs(2, "F2"))
         assert [alarm.feeder_id for alarm in grid.alarms] == ["F1", "F2"]
         # What it has published is read back only now.
         grid.publish("feeder/F1", GroupInput(published=[first]))
         assert len(grid.alarms) == 2
-        grid.take(moves(3, "F1"))
+        grid.take(hangs(3, "F1"))
         last = grid.alarms[-1]
         lost = msgspec.structs.replace(last, state="CLEARED", revision=7)
         grid.publish("feeder/F1", GroupInput(published=[lost]))
         assert (grid.alarms[-1].state, grid.alarms[-1].feeder_id, grid.alarms[-1].revision) == ("ACTIVE", "F1", 8)
-        grid.take(moves(4, "F2"))
+        grid.take(hangs(4, "F2"))
         assert grid.groups["feeder/F1"].moved.keys() == {"T1"}
         for number in range(5, 400):
             grid.publish("feeder/F1", GroupInput(), end_of(number))
         assert not grid.groups["feeder/F1"].moved
+
+    def test_an_alarm_that_is_none_any_more_when_it_moves_is_taken_back(self):
+        grid = shard()
+        grid.take(told(METERS, 20))
+        # It began a window earlier, so that it is another alarm.
+        grid.take(hangs(2, "F2"), told(METERS, 10, late=15))
+        first, *_, last = sorted(grid.alarms, key=lambda alarm: (alarm.first_window, alarm.revision))
+        assert (first.feeder_id, first.state, first.first_window) == ("F2", "ACTIVE", end_of(1))
+        assert (last.feeder_id, last.state, last.windows_in_violation) == ("F2", "CLEARED", 0)
+
+    @given(
+        st.lists(
+            st.integers(1, 5)
+            | st.tuples(
+                st.lists(st.sampled_from(["F1", "F2", "F3"]), max_size=3),
+                st.sets(st.sampled_from(METERS), min_size=2).map(sorted),
+                st.integers(1, 120),
+                st.booleans(),
+                st.sampled_from([0.1, 10.0, 70.0]),
+            ),
+            max_size=20,
+        )
+    )
+    def test_consumers_end_with_what_is_the_case_wherever_it_hangs(self, steps):
+        """It moves while events come, and what was published is read back whenever that may be."""
+        grid = shard()
+        window = read = 0
+        # In the end all of it is read back, what is published for that included.
+        for step in (*steps, *[5] * 200):
+            if isinstance(step, int):
+                for alarm in grid.alarms[read : read + step]:
+                    grid.publish(group_of(alarm), GroupInput(published=[alarm]))
+                    read += 1
+                continue
+            feeders, meters, minute, restored, late = step
+            numbered = [hangs(number, feeder) for number, feeder in enumerate(feeders, window + 1)]
+            window += len(feeders)
+            grid.take(*numbered, told(meters, minute, restored, late))
+        assert read == len(grid.alarms)
+        assert [key for key, kept in grid.groups.items() if kept.places] == [feeder_group(grid.places["T1"].feeder_id)]
+        last: dict[str, Alarm] = {}
+        for alarm in grid.alarms:
+            if alarm.alarm_id not in last or alarm.as_of >= last[alarm.alarm_id].as_of:
+                last[alarm.alarm_id] = alarm
+        known = grid.kept.transformers["T1"].given if grid.kept.transformers else {}
+        assert {name: (a.feeder_id, a.state, a.ended_at) for name, a in last.items() if a.windows_in_violation} == {
+            a.alarm_id: (a.feeder_id, a.state, a.ended_at) for several in known.values() for a in several
+        }
 
     @given(
         st.lists(

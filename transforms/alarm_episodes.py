@@ -328,6 +328,7 @@ def update(kept: KeptShard, news: Iterable[AlarmInput], settings: Settings, plac
         episodes = _episodes(kept, transformer, alarm_type, settings)
         alarms = [_alarm(transformer_id, alarm_type, episode, where) for episode in episodes]
         _give(kept, transformer_id, alarm_type, alarms, where, found)
+    _leave_where_they_are(kept, places, found)
     if kept.announced:
         _tell_announced(kept, told, places, found)
     judged = max((each.window_end + each.settled for each in news if each.settled is not None), default=0)
@@ -361,6 +362,24 @@ def _tell_announced(kept: KeptShard, news: Iterable[str], places: Places, found:
         if outages and (transformer_id in fresh or group != announced.group):
             announced.group = group
             _group(found, group).announced += outages
+
+
+def _leave_where_they_are(kept: KeptShard, places: Places, found: dict[str, GroupInput]) -> None:
+    """Of transformers that have moved several times at once: only what they belong to in the end is told of them."""
+
+    def is_in(transformer_id: str, key: str) -> bool:
+        where = places.get(transformer_id)
+        if where is None:
+            return transformer_id in kept.transformers and kept.transformers[transformer_id].group == key
+        collector = where.collection_group
+        return key == feeder_group(where.feeder_id) or (collector is not None and key == collector_group(collector))
+
+    for key, group in found.items():
+        group.gone = [name for name in dict.fromkeys(group.gone) if not is_in(name, key)]
+        if group.gone:
+            group.places = [place for place in group.places if place.transformer_id not in group.gone]
+            group.found = [each for each in group.found if each.transformer_id not in group.gone]
+            group.come = [name for name in group.come if name not in group.gone]
 
 
 class Places(Protocol):
@@ -596,6 +615,7 @@ def _give(
     if moved:
         assert transformer.group is not None
         _group(found, transformer.group).gone.append(transformer_id)
+        _group(found, group).come.append(transformer_id)
         others = [(kind, given) for kind, given in transformer.given.items() if kind != alarm_type]
         _group(found, group).found += [
             FoundAlarms(transformer_id, kind, given, kept.folded_up_to) for kind, given in others

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -188,8 +188,10 @@ def update_group(
         kept.final_up_to = max(kept.final_up_to, final_window(watermark, settings))
         kept.now = max(kept.now, watermark)
     version = None
+    brought: dict[str, Alarm] = {}
     for each in news:
         version = each.counts_version or version
+        brought |= _brought(each)
         for transformer_id in each.gone:
             kept.moved[transformer_id] = kept.now
             kept.places.pop(transformer_id, None)
@@ -218,7 +220,40 @@ def update_group(
                 if adopted is not None and kept.adopted.get(alarm.alarm_id, 0) < MAX_ADOPTED:
                     kept.adopted[alarm.alarm_id] = kept.adopted.get(alarm.alarm_id, 0) + 1
                     kept.told[alarm.alarm_id] = adopted
-    return _changed(kept, _current(key, kept, settings), forgotten_up_to, version)
+    current = _current(key, kept, settings)
+    if watermark is not None:
+        current += _lost_on_the_way(kept, brought, current, settings)
+    return _changed(kept, current, forgotten_up_to, version)
+
+
+def _brought(news: GroupInput) -> dict[str, Alarm]:
+    """By alarm_id the alarms of transformers that have come from another group, as that was told of them."""
+    first: dict[tuple[str, str], FoundAlarms] = {}
+    for found in news.found:
+        if found.transformer_id in news.come:
+            first.setdefault((found.transformer_id, found.alarm_type), found)
+    return {alarm.alarm_id: alarm for found in first.values() for alarm in found.alarms}
+
+
+def _lost_on_the_way(
+    kept: KeptGroup, brought: Mapping[str, Alarm], current: Iterable[Alarm], settings: Settings
+) -> list[Alarm]:
+    """Taken back: alarms that the transformer's former group may have published, and that are none any more.
+
+    That group has forgotten them, and this one was told at once that they are none. Not those that a planned outage
+    would hold, as it has held them there.
+    """
+    known = {alarm.alarm_id for alarm in (*current, *kept.held)} | kept.told.keys()
+    lost = [alarm for alarm in brought.values() if alarm.alarm_id not in known]
+    seen = with_announced(lost, list(kept.announced.values()), kept.places, kept.told, kept.now, settings).alarms
+    return [_taken_back(alarm) for alarm in seen]
+
+
+def _taken_back(alarm: Alarm) -> Alarm:
+    return replace(
+        alarm, state="CLEARED", worst_value=None, windows_in_violation=0, meters_in_violation=0, worst_meter_id=None,
+        meters_missing=0, cause=None, ended_at=None, momentary=None,
+    )  # fmt: skip
 
 
 def _has_moved(kept: KeptGroup, alarm: Alarm) -> bool:
@@ -279,12 +314,7 @@ def _changed(kept: KeptGroup, current: list[Alarm], forgotten_up_to: int, counts
     for told in kept.told.values():
         known = told.last_window > max(kept.folded_up_to.get(told.entity_id, 0), kept.final_up_to)
         if told.alarm_id not in present and told.windows_in_violation and known:
-            current.append(
-                replace(
-                    told, state="CLEARED", worst_value=None, windows_in_violation=0, meters_in_violation=0,
-                    worst_meter_id=None, meters_missing=0, cause=None, ended_at=None, momentary=None,
-                )
-            )  # fmt: skip
+            current.append(_taken_back(told))
     changed = []
     for alarm in current:
         told_before = kept.told.get(alarm.alarm_id)
