@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -102,10 +102,9 @@ class FlinkCluster:
     ) -> None:
         self._close()
 
-    @property
-    def expansion_service(self) -> str:
-        """For Beam's KafkaIO. Its JVM starts on the first call."""
-        return self._server.expansion_service
+    def expansion(self) -> AbstractContextManager[str]:
+        """The address for `expansion_service=` of Beam's KafkaIO; its JVM starts and ends with the block."""
+        return self._server.expansion()
 
     def job(self) -> FlinkJob | None:
         """The job that was submitted here, if it is there and has not ended. Raises FlinkError."""

@@ -13,8 +13,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -34,6 +36,7 @@ from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
+from ami_beam.io.kafka_expansion import beams_expansion
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
@@ -66,13 +69,14 @@ _MAX_PARALLELISM = 8
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the job runs: pipeline options, and the expansion service that knows KafkaIO there (None: Beam's own).
+    """Where the job runs: its pipeline options, and what builds KafkaIO there.
 
+    `expansion` gives the expansion service for `build` while its block lasts, or None where nothing is Java's.
     `cluster` is there when the job outlives this process.
     """
 
     pipeline_args: tuple[str, ...]
-    expansion_service: str | None
+    expansion: Callable[[], AbstractContextManager[Any]]
     cluster: FlinkCluster | None = None
 
 
@@ -113,7 +117,7 @@ def build(
     settings: Settings,
     plan: RunPlan,
     meter_counts: MeterCountsVersion,
-    expansion_service: str | None = None,
+    expansion_service: Any = None,
     topics: Mapping[str, Topic] | None = None,
 ) -> None:
     """Build the whole graph: source, operational pipeline, sink. `meter_counts` is the plan's file as it is now."""
@@ -226,16 +230,16 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
     """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
     arguments = list(plan.pipeline_args)
     own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
-    if plan.runner != "FlinkRunner" or own_server:
-        yield Runner(tuple(arguments), None)
-        return
     needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
+    if plan.runner != "FlinkRunner" or own_server:
+        yield Runner(tuple(arguments), partial(beams_expansion, arguments) if needs_kafka else contextlib.nullcontext)
+        return
     master = value_of(arguments, "--flink_master")
     if master is not None and not master.startswith("["):
         with FlinkCluster(master, arguments) as cluster:
             for warning in cluster.warnings:
                 _log.warning("%s", warning)
-            yield Runner(cluster.pipeline_args, cluster.expansion_service if needs_kafka else None, cluster)
+            yield Runner(cluster.pipeline_args, cluster.expansion if needs_kafka else contextlib.nullcontext, cluster)
         return
     arguments = [word for word in arguments if not word.startswith("--flink_master")]
     _log.info("Starting a local Flink (name a cluster with --flink_master).")
@@ -256,7 +260,7 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]
         try:
-            yield Runner(tuple(arguments), flink.expansion_service if needs_kafka else None)
+            yield Runner(tuple(arguments), flink.expansion if needs_kafka else contextlib.nullcontext)
         except Stopped:
             if lost:
                 raise StartError(f"{lost[0]}; start the run again") from None
@@ -284,7 +288,8 @@ def _run(
         parallelism = options.view_as(FlinkRunnerOptions).parallelism
         source = f"beam,parallelism={parallelism}"
         settings = replace(settings, source=",".join(filter(None, (source, settings.source))))
-    build(pipeline, settings, plan, counts, runner.expansion_service, topics)
+    with runner.expansion() as expansion_service:
+        build(pipeline, settings, plan, counts, expansion_service, topics)
     _publish_config(settings, plan)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     # The local Flink with one slot has its worker in this process.

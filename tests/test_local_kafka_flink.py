@@ -130,22 +130,24 @@ def test_a_streaming_pipeline_runs_from_kafka_to_kafka(kafka_broker: KafkaBroker
         produce(kafka_broker, "in", [b"a", b"b"], partition, now - 5000)
     options = PipelineOptions(local_flink.pipeline_args(parallelism=2, checkpoint_seconds=1))
     pipeline = beam.Pipeline(options=options)
-    expansion_service = local_flink.expansion_service
-    (
-        pipeline
-        | ReadFromKafka(
-            {**servers, "auto.offset.reset": "earliest", "enable.auto.commit": "false"},
-            ["in"],
-            timestamp_policy=ReadFromKafka.create_time_policy,
-            with_metadata=True,
-            expansion_service=expansion_service,
+    with local_flink.expansion() as expansion_service:
+        (
+            pipeline
+            | ReadFromKafka(
+                {**servers, "auto.offset.reset": "earliest", "enable.auto.commit": "false"},
+                ["in"],
+                timestamp_policy=ReadFromKafka.create_time_policy,
+                with_metadata=True,
+                expansion_service=expansion_service,
+            )
+            | beam.Map(described).with_output_types(tuple[bytes, bytes])
+            | beam.ParDo(Gathered()).with_output_types(tuple[bytes, bytes])
+            | WriteToKafka(
+                servers, "out", key_serializer=BYTES, value_serializer=BYTES, expansion_service=expansion_service
+            )
         )
-        | beam.Map(described).with_output_types(tuple[bytes, bytes])
-        | beam.ParDo(Gathered()).with_output_types(tuple[bytes, bytes])
-        | WriteToKafka(
-            servers, "out", key_serializer=BYTES, value_serializer=BYTES, expansion_service=expansion_service
-        )
-    )
+    # Of Flink's class path, 200 MB, no step has brought a copy.
+    assert sum(path.stat().st_size for path in Path(pipeline.local_tempdir).iterdir()) < 1_000_000
     values = [b"0/0/a", b"0/1/b", b"1/0/a", b"1/1/b"]
     result = pipeline.run()
     try:
@@ -190,8 +192,7 @@ OWNER = """
     import sys, time
     from ami_beam.local.flink import LocalFlink
     from ami_beam.local.kafka_broker import KafkaBroker
-    with KafkaBroker() as broker, LocalFlink() as flink:
-        flink.expansion_service
+    with KafkaBroker() as broker, LocalFlink() as flink, flink.expansion():
         print(broker.pid, *flink.pids, broker.log.parent, flink.logs[0].parent, flush=True)
         {last}
     print("left in order")

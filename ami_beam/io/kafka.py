@@ -33,7 +33,7 @@ class ReadTopic(beam.PTransform):
       consumer_config: the consumer's properties, broker included. Offsets are Beam's: the consumer commits none.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
       timestamp_policy: "CreateTime" or "LogAppendTime", as the topic is, or `NO_TIME`.
-      expansion_service: address of the expansion service that knows KafkaIO; None for Beam's default.
+      expansion_service: the one that knows KafkaIO, or its address; None for one of Beam's for this step alone.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ReadTopic(beam.PTransform):
         consumer_config: Mapping[str, str],
         start: str | int,
         timestamp_policy: str,
-        expansion_service: str | None = None,
+        expansion_service: Any = None,
     ):
         super().__init__()
         self._topic = topic
@@ -79,10 +79,10 @@ class WriteTopic(beam.PTransform):
     Args:
       topic: its name.
       producer_config: the producer's properties, broker included.
-      expansion_service: address of the expansion service that knows KafkaIO; None for Beam's default.
+      expansion_service: the one that knows KafkaIO, or its address; None for one of Beam's for this step alone.
     """
 
-    def __init__(self, topic: str, producer_config: Mapping[str, str], expansion_service: str | None = None):
+    def __init__(self, topic: str, producer_config: Mapping[str, str], expansion_service: Any = None):
         super().__init__()
         self._topic = topic
         self._config = dict(producer_config)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,7 +68,7 @@ class LocalFlink:
 
     @property
     def pids(self) -> list[int]:
-        """The job server's, the expansion service's once it has been started, the cluster's, the jobs' workers'."""
+        """The job server's, that of an expansion service, the cluster's, the jobs' workers'."""
         return [*(each for part in (self._server, self._cluster) if part for each in part.pids), *self._workers.pids]
 
     @property
@@ -85,10 +85,9 @@ class LocalFlink:
         """Where jobs keep checkpoints, a folder for each job."""
         return self._running_directory() / "checkpoints"
 
-    @property
-    def expansion_service(self) -> str:
-        """The address for `expansion_service=` of Kafka's Java connector; its JVM starts on the first call."""
-        return self._running_server().expansion_service
+    def expansion(self) -> AbstractContextManager[str]:
+        """The address for `expansion_service=` of Kafka's Java connector; its JVM starts and ends with the block."""
+        return self._running_server().expansion()
 
     def pipeline_args(
         self,

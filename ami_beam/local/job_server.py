@@ -1,8 +1,8 @@
 """Beam's job server for Flink, which translates and submits jobs, and the expansion service that knows KafkaIO.
 
-The expansion service, which only pipelines with Kafka's Java connector need, is a JVM of its own that starts when its
-address is first asked for. It is not the job server's own one: that one expands for docker, and into a read that stays
-idle on Flink.
+The expansion service, which only pipelines with Kafka's Java connector need, is a JVM of its own that is there while a
+graph is built. It is not the job server's own one: that one expands for docker, and into a read that stays idle on
+Flink.
 
 Beam's gRPC servers (jobs, artifacts, expansion) accept connections from every interface and have no option against it,
 and whoever reaches them can run code: not for a machine that others can reach.
@@ -10,8 +10,8 @@ and whoever reaches them can run code: not for a machine that others can reach.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,42 +46,44 @@ class JobServer:
         self._heap = heap
         self._expansion_heap = expansion_heap
         self._processes: list[process.ChildProcess] = []
-        self._expansion_service = ""
-        self._lock = threading.Lock()
         self.endpoint = ""
 
     @property
     def pids(self) -> list[int]:
-        """The job server's, and the expansion service's once it has been started."""
+        """The job server's, and that of an expansion service."""
         return [each.pid for each in self._processes]
 
     @property
     def logs(self) -> list[Path]:
         return [each.log for each in self._processes if each.log is not None]
 
-    @property
-    def expansion_service(self) -> str:
-        """The address for `expansion_service=` of Kafka's Java connector; its JVM starts on the first call."""
-        with self._lock:
-            if not self._expansion_service:
-                self._expansion_service = self._start("the expansion service", 1, self._expansion_command)
-            return self._expansion_service
+    @contextlib.contextmanager
+    def expansion(self) -> Iterator[str]:
+        """The address for `expansion_service=` of Kafka's Java connector; its JVM starts and ends with the block."""
+        child, address = self._start("the expansion service", 1, self._expansion_command)
+        try:
+            yield address
+        finally:
+            child.stop()
+            # `stop` may have been faster.
+            with contextlib.suppress(ValueError):
+                self._processes.remove(child)
 
     def start(self) -> None:
         """Fetches the jars if needed, and returns when jobs can be submitted. Raises StartError with the log's end."""
         for name in ("conf", "artifacts", "tmp"):
             (self._directory / name).mkdir(exist_ok=True)
         (self._directory / "conf" / "config.yaml").write_text(flink_cluster.as_yaml(self._settings), encoding="utf-8")
-        self.endpoint = self._start("the Flink job server", 2, self._job_server_command)
+        _, self.endpoint = self._start("the Flink job server", 2, self._job_server_command)
 
     def stop(self) -> None:
-        """End both JVMs. May be called twice. Jobs on a cluster run on."""
+        """End every JVM. May be called twice. Jobs on a cluster run on."""
         for each in reversed(self._processes):
             each.stop()
         self._processes.clear()
-        self._expansion_service = self.endpoint = ""
+        self.endpoint = ""
 
-    def _start(self, name: str, ports: int, command: _Command) -> str:
+    def _start(self, name: str, ports: int, command: _Command) -> tuple[process.ChildProcess, str]:
         for attempt in range(1, _START_ATTEMPTS + 1):
             chosen = process.free_ports(ports)
             log = self._directory / f"{name.split()[1]}-{attempt}.log"
@@ -95,7 +97,7 @@ class JobServer:
                 if attempt == _START_ATTEMPTS or "Address already in use" not in str(error):
                     raise
             else:
-                return f"127.0.0.1:{chosen[0]}"
+                return child, f"127.0.0.1:{chosen[0]}"
         raise AssertionError("unreachable")
 
     def _job_server_command(self, ports: list[int]) -> list[str | Path]:
@@ -116,8 +118,10 @@ class JobServer:
                 self._class_path(), self._directory / "tmp", [f"-Xmx{self._expansion_heap}", java.LIGHT]
             ),
             *("org.apache.beam.sdk.expansion.service.ExpansionService", str(ports[0])),
-            # The harness runs in Flink's own JVM, which has the connector's classes.
-            "--defaultEnvironmentType=EMBEDDED",
+            # The harness runs in Flink's own JVM, which has the connector's classes, and looks at no file of its
+            # environment. Unless one is named they are the whole class path, 200 MB: for every step this JVM would hash
+            # it, and Beam fetch a copy and hash that.
+            *("--defaultEnvironmentType=EMBEDDED", f"--filesToStage={jars.PATCHES}"),
             # The splittable read stays idle on Flink: no output, no error.
             "--experiments=use_deprecated_read",
         ]
