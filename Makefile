@@ -49,8 +49,8 @@ lint: $(STAMP) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Tests that start brokers and clusters need the machine for themselves; the others share it. A test that was asked for may
-# be in either part: 5 says that there is none.
+# Tests that start clusters, or processes that have to answer in time, need the machine for themselves; the others share it.
+# A test that was asked for may be in either part: 5 says that there is none.
 test: lint ## style, types and all tests (ARGS go to pytest)
 	@part=0; whole=0; \
 	$(BIN)/python -m pytest -m "not processes" --numprocesses=auto --maxprocesses=8 --dist=loadscope $(ARGS) || part=$$?; \

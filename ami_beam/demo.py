@@ -108,8 +108,7 @@ class Demo:
         broker.start()
         broker.create_topic(READS_TOPIC, _READ_PARTITIONS, "LogAppendTime")
         broker.create_topic(EVENTS_TOPIC, _EVENT_PARTITIONS, "LogAppendTime")
-        for topic in RESULT_TOPICS:
-            broker.create_topic(topic)
+        broker.create_topics(RESULT_TOPICS)
         window = format_duration(self._args.window)
         self._screen.say(f"Starting the head-end: {self._args.meters:,} meters, a read each every {window} …")
         network = self._scratch / "network"

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -34,23 +35,33 @@ def exported(path: Path) -> Iterator[tuple[int, bytes | None, bytes | None]]:
             yield row["ts_ms"], key.encode() if key else None, None if value is None else base64.b64decode(value)
 
 
+@cache
+def last_record_time(path: Path) -> int:
+    """The greatest record time of an export, in ms."""
+    return max(ts for ts, _, _ in exported(path))
+
+
 def shift_to_now(paths: Iterable[Path], window_seconds: int = 900) -> int:
     """Seconds, whole windows, by which the records must be moved so that the last of them is not ahead of now."""
-    last = max(ts for path in paths for ts, _, _ in exported(path))
+    last = max(map(last_record_time, paths))
     return int(time.time() - last / 1000) // window_seconds * window_seconds
 
 
 def shifted(value: bytes | None, seconds: int) -> bytes | None:
     """The value with every timestamp in it moved; what is no timestamp stays as it is."""
+    if value is None or seconds == 0:
+        return value
+    return _TIME.sub(lambda match: _moved(match[0], seconds), value)
 
-    def move(match: re.Match[bytes]) -> bytes:
-        try:
-            instant = parse_instant(match[0].decode() + "Z")
-        except ValueError:
-            return match[0]
-        return format_instant(instant + seconds * MICROS_PER_SECOND)[:19].encode()
 
-    return None if value is None else _TIME.sub(move, value)
+@cache
+def _moved(time_text: bytes, seconds: int) -> bytes:
+    """A window's reads have most of their timestamps in common."""
+    try:
+        instant = parse_instant(time_text.decode() + "Z")
+    except ValueError:
+        return time_text
+    return format_instant(instant + seconds * MICROS_PER_SECOND)[:19].encode()
 
 
 def publish(broker: KafkaBroker, topic: str, path: Path, seconds: int) -> int:
@@ -105,6 +116,11 @@ class Outputs:
         for file in self._files.values():
             file.flush()
         return count
+
+    @property
+    def count(self) -> int:
+        """How many records have come so far."""
+        return sum(map(len, self.rows.values()))
 
     def set_aside(self) -> Counter[str]:
         """Distinct records set aside (`used: false`), by topic."""
@@ -176,7 +192,5 @@ def children(pid: int, command: str) -> list[int]:
 
 def create_topics(broker: KafkaBroker, partitions: int = 3, timestamp_type: str = "CreateTime") -> None:
     """Every topic of the product."""
-    for topic in (READS, EVENTS):
-        broker.create_topic(topic, partitions=partitions, timestamp_type=timestamp_type)
-    for topic in RESULT_TOPICS:
-        broker.create_topic(topic, partitions=2)
+    broker.create_topics((READS, EVENTS), partitions, timestamp_type)
+    broker.create_topics(RESULT_TOPICS, partitions=2)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,54 +36,66 @@ SIMBENCH = Path(__file__).parents[2] / "shared" / "data" / "simbench-small"
 JOB_SECONDS = 280
 
 
-def wait_for(run: Run, outputs: Outputs, done: Callable[[], bool], seconds: float = JOB_SECONDS) -> None:
-    """Collect until `done`; fail with the run's log when it ends first or time is up."""
+def wait_for(
+    run: Run, outputs: Outputs, done: Callable[[], bool], seconds: float = JOB_SECONDS, every: float = 2
+) -> None:
+    """Collect until `done`, asking every so many seconds; fail with the run's log when it ends first or time is up."""
     until = time.monotonic() + seconds
     while not done():
         run.check()
         if time.monotonic() > until:
             raise AssertionError(f"not done after {seconds} s:\n{run.log.read_text()[-4000:]}")
-        outputs.collect(2)
+        outputs.collect(every)
 
 
 @pytest.mark.skipif(not SIMBENCH.is_dir(), reason="needs the data set shared/data/simbench-small")
 @pytest.mark.parametrize(("kafka_io", "parallelism", "shards"), COMBINATIONS)
 def test_a_replay_through_kafka_and_flink_gives_the_expected_rows(
-    tmp_path: Path, kafka_io: str, parallelism: int, shards: str
+    product_broker: KafkaBroker, tmp_path: Path, kafka_io: str, parallelism: int, shards: str
 ) -> None:
     counts = SIMBENCH / "transformer_meter_count.csv"
     paths = {READS: SIMBENCH / "reads.jsonl.gz", EVENTS: SIMBENCH / "events.jsonl.gz"}
-    with KafkaBroker() as broker:
-        create_topics(broker)
-        shift = shift_to_now(paths.values())
-        published = {topic: publish(broker, topic, path, shift) for topic, path in paths.items()}
-        outputs = Outputs(broker, tmp_path / "out")
-        arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
-        arguments += [f"--kafka_io={kafka_io}", f"--parallelism={parallelism}", f"--shards={shards}"]
-        run = Run([f"--bootstrap_servers={broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
-        compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
-        report = ""
+    create_topics(product_broker)
+    shift = shift_to_now(paths.values())
+    published = {topic: publish(product_broker, topic, path, shift) for topic, path in paths.items()}
+    outputs = Outputs(product_broker, tmp_path / "out")
+    arguments = ["--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}"]
+    arguments += [f"--kafka_io={kafka_io}", f"--parallelism={parallelism}", f"--shards={shards}"]
+    run = Run([f"--bootstrap_servers={product_broker.bootstrap_servers}", *arguments], tmp_path / "run.log")
+    compare = [sys.executable, SIMBENCH / "compare.py", SIMBENCH, tmp_path / "out", str(shift)]
+    report = ""
+    seen = compared = 0
 
-        def equal() -> bool:
-            nonlocal report
-            done = subprocess.run(compare, capture_output=True, text=True, check=False)
-            report = done.stdout
-            return done.returncode == 0
+    def equal() -> bool:
+        nonlocal report
+        done = subprocess.run(compare, capture_output=True, text=True, check=False)
+        report = done.stdout
+        return done.returncode == 0
 
-        try:
-            wait_for(run, outputs, equal)
-            # Equal for good: nothing that is still under way may change it.
-            outputs.collect(8)
-            assert equal(), report
-        finally:
-            code = run.stop()
-            outputs.close()
-        assert code == 0
+    def still_and_equal() -> bool:
+        """A comparison takes time from the job: only when nothing has come since the last look, and once for that."""
+        nonlocal seen, compared
+        before, seen = seen, outputs.count
+        if seen > before or seen == compared:
+            return False
+        compared = seen
+        return equal()
+
+    try:
+        wait_for(run, outputs, still_and_equal)
+        # Equal for good: nothing that is still under way may change it.
+        outputs.collect(8)
+        assert equal(), report
+    finally:
+        code = run.stop()
+        outputs.close()
+    assert code == 0
     # Accepted + set aside = records read: what the decoders accept of the same records is all that is not set aside.
     for topic, path in paths.items():
         assert accepted(topic, path) + outputs.set_aside()[topic] == published[topic]
 
 
+@cache
 def accepted(topic: str, path: Path) -> int:
     """How many records of an export the decoders accept, by definition (the careful path)."""
     rows = list(exported(path))
@@ -97,29 +110,28 @@ def accepted(topic: str, path: Path) -> int:
     return len(decoder.decode_carefully(batch, None)[0])
 
 
-def test_a_run_that_loses_a_worker_ends_and_says_so(tmp_path: Path) -> None:
+def test_a_run_that_loses_a_worker_ends_and_says_so(product_broker: KafkaBroker, tmp_path: Path) -> None:
     counts = tmp_path / "counts.csv"
     counts.write_text("transformer_id,total_meters\nT1,1\n")
-    with KafkaBroker() as broker:
-        create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
-        outputs = Outputs(broker, tmp_path / "out")
-        arguments = ["--runner=FlinkRunner", f"--meter_counts={counts}", "--kafka_io=native", "--parallelism=2"]
-        arguments += [f"--bootstrap_servers={broker.bootstrap_servers}", "--start=earliest"]
-        run = Run(arguments, tmp_path / "run.log")
-        Live(broker).send(b"not json")
-        try:
-            wait_for(run, outputs, lambda: bool(outputs.rows["ami.deadletter"]))
-            workers = run.workers()
-            assert len(workers) == 2
-            os.kill(workers[0], signal.SIGKILL)
-            assert run.wait(30) == 1
-        finally:
-            run.stop()
-            outputs.close()
-        last = run.log.read_text().splitlines()[-1]
-        assert last.startswith("ami_beam.run: worker ")
-        assert "was killed by signal 9" in last
-        assert not Path(f"/proc/{workers[1]}").exists()
+    create_topics(product_broker, partitions=1, timestamp_type="LogAppendTime")
+    outputs = Outputs(product_broker, tmp_path / "out")
+    arguments = ["--runner=FlinkRunner", f"--meter_counts={counts}", "--kafka_io=native", "--parallelism=2"]
+    arguments += [f"--bootstrap_servers={product_broker.bootstrap_servers}", "--start=earliest"]
+    run = Run(arguments, tmp_path / "run.log")
+    Live(product_broker).send(b"not json")
+    try:
+        wait_for(run, outputs, lambda: bool(outputs.rows["ami.deadletter"]), every=0.5)
+        workers = run.workers()
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert run.wait(30) == 1
+    finally:
+        run.stop()
+        outputs.close()
+    last = run.log.read_text().splitlines()[-1]
+    assert last.startswith("ami_beam.run: worker ")
+    assert "was killed by signal 9" in last
+    assert not Path(f"/proc/{workers[1]}").exists()
 
 
 class Live:
@@ -158,54 +170,53 @@ class Live:
 
 
 @pytest.mark.parametrize("kafka_io", ["beam", "native"])
-def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(tmp_path: Path, kafka_io: str) -> None:
+def test_live_with_an_idle_and_an_empty_partition_poison_and_reloaded_counts(
+    product_broker: KafkaBroker, tmp_path: Path, kafka_io: str
+) -> None:
     counts = tmp_path / "counts.csv"
     counts.write_text("transformer_id,total_meters\nT1,1\nSILENT,3\n")
-    with KafkaBroker() as broker:
-        # Partition 1 gets one read and falls idle, partition 2 never holds a record.
-        create_topics(broker, partitions=3, timestamp_type="LogAppendTime")
-        live = Live(broker)
-        outputs = Outputs(broker, tmp_path / "out")
-        run = Run(
-            [
-                f"--bootstrap_servers={broker.bootstrap_servers}",
-                *("--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", "--meter_counts_refresh=1s"),
-                *("--window=5s", "--collection_delay=2s", "--late_gather=1s", f"--kafka_io={kafka_io}"),
-            ],
-            tmp_path / "run.log",
-        )
-        live.read("M9", "T9", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW, partition=1)
-        nested = b"[" * 10_000_000
-        for poison in (None, b"", b"not json", nested):
-            live.send(poison)
+    # Partition 1 gets one read and falls idle, partition 2 never holds a record.
+    create_topics(product_broker, partitions=3, timestamp_type="LogAppendTime")
+    live = Live(product_broker)
+    outputs = Outputs(product_broker, tmp_path / "out")
+    run = Run(
+        [
+            f"--bootstrap_servers={product_broker.bootstrap_servers}",
+            *("--runner=FlinkRunner", "--start=earliest", f"--meter_counts={counts}", "--meter_counts_refresh=1s"),
+            *("--window=5s", "--collection_delay=2s", "--late_gather=1s", f"--kafka_io={kafka_io}"),
+        ],
+        tmp_path / "run.log",
+    )
+    live.read("M9", "T9", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW, partition=1)
+    nested = b"[" * 10_000_000
+    for poison in (None, b"", b"not json", nested):
+        live.send(poison)
 
-        def receipts(transformer: str, total: int) -> list[dict]:
-            rows = outputs.rows["ami.transformer.receipt"]
-            return [row for row in rows if (row["transformer_id"], row["total_meters"]) == (transformer, total)]
+    def receipts(transformer: str, total: int) -> list[dict]:
+        rows = outputs.rows["ami.transformer.receipt"]
+        return [row for row in rows if (row["transformer_id"], row["total_meters"]) == (transformer, total)]
 
-        def raised(transformer: str) -> bool:
-            return any(alert["entity_id"] == transformer for alert in outputs.rows["ami.alerts.grid"])
+    def raised(transformer: str) -> bool:
+        return any(alert["entity_id"] == transformer for alert in outputs.rows["ami.alerts.grid"])
 
-        def ticking(done: Callable[[], bool]) -> Callable[[], bool]:
-            def check() -> bool:
-                live.tick()
-                return done()
+    def ticking(done: Callable[[], bool], seconds: float = JOB_SECONDS) -> None:
+        def check() -> bool:
+            live.tick()
+            return done()
 
-            return check
+        wait_for(run, outputs, check, seconds, every=0.5)
 
-        try:
-            wait_for(run, outputs, ticking(lambda: len(receipts("T1", 1)) > 1 and len(receipts("SILENT", 3)) > 1))
-            counts.write_text("transformer_id,total_meters\nT1,4\nSILENT,3\n")
-            wait_for(run, outputs, ticking(lambda: len(receipts("T1", 4)) > 1))
-            wait_for(run, outputs, ticking(lambda: raised("SILENT") and raised("T1")))
-            # Nobody has ever sent an event: alarms do not wait for the first.
-            wait_for(
-                run, outputs, ticking(lambda: any(a["entity_id"] == "SILENT" for a in outputs.rows["ami.alarms"])), 60
-            )
-        finally:
-            code = run.stop()
-            outputs.close()
-        assert code == 0
+    try:
+        ticking(lambda: len(receipts("T1", 1)) > 1 and len(receipts("SILENT", 3)) > 1)
+        counts.write_text("transformer_id,total_meters\nT1,4\nSILENT,3\n")
+        ticking(lambda: len(receipts("T1", 4)) > 1)
+        ticking(lambda: raised("SILENT") and raised("T1"))
+        # Nobody has ever sent an event: alarms do not wait for the first.
+        ticking(lambda: any(a["entity_id"] == "SILENT" for a in outputs.rows["ami.alarms"]), 60)
+    finally:
+        code = run.stop()
+        outputs.close()
+    assert code == 0
     reasons = sorted(row["reason"] for row in outputs.rows["ami.deadletter"])
     assert reasons == ["EMPTY_VALUE", "INVALID_JSON", "INVALID_JSON", "NULL_VALUE"]
     big = next(row for row in outputs.rows["ami.deadletter"] if row.get("value_size", 0) > 1_000_000)

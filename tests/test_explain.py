@@ -21,8 +21,6 @@ from tests.kafka_replay import READS as READS_TOPIC
 from tests.kafka_replay import create_topics, publish
 from tests.replays import METER_COUNTS, READS, ROOT, Replay, Row, default_replay, needs_simbench, replay_with
 
-pytestmark = pytest.mark.processes
-
 
 def explain(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ami_beam.explain", *arguments, f"--meter_counts={METER_COUNTS}"]

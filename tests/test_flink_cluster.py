@@ -176,83 +176,82 @@ def names_of_rests(savepoint: str) -> set[bytes]:
 
 
 def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it_and_rules_find_its_metrics(
-    tmp_path: Path, cluster: FlinkCluster, pool: int, reporters: list[int]
+    tmp_path: Path, cluster: FlinkCluster, pool: int, reporters: list[int], product_broker: KafkaBroker
 ) -> None:
     counts = tmp_path / "counts.csv"
     counts.write_text("transformer_id,total_meters\nT1,2\n")
-    with KafkaBroker() as broker:
-        create_topics(broker, partitions=2, timestamp_type="LogAppendTime")
-        outputs = Outputs(broker, tmp_path / "out")
-        live = Live(broker)
-        runs = 0
+    create_topics(product_broker, partitions=2, timestamp_type="LogAppendTime")
+    outputs = Outputs(product_broker, tmp_path / "out")
+    live = Live(product_broker)
+    runs = 0
 
-        def submit(*arguments: str) -> Run:
-            nonlocal runs
-            runs += 1
-            return Run(
-                [
-                    *("--runner=FlinkRunner", f"--flink_master={cluster.master}", "--environment_type=EXTERNAL"),
-                    *(f"--environment_config=localhost:{pool}", f"--bootstrap_servers={broker.bootstrap_servers}"),
-                    *(f"--meter_counts={counts}", "--start=earliest", "--shards=1", "--job_name=ami-beam"),
-                    *("--window=5s", "--collection_delay=30s", "--late_gather=1s", "--checkpointing_interval=1000"),
-                    *arguments,
-                ],
-                tmp_path / f"run-{runs}.log",
-            )
+    def submit(*arguments: str) -> Run:
+        nonlocal runs
+        runs += 1
+        return Run(
+            [
+                *("--runner=FlinkRunner", f"--flink_master={cluster.master}", "--environment_type=EXTERNAL"),
+                *(f"--environment_config=localhost:{pool}", f"--bootstrap_servers={product_broker.bootstrap_servers}"),
+                *(f"--meter_counts={counts}", "--start=earliest", "--shards=1", "--job_name=ami-beam"),
+                *("--window=5s", "--collection_delay=30s", "--late_gather=1s", "--checkpointing_interval=1000"),
+                *arguments,
+            ],
+            tmp_path / f"run-{runs}.log",
+        )
 
-        end = time.time_ns() // 1_000 // live.WINDOW * live.WINDOW
-        run = submit()
-        try:
-            live.read("M1", "T1", end)
-            live.send(b"not json")
-            wait_for(run, outputs, lambda: bool(outputs.rows["ami.deadletter"]))
-            second = submit()
-            assert second.wait(60) == 2
-            assert "runs already" in second.log_tail()
-            # The window waits for its collection delay: its first read is in the savepoint and nowhere else.
-            assert run.stop() == 0
-            (savepoint,) = re.findall(r"--savepoint_path=(\S+)", run.log.read_text())
-            assert names_of_rests(savepoint) == {b"sdf_checkpoint:rest:0"}
-            assert all(job.ended for job in FlinkRest(cluster.master).jobs())
-            # Other shards would look for that read elsewhere.
-            run = submit(f"--savepoint_path={savepoint}", "--shards=4", "--on_stop=cancel")
-            live.read("M2", "T1", end)
-            # The job says so at its first read, or Flink before it where its numbers of the steps are others.
-            refusals = ("was made with 'window=5s", "The savepoint is of another graph: of other --shards")
-            until = time.monotonic() + 150
-            while not any(words in run.log.read_text() for words in refusals):
-                assert time.monotonic() < until, run.log.read_text()[-4000:]
-                outputs.collect(1)
-            run.stop()
-            run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed", "--meter_counts_refresh=1s")
-            assert run.wait(120) == 0
-            # One of everything that is counted and no part of every run.
-            counts.write_text("no meter counts\n")
-            live.send(None)
-            live.read("M8", "T8", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW - 12 * live.WINDOW)
-            live.send(b"no event", topic=EVENTS)
-            (job,) = [job for job in FlinkRest(cluster.master).jobs() if not job.ended]
-            assert job.name == "ami-beam"
+    end = time.time_ns() // 1_000 // live.WINDOW * live.WINDOW
+    run = submit()
+    try:
+        live.read("M1", "T1", end)
+        live.send(b"not json")
+        wait_for(run, outputs, lambda: bool(outputs.rows["ami.deadletter"]))
+        second = submit()
+        assert second.wait(60) == 2
+        assert "runs already" in second.log_tail()
+        # The window waits for its collection delay: its first read is in the savepoint and nowhere else.
+        assert run.stop() == 0
+        (savepoint,) = re.findall(r"--savepoint_path=(\S+)", run.log.read_text())
+        assert names_of_rests(savepoint) == {b"sdf_checkpoint:rest:0"}
+        assert all(job.ended for job in FlinkRest(cluster.master).jobs())
+        # Other shards would look for that read elsewhere.
+        run = submit(f"--savepoint_path={savepoint}", "--shards=4", "--on_stop=cancel")
+        live.read("M2", "T1", end)
+        # The job says so at its first read, or Flink before it where its numbers of the steps are others.
+        refusals = ("was made with 'window=5s", "The savepoint is of another graph: of other --shards")
+        until = time.monotonic() + 150
+        while not any(words in run.log.read_text() for words in refusals):
+            assert time.monotonic() < until, run.log.read_text()[-4000:]
+            outputs.collect(1)
+        run.stop()
+        run = submit(f"--savepoint_path={savepoint}", "--return_when=checkpointed", "--meter_counts_refresh=1s")
+        assert run.wait(120) == 0
+        # One of everything that is counted and no part of every run.
+        counts.write_text("no meter counts\n")
+        live.send(None)
+        live.read("M8", "T8", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW - 12 * live.WINDOW)
+        live.send(b"no event", topic=EVENTS)
+        (job,) = [job for job in FlinkRest(cluster.master).jobs() if not job.ended]
+        assert job.name == "ami-beam"
 
-            def complete() -> bool:
-                # Later reads move the watermark over the window.
-                live.read("M9", "T9", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW)
-                rows = outputs.rows["ami.transformer.summary"]
-                return any(row["transformer_id"] == "T1" and row["meters_reported"] == 2 for row in rows)
+        def complete() -> bool:
+            # Later reads move the watermark over the window.
+            live.read("M9", "T9", time.time_ns() // 1_000 // live.WINDOW * live.WINDOW)
+            rows = outputs.rows["ami.transformer.summary"]
+            return any(row["transformer_id"] == "T1" and row["meters_reported"] == 2 for row in rows)
 
-            until = time.monotonic() + 120
-            while not complete():
-                assert time.monotonic() < until, FlinkRest(cluster.master).failure(job.id)
-                outputs.collect(1)
-            while unmet := what_rules_miss(scrape(reporters)):
-                assert time.monotonic() < until, unmet
-                complete()
-                outputs.collect(1)
-            assert_documents_name_what_is_there(scrape(reporters))
-            FlinkRest(cluster.master).cancel(job.id)
-        finally:
-            run.stop()
-            outputs.close()
+        until = time.monotonic() + 120
+        while not complete():
+            assert time.monotonic() < until, FlinkRest(cluster.master).failure(job.id)
+            outputs.collect(1)
+        while unmet := what_rules_miss(scrape(reporters)):
+            assert time.monotonic() < until, unmet
+            complete()
+            outputs.collect(1)
+        assert_documents_name_what_is_there(scrape(reporters))
+        FlinkRest(cluster.master).cancel(job.id)
+    finally:
+        run.stop()
+        outputs.close()
     reasons = [(row["topic"], row["reason"]) for row in outputs.rows["ami.deadletter"]]
     assert sorted(reasons) == [(EVENTS, "INVALID_JSON"), (READS, "INVALID_JSON"), (READS, "NULL_VALUE")]
 

@@ -231,7 +231,7 @@ class Job:
             self.send()
             return done()
 
-        wait_for(self.run, self.outputs, check)
+        wait_for(self.run, self.outputs, check, every=0.5)
 
     def has_published(self) -> bool:
         # The event alerts need a meter event, which has no customer, and the list of silent meters the end of a day.

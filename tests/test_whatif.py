@@ -31,7 +31,6 @@ from tests.kafka_replay import create_topics, publish
 from tests.replays import EVENTS, METER_COUNTS, READS, ROOT, default_replay, exported, needs_simbench, replay_with
 from tests.test_alarm_changes import DAY, SIZE, alarm
 
-pytestmark = pytest.mark.processes
 LOWER = "--set=high_voltage_pct=104"
 FILES = ("--source=files", f"--reads={READS}", f"--meter_counts={METER_COUNTS}")
 
