@@ -9,7 +9,7 @@ import numpy as np
 
 from ami_beam.simulator.clock import Clock
 from ami_beam.simulator.draws import generator
-from ami_beam.simulator.faults import Condition
+from ami_beam.simulator.faults import DARK, Condition
 from ami_beam.simulator.network import Network
 from ami_beam.simulator.physics import sun_shape
 
@@ -58,8 +58,8 @@ class Events:
         for condition in conditions:
             random = generator(self._network.seed, _CONDITION_STREAM, condition.number)
             meters = np.arange(condition.first_meter, condition.end_meter)
-            if condition.kind == "OUTAGE":
-                yield from self._outage(random, condition, meters)
+            if condition.kind in DARK:
+                yield from self._dark(random, condition, meters)
             elif condition.kind == "TAMPERING":
                 yield from self._sent(random, condition.first_meter, TAMPER_DETECTED, condition.since_ms)
             elif condition.kind in ("LOW_VOLTAGE", "HIGH_VOLTAGE"):
@@ -85,13 +85,15 @@ class Events:
                 at = self._clock.begin_ms(interval) + random.random() * self._clock.interval_ms
                 yield from self._sent(random, place if among is None else int(among[place]), code, at)
 
-    def _outage(self, random: np.random.Generator, outage: Condition, meters: np.ndarray) -> Iterator[MeterEvent]:
+    def _dark(self, random: np.random.Generator, outage: Condition, meters: np.ndarray) -> Iterator[MeterEvent]:
         gasp = random.random(len(meters)) < _LAST_GASP_SHARE
         restore = random.random(len(meters)) < _RESTORE_SHARE
         gasp[0] = restore[0] = True
         for meter in meters[gasp].tolist():
             yield from self._sent(random, meter, LAST_GASP, outage.since_ms)
-        for transformer in range(outage.first_transformer, outage.end_transformer):
+        # Of one meter nobody concludes that its transformer is out.
+        out = range(outage.first_transformer, outage.end_transformer) if outage.kind == "OUTAGE" else ()
+        for transformer in out:
             first = int(self._network.first_meter[transformer])
             detected = outage.since_ms + 0.3 * self._clock.delay_ms
             yield from self._sent(random, first, OUTAGE_DETECTED, min(detected, outage.until_ms))
