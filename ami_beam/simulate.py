@@ -67,6 +67,7 @@ every 32 intervals on the next feeders, and nothing else goes wrong unless it is
   1 to 10     HIGH_VOLTAGE: PV lifts a feeder's end; REVERSE_ENERGY (2049), POWER_QUALITY (only at midday)
   2.4 to 7.4  an outage: LAST_GASP (3840) and OUTAGE_DETECTED (3842), zero-volt reads of intervals 2 to 6,
               POWER_RESTORE (3841)
+  3 to 8      with --planned_outages: an outage as it was announced at 0
   3 to 9      a dead collector: LOW_RECEIPT_RATE, then its backlog
   4.5 to 20   TAMPER_DETECTED (2048): a meter that measures a seventh
 """

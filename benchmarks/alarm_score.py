@@ -41,6 +41,7 @@ from ami_beam.simulate import main as simulate
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 from transforms.announcements import LEEWAY
 from transforms.group_causes import COMM_GROUP
+from transforms.outages import needed
 
 PARTITIONS = 4
 WINDOW = 15 * MICROS_PER_MINUTE
@@ -85,6 +86,8 @@ class Truth:
     collector: str | None = None
     """Of a dead collector, which."""
     announced: Announced | None = None
+    is_lost: bool = False
+    """Of a dead collector, whether what was not heard is lost and does not come afterwards."""
     alarms: list[Alarm] = field(default_factory=list)
 
     @property
@@ -132,6 +135,7 @@ def truths(path: Path) -> list[Truth]:
                     frozenset(() if row["condition"] == "WORK" else row["feeder_ids"]),
                     row["collection_group"],
                     None if said is None else _announced_as(row["condition"], said),
+                    row["condition"] == "SILENT_COLLECTOR" and not row["backlog"],
                 )
             )
     return found
@@ -153,7 +157,7 @@ def needs_alarm(
     """Whether it lasted: two windows in a row that the head-end's own reads show to be in violation.
 
     A voltage that no limit is crossed by, and a collector whose reads all came in time, are nothing to tell. Of an
-    outage there is always something to tell. `held`: transformers whose alarms a planned outage holds at that time.
+    outage there is always something to tell. `held`: transformers of which there is nothing to tell (`untold`).
     """
     if truth.kind == "SILENT_HEAD_END":
         return True
@@ -169,15 +173,27 @@ def needs_alarm(
     return False
 
 
-def held_by_plan(truth: Truth, planned: Iterable[Truth], window: int = WINDOW) -> set[str]:
-    """The transformers for which an outage is announced when it begins: what begins there is put down to that."""
+def untold(truth: Truth, conditions: Iterable[Truth], sizes: Mapping[str, int], window: int = WINDOW) -> set[str]:
+    """The transformers of which no alarm need tell, since others of the conditions stand before the condition.
+
+    An outage is planned there when it begins: it is put down to that. So many meters are at work that too few are left
+    for an outage. Or all that would tell of the outage was sent to a collector that was dead, and is lost.
+    """
     found: set[str] = set()
-    for plan in planned:
-        said = plan.announced
-        if said is None or plan.kind != "OUTAGE":
+    at_work: Counter[str] = Counter()
+    for other in conditions:
+        said = other.announced
+        if other.is_lost and truth.kind == "OUTAGE" and other.since <= truth.since and truth.until <= other.until:
+            found |= other.transformers
+        elif other is truth or not other.is_planned or said is None:
             continue
-        if said.begins - LEEWAY <= truth.since + 2 * window and truth.since < said.ends + window:
-            found |= plan.transformers
+        elif said.begins - LEEWAY <= truth.since + 2 * window:
+            if other.kind == "WORK" and truth.since <= said.ends + LEEWAY:
+                at_work.update(other.transformers)
+            elif other.kind == "OUTAGE" and not truth.is_planned and truth.since < said.ends + window:
+                found |= other.transformers
+    if truth.kind == "OUTAGE":
+        found |= {name for name, meters in at_work.items() if sizes[name] - meters < needed(sizes[name])}
     return found
 
 
@@ -262,8 +278,16 @@ def score(
             by_entity.setdefault(alert["entity_id"], set()).add(parse_instant(alert["window_end"]))
     planned = [truth for truth in conditions if truth.is_planned]
     others = [truth for truth in conditions if not truth.is_planned]
+    for truth in conditions:
+        if truth.kind == "OUTAGE":
+            # What is silent for want of supply is silent for no other reason.
+            for transformer in truth.transformers:
+                silent = violations.get("LOW_RECEIPT_RATE", {}).get(transformer, set())
+                silent -= {end for end in silent if truth.since < end and end - window < truth.until}
     wanted = [
-        truth for truth in others if needs_alarm(truth, violations, sizes, window, held_by_plan(truth, planned, window))
+        truth
+        for truth in others
+        if needs_alarm(truth, violations, sizes, window, untold(truth, conditions, sizes, window))
     ]
     false = []
     for alarm in last.values():
@@ -278,6 +302,7 @@ def score(
         if not told and alarm.cause is None and alarm.windows_in_violation:
             false.append(alarm)
     announced, missed = _announced(planned, others, window, delays_of or {})
+    missed = [truth for truth in missed if not truth.transformers <= untold(truth, conditions, sizes, window)]
     for truth in wanted:
         if truth.is_known:
             announced.known += 1
@@ -315,11 +340,12 @@ def _announced(
     """
     found, missed = Announcements(), []
     told_by_others = {alarm.alarm_id for truth in others for alarm in truth.alarms}
+    of_plans = {alarm.alarm_id for truth in planned if truth.kind == "OUTAGE" for alarm in truth.alarms}
     for truth in planned:
         alarms = [alarm for alarm in truth.alarms if alarm.alarm_id not in told_by_others]
         if truth.kind == "WORK":
             found.work += 1
-            found.outages_of_work += alarms
+            found.outages_of_work += [alarm for alarm in alarms if alarm.alarm_id not in of_plans]
             continue
         assert truth.announced is not None
         delay = max(delays_of.get(transformer, 0) for transformer in truth.transformers)

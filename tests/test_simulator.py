@@ -530,7 +530,9 @@ class TestAnnouncements:
         simulation, records = run
         said = said_in(records, OUTAGES, "outage_id")
         planned = [c for c in simulation.conditions if c.announced is not None and c.announced.kind == "PLANNED"]
-        assert 25 <= len(planned) <= 40
+        # Each of the eight feeders on both days, but for what was cancelled.
+        assert simulation.network.feeders == 8
+        assert 10 <= len(planned) <= 16
         entities, outlasted, moved = Counter[str](), 0, 0
         for outage in planned:
             assert outage.announced is not None
@@ -555,8 +557,8 @@ class TestAnnouncements:
             moved += len(said[outage.announced.ids[0]]) > 1
             assert abs(outage.since_ms - outage.announced.from_ms) < 10 * 60_000
         assert min(entities["FEEDER"], entities["TRANSFORMER"]) >= 3
-        assert 3 <= outlasted <= 15
-        assert moved >= 2
+        assert 1 <= outlasted <= 8
+        assert moved >= 1
         happened = {name for outage in planned for name in outage.announced.ids if outage.announced}
         cancelled = [each[-1] for name, each in said.items() if each[-1]["status"] == "CANCELLED"]
         assert cancelled
@@ -597,8 +599,8 @@ class TestAnnouncements:
             meter = meter_id(each.first_meter)
             assert record["meter_id"] == meter
             said_by_it = [event["event_code"] for event in events if event["meter_id"] == meter]
-            assert {3840, 3841} <= set(said_by_it)
             if not any(c.first_meter <= each.first_meter < c.end_meter for c in outages):
+                assert {3840, 3841} <= set(said_by_it)
                 assert 3842 not in said_by_it
             zero += sum(each.since_ms <= end < each.until_ms for end in ends_at_zero[meter])
         assert zero > 10
@@ -613,7 +615,7 @@ class TestAnnouncements:
         plans = list(Announcer(simulation.network, simulation.clock).outages(0, 20))
         intervals = [(plan.since_ms - simulation.clock.start_ms) / simulation.clock.interval_ms for plan in plans]
         assert min(intervals) >= 1
-        assert sum(interval < 40 for interval in intervals) > 15
+        assert sum(interval < 40 for interval in intervals) >= 7
 
 
 class TestMalformed:

@@ -10,7 +10,7 @@ again with its end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -83,11 +83,13 @@ class Announcer:
         self._clock = clock
 
     def outages(self, day: int, rate: float) -> Iterator[Plan]:
-        """The planned outages of the day that begins with interval `day`: `rate` of them on average."""
+        """The planned outages of the day that begins with interval `day`: `rate` of them on average, one a feeder."""
         random = generator(self._network.seed, _S_PLANNED, day)
         network, length = self._network, self._clock.interval_ms
-        for number in range(_count(random, rate)):
-            first, end = network.transformers_of_feeder(int(random.integers(network.feeders)))
+        # At most one a feeder and day.
+        feeders = random.permutation(network.feeders)[: _count(random, rate)]
+        for number, feeder in enumerate(feeders.tolist()):
+            first, end = network.transformers_of_feeder(feeder)
             extent = random.random()
             transformers: Sequence[int] = ()
             if extent >= _WHOLE_FEEDER_SHARE:
@@ -109,10 +111,7 @@ class Announcer:
                     f"{name}-{place:02d}": ("TRANSFORMER", transformer_id(each))
                     for place, each in enumerate(transformers)
                 }
-            notices = [
-                _outage_notice(said_ms, each, "PLANNED", "ACTIVE", *of, from_ms, to_ms, reason)
-                for each, of in entities.items()
-            ]
+            notices = _outage_notices(said_ms, entities, "ACTIVE", from_ms, to_ms, reason)
             cancelled = fate < _CANCELLED_SHARE
             moved = not cancelled and fate < _CANCELLED_SHARE + _MOVED_SHARE
             if cancelled or moved:
@@ -121,10 +120,7 @@ class Announcer:
                     shift = self._rounded(begin + random.uniform(6, 16) * length) - from_ms
                     from_ms, to_ms = from_ms + shift, to_ms + shift
                 status = "CANCELLED" if cancelled else "ACTIVE"
-                notices += [
-                    _outage_notice(again_ms, each, "PLANNED", status, *of, from_ms, to_ms, reason)
-                    for each, of in entities.items()
-                ]
+                notices += _outage_notices(again_ms, entities, status, from_ms, to_ms, reason)
             outlasting = fate >= 1 - _OUTLASTING_SHARE
             yield Plan(
                 Announced("PLANNED", tuple(entities), said_ms, from_ms, to_ms),
@@ -135,6 +131,14 @@ class Announcer:
                 first,
                 end,
             )
+
+    def outage_as_planned(self, name: str, transformer: int, said: float, since: float, until: float) -> Plan:
+        """A planned outage of one transformer that is done as it is announced. Times in milliseconds."""
+        said_ms, from_ms, to_ms = (self._clock.whole(ms) for ms in (said, since, until))
+        entities = {name: ("TRANSFORMER", transformer_id(transformer))}
+        notices = _outage_notices(said_ms, entities, "ACTIVE", from_ms, to_ms, _REASONS[0])
+        announced = Announced("PLANNED", (name,), said_ms, from_ms, to_ms)
+        return Plan(announced, tuple(notices), False, from_ms, to_ms, transformer, transformer + 1)
 
     def work(self, day: int, rate: float) -> Iterator[Plan]:
         """The work at meters of the day that begins with interval `day`: `rate` pieces of it on average."""
@@ -222,6 +226,15 @@ class Announcer:
 
 def _count(random: np.random.Generator, rate: float) -> int:
     return int(rate) + int(random.random() < rate % 1)
+
+
+def _outage_notices(
+    time_ms: int, entities: Mapping[str, tuple[str, str]], status: str, from_ms: int, to_ms: int, reason: str
+) -> list[Notice]:
+    """Of a planned outage, one for each entity, by its id."""
+    return [
+        _outage_notice(time_ms, name, "PLANNED", status, *of, from_ms, to_ms, reason) for name, of in entities.items()
+    ]
 
 
 def _outage_notice(

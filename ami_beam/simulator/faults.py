@@ -7,7 +7,7 @@ a read may still be sent that they touched, so memory does not grow with the len
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,6 +142,19 @@ class FaultSchedule:
         """The begun conditions of these kinds that hold at some time in [from_ms, to_ms], oldest first."""
         return (c for c in self._known if c.kind in kinds and c.since_ms <= to_ms and c.until_ms > from_ms)
 
+    def dark_besides(self, condition: Condition, at_ms: int) -> list[Condition]:
+        """What else leaves meters of this condition without supply at an instant, where one of the two was planned."""
+        return [
+            each
+            for each in (*self._known, *self._coming)
+            if each.kind in DARK
+            and each.number != condition.number
+            and max(each.number, condition.number) >= _PLANNED_NUMBERS
+            and each.since_ms <= at_ms < each.until_ms
+            and each.first_meter < condition.end_meter
+            and condition.first_meter < each.end_meter
+        ]
+
     def _add(self, kind: Kind, since: float, until: float, first: int, end: int, backlog: bool = False) -> None:
         if kind == "TAMPERING":
             end = first + 1
@@ -180,12 +193,19 @@ class FaultSchedule:
         first, end = self._network.transformers_of_feeder(feeder)
         return end - max(1, round((end - first) * share)), end
 
-    def _collected_most(self, feeder: int) -> tuple[int, int]:
-        """The transformers of the collector that hears most of a feeder."""
-        first, end = self._network.transformers_of_feeder(feeder)
-        collectors = range(self._network.collector_of(first), self._network.collector_of(end - 1) + 1)
-        heard = [self._network.transformers_of_collector(collector) for collector in collectors]
-        return max(heard, key=lambda each: min(each[1], end) - max(each[0], first))
+    def _free_collector(self, place: int, taken: Iterable[tuple[int, int]]) -> tuple[int, int]:
+        """The transformers of a collector that hears nothing of what else is demonstrated, where there is one.
+
+        The next from the feeder in this place on, in the order of their cycles.
+        """
+        network = self._network
+        for number in range(network.feeders):
+            first, end = network.transformers_of_feeder(int(self._by_cycle[(place + number) % network.feeders]))
+            for collector in range(network.collector_of(first), network.collector_of(end - 1) + 1):
+                heard = network.transformers_of_collector(collector)
+                if heard[1] - heard[0] > 1 and all(heard[1] <= each[0] or each[1] <= heard[0] for each in taken):
+                    return heard
+        return network.transformers_of_collector(0)
 
     def _draw_day(self, interval: int) -> None:
         random = generator(self._network.seed, _STREAM, interval)
@@ -226,7 +246,8 @@ class FaultSchedule:
 
     def _plan_day(self, day: int) -> None:
         """What is planned for the day that begins with interval `day`."""
-        for plan in self._announcer.outages(day, self._rates.planned_outages):
+        # Those of a demonstration stand in its timetable.
+        for plan in self._announcer.outages(day, 0 if self._rates.demo else self._rates.planned_outages):
             self._add_plan(plan)
         for plan in self._announcer.work(day, self._rates.work_orders):
             self._add_plan(plan)
@@ -245,12 +266,19 @@ class FaultSchedule:
             start = self._clock.begin_ms(interval)
             return start + begin * self._clock.interval_ms, start + end * self._clock.interval_ms
 
-        self._add("LOW_VOLTAGE", *times(1, 9), *self._end_of_feeder(feeder(0), 0.4))
+        sagging, lifted = self._end_of_feeder(feeder(0), 0.4), self._end_of_feeder(feeder(1), 0.4)
+        out, tampered = self._end_of_feeder(feeder(2), 0.6), self._end_of_feeder(feeder(4), 0.5)
+        self._add("LOW_VOLTAGE", *times(1, 9), *sagging)
         hour = self._clock.hour_of_slot()[self._clock.slots(np.array([interval]))[0]]
         if 8 <= hour <= 15:
             # PV lifts nothing at night.
-            self._add("HIGH_VOLTAGE", *times(1, 10), *self._end_of_feeder(feeder(1), 0.4))
-        self._add("OUTAGE", *times(2.4, 7.4), *self._end_of_feeder(feeder(2), 0.6))
-        self._add("SILENT_COLLECTOR", *times(3, 9), *self._collected_most(feeder(3)), backlog=True)
-        first, end = self._end_of_feeder(feeder(4), 0.5)
-        self._add("TAMPERING", *times(4.5, 20), first, end)
+            self._add("HIGH_VOLTAGE", *times(1, 10), *lifted)
+        self._add("OUTAGE", *times(2.4, 7.4), *out)
+        dead = self._free_collector(turn + 3, (sagging, lifted, out, tampered))
+        self._add("SILENT_COLLECTOR", *times(3, 9), *dead, backlog=True)
+        self._add("TAMPERING", *times(4.5, 20), *tampered)
+        if self._rates.planned_outages:
+            # At the other end of a feeder on which there is something else.
+            first, _ = self._network.transformers_of_feeder(feeder(0))
+            said, since = times(0, 3)
+            self._add_plan(self._announcer.outage_as_planned(f"OUT-{turn:05d}", first, said, since, times(0, 8)[1]))

@@ -85,7 +85,7 @@ class Simulation:
             self.network, self.clock, self._faults, collection or CollectionRates(), intervals
         )
         self._writer = ReadWriter(self.network, self.clock, Physics(self.network, self.clock, self._faults))
-        self._event_source = Events(self.network, self.clock)
+        self._event_source = Events(self.network, self.clock, self._faults)
         self._reads_coming: list[Arrivals] = []
         self._events_coming: list[MeterEvent] = []
         self._notices_coming: list[Notice] = []
