@@ -30,6 +30,7 @@ from ami_beam.instants import MICROS_PER_SECOND, format_duration
 from ami_beam.local import jars, process
 from ami_beam.local.java import JavaNotFoundError, find_java
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.options import OUTAGES_TOPIC
 
 READS_TOPIC = "ami.headend.reads"
 EVENTS_TOPIC = "ami.headend.events"
@@ -108,7 +109,7 @@ class Demo:
         broker.start()
         broker.create_topic(READS_TOPIC, _READ_PARTITIONS, "LogAppendTime")
         broker.create_topic(EVENTS_TOPIC, _EVENT_PARTITIONS, "LogAppendTime")
-        broker.create_topics(RESULT_TOPICS)
+        broker.create_topics((OUTAGES_TOPIC, *RESULT_TOPICS))
         window = format_duration(self._args.window)
         self._screen.say(f"Starting the head-end: {self._args.meters:,} meters, a read each every {window} …")
         network = self._scratch / "network"
@@ -119,7 +120,7 @@ class Demo:
             [
                 *("--realtime", "--scenario=demo", "--meter_counts=", f"--output={network}"),
                 *(f"--bootstrap_servers={broker.bootstrap_servers}", f"--window={window}"),
-                f"--meters={self._args.meters}",
+                *(f"--meters={self._args.meters}", "--planned_outages=1", f"--oms_outages={OUTAGES_TOPIC}"),
             ],
         )
         # The meter counts are complete once the file that is written after them is there.
@@ -134,6 +135,7 @@ class Demo:
                 *("--runner=FlinkRunner", "--start=earliest", "--late_gather=2s", "--shards=8"),
                 *(f"--bootstrap_servers={broker.bootstrap_servers}", f"--window={window}"),
                 *(f"--collection_delay={delay}", f"--meter_counts={network / 'transformer_meter_count.csv'}"),
+                f"--oms_outages={OUTAGES_TOPIC}",
             ],
         )
         return broker
@@ -147,8 +149,9 @@ class Demo:
                 for message in consumer.consume(500, timeout=0.25):
                     topic, value = message.topic(), message.value()
                     if message.error() is None and topic is not None and value is not None:
-                        alert = self.tally.take(topic, value)
-                        if alert is not None:
+                        if topic == OUTAGES_TOPIC:
+                            self._screen.announced(value)
+                        elif (alert := self.tally.take(topic, value)) is not None:
                             self._screen.alert(alert)
                 if time.monotonic() >= next_check:
                     next_check = time.monotonic() + _CHECK_SECONDS
@@ -181,7 +184,7 @@ class Demo:
 
 @contextlib.contextmanager
 def _consumer(broker: KafkaBroker) -> Iterator[Consumer]:
-    """A consumer of every output topic, from its beginning."""
+    """A consumer of every output topic, and of what the OMS announces, from their beginning."""
     consumer = Consumer(
         {
             "bootstrap.servers": broker.bootstrap_servers,
@@ -192,7 +195,7 @@ def _consumer(broker: KafkaBroker) -> Iterator[Consumer]:
         }
     )
     try:
-        consumer.assign([TopicPartition(topic, 0, 0) for topic in OUTPUT_TOPICS])
+        consumer.assign([TopicPartition(topic, 0, 0) for topic in (OUTAGES_TOPIC, *OUTPUT_TOPICS)])
         yield consumer
     finally:
         consumer.close()

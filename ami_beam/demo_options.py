@@ -13,6 +13,7 @@ what happens:
      minutes, so that 24 minutes are a day. Voltage sags, solar power lifts it, an outage comes and goes, a collector
      dies and somebody tampers with a meter: python -m ami_beam.simulate --help has the timetable.
   3. The pipeline, python -m ami_beam.run, computes windows and alerts on a Flink of its own and publishes them.
+     An outage that the OMS has announced beforehand has no alarm; what a dead collector makes silent is one alarm.
   4. Every alert is printed as it comes out of ami.alerts.grid and ami.alerts.events: time (UTC), severity, type, status
      (RAISED, UPDATED as the value changes, CLEARED), entity and value. The last line counts.
 

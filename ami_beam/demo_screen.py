@@ -109,6 +109,17 @@ def _coloured(text: str, name: str, wanted: bool) -> str:
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if wanted and name in _COLOURS and text else text
 
 
+def announced_line(value: bytes, colours: bool = False) -> str:
+    """What the OMS announces, in the columns of `alert_line`: beginning (UTC), kind, status, entity and end."""
+    said = msgspec.json.decode(value)
+    word = _coloured(f"{'OMS':<8}", "WARNING", colours)
+    entity = f"{said['entity_type'].lower()} {said['entity_id']}"
+    until = "" if said["to"] is None else f", to {said['to'][11:19]}"
+    texts = [printable(text) for text in (said["kind"], said["status"], entity, f"{said['outage_id']}{until}")]
+    held = " (its alarms are held)" if said["kind"] == "PLANNED" and said["status"] == "ACTIVE" else ""
+    return f"{said['from'][11:19]}  {word}  {texts[0]:<16}  {texts[1]:<7}  {texts[2]:<22}  {texts[3]}{held}"
+
+
 class Tally:
     """What has come out so far. A record that is delivered twice counts once."""
 
@@ -165,6 +176,10 @@ class Screen:
     def alert(self, alert: Alert | Alarm) -> None:
         line = alarm_line(alert, self._colours) if isinstance(alert, Alarm) else alert_line(alert, self._colours)
         self._write(line)
+
+    def announced(self, value: bytes) -> None:
+        """A record of announced outages."""
+        self._write(announced_line(value, self._colours))
 
     def count(self, tally: Tally, force: bool = False) -> None:
         """Show the running count, when it has changed and is due."""

@@ -32,7 +32,15 @@ from ami_beam.simulator.outputs import (
     meter_count_rows,
     write_registry,
 )
-from ami_beam.simulator.simulation import DEFAULT_START, EVENTS_TOPIC, READS_TOPIC, Record, Simulation
+from ami_beam.simulator.simulation import (
+    DEFAULT_START,
+    EVENTS_TOPIC,
+    OUTAGES_TOPIC,
+    READS_TOPIC,
+    WORK_TOPIC,
+    Record,
+    Simulation,
+)
 
 _EXAMPLES = """
 examples:
@@ -42,6 +50,9 @@ examples:
 
   The same day collected in four ways, with an hour in which the head-end is silent and catches up:
     python -m ami_beam.simulate --output=replay --profile=mixed --silence=10h,1h
+
+  The same with outages and work at meters that are announced (outages.jsonl.gz, work.jsonl.gz):
+    python -m ami_beam.simulate --output=replay --planned_outages=4 --known_pct=50 --work_orders=10
 
   A live demonstration: 500 meters that send every 15 seconds, every kind of alert within 10 intervals:
     python -m ami_beam.simulate --bootstrap_servers=localhost:9092 --realtime --window=15s --meters=500 --scenario=demo
@@ -56,6 +67,7 @@ every 32 intervals on the next feeders, and nothing else goes wrong unless it is
   1 to 10     HIGH_VOLTAGE: PV lifts a feeder's end; REVERSE_ENERGY (2049), POWER_QUALITY (only at midday)
   2.4 to 7.4  an outage: LAST_GASP (3840) and OUTAGE_DETECTED (3842), zero-volt reads of intervals 2 to 6,
               POWER_RESTORE (3841)
+  3 to 8      with --planned_outages: an outage as it was announced at 0
   3 to 9      a dead collector: LOW_RECEIPT_RATE, then its backlog
   4.5 to 20   TAMPER_DETECTED (2048): a meter that measures a seventh
 """
@@ -127,6 +139,13 @@ def parser() -> argparse.ArgumentParser:
         help="topic for the meter counts, published once at the beginning; '' for none; default %(default)s",
     )
     where.add_argument(
+        "--oms_outages",
+        default=OUTAGES_TOPIC,
+        metavar="TOPIC",
+        help="for --planned_outages and --known_pct; default %(default)s",
+    )
+    where.add_argument("--work", default=WORK_TOPIC, metavar="TOPIC", help="for --work_orders; default %(default)s")
+    where.add_argument(
         "--partitions", type=_at_least(1, int), default=4, metavar="N", help="of topics that must be created; default 4"
     )
 
@@ -164,6 +183,28 @@ def parser() -> argparse.ArgumentParser:
     wrong.add_argument("--dead_collectors", type=_at_least(0), metavar="N", help="default 1")
     wrong.add_argument("--voltage_faults", type=_at_least(0), metavar="N", help="sags, and as many rises; default 2")
     wrong.add_argument("--tampers", type=_at_least(0), metavar="N", help="default 2")
+    wrong.add_argument(
+        "--planned_outages",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="besides, announced on the day before; of these 10%% are cancelled, 15%% moved, and 25%% last longer than"
+        " announced; default 0",
+    )
+    wrong.add_argument(
+        "--known_pct",
+        type=_percent,
+        default=0,
+        metavar="PCT",
+        help="of --outages, announced once they have begun; default 0",
+    )
+    wrong.add_argument(
+        "--work_orders",
+        type=_at_least(0),
+        default=0,
+        metavar="N",
+        help="announced work at a meter, which is exchanged, disconnected or tested; default 0",
+    )
     wrong.add_argument("--silence", type=_silence, metavar="FROM,DURATION", help="the head-end falls silent: 2h,30m")
     wrong.add_argument("--malformed_pct", type=_percent, default=0.1, metavar="PCT", help="default 0.1")
     wrong.add_argument("--resend_pct", type=_percent, default=1.0, metavar="PCT", help="default 1")
@@ -288,14 +329,29 @@ def simulation_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
                 tampers=rate(args.tampers, 2),
                 silence=args.silence,
                 demo=demo,
+                planned_outages=args.planned_outages,
+                work_orders=args.work_orders,
+                known_pct=args.known_pct,
             ),
             malformed_pct=args.malformed_pct,
             first_hour=args.first_hour,
             reads_topic=args.reads,
             events_topic=args.events,
+            outages_topic=args.oms_outages,
+            work_topic=args.work,
         )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _announced(args: argparse.Namespace) -> dict[str, str]:
+    """The topics of what is announced, where anything is, and their files' names."""
+    topics = {}
+    if args.planned_outages or args.known_pct:
+        topics[args.oms_outages] = "outages.jsonl.gz"
+    if args.work_orders:
+        topics[args.work] = "work.jsonl.gz"
+    return topics
 
 
 def _kafka(args: argparse.Namespace, simulation: Simulation, parser: argparse.ArgumentParser) -> KafkaTopics:
@@ -306,6 +362,7 @@ def _kafka(args: argparse.Namespace, simulation: Simulation, parser: argparse.Ar
             parser.error(f"--kafka_config takes key=value, not {key!r}")
         config[key] = value
     topics = {args.reads: args.partitions, args.events: args.partitions}
+    topics |= dict.fromkeys(_announced(args), 1)
     if args.meter_counts:
         topics[args.meter_counts] = 1
     old = simulation.clock.start < time.time_ns() // 1_000 - MICROS_PER_DAY
@@ -340,7 +397,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.bootstrap_servers:
             sink = _kafka(args, simulation, p)
         else:
-            sink = ReplayFiles(args.output, {args.reads: "reads.jsonl.gz", args.events: "events.jsonl.gz"})
+            files = {args.reads: "reads.jsonl.gz", args.events: "events.jsonl.gz", **_announced(args)}
+            sink = ReplayFiles(args.output, files)
     except KafkaException as error:
         print(f"cannot use Kafka at {args.bootstrap_servers}: {error.args[0].str()}", file=sys.stderr)
         return 1

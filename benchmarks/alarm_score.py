@@ -1,11 +1,13 @@
 """`python -m benchmarks.alarm_score`: alarms of a simulated week held against what was really the case.
 
 A head-end with storms, dead collectors, a silent hour, batch collection and hot feeders goes through a real broker and
-the pipeline on Flink, from the beginning of the topic on. The simulator's `truth.jsonl` says what was out, sagging and
-silent; every such condition must have its alarm, and no more alarms than needed.
+the pipeline on Flink, from the beginning of the topic on, with what an OMS and crews announce. The simulator's
+`truth.jsonl` says what was out, sagging and silent; every such condition must have its alarm, and no more alarms than
+needed. What was planned must have none while it lasts as announced, and work at a meter must be no outage.
 
 Says how many conditions were missed, how many alarms without a cause there are for one condition, and how many
-per-window alerts the same week gave.
+per-window alerts the same week gave; of dead collectors, how many are one alarm of their collection group; and what
+became of what was announced.
 
 With --live the same happens as it does to an operator, in windows of 15 seconds that stand for a quarter of an hour:
 how long after its beginning the first alarm of each condition was in its topic.
@@ -14,6 +16,7 @@ how long after its beginning the first alarm of each condition was in its topic.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -21,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,23 +35,43 @@ from ami_beam.codecs.json_outputs import ALARMS_TOPIC, GRID_ALERTS_TOPIC, RECEIP
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
 from ami_beam.io.kafka_period import read_period
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.options import OUTAGES_TOPIC, WORK_TOPIC
 from ami_beam.records import Alarm
 from ami_beam.simulate import main as simulate
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
+from transforms.announcements import LEEWAY
+from transforms.group_causes import COMM_GROUP
+from transforms.outages import needed
 
 PARTITIONS = 4
 WINDOW = 15 * MICROS_PER_MINUTE
 LIVE_WINDOW = 15 * MICROS_PER_SECOND
+COLLECTION_DELAY, LIVE_COLLECTION_DELAY = 5 * MICROS_PER_MINUTE, 5 * MICROS_PER_SECOND
+OUTAGE_ALARMS = ("TRANSFORMER_OUTAGE", "SINGLE_OUTAGE", "FEEDER_OUTAGE", "SECTION_OUTAGE")
 EXPECTED = {
-    "OUTAGE": ("TRANSFORMER_OUTAGE", "SINGLE_OUTAGE", "FEEDER_OUTAGE", "SECTION_OUTAGE"),
+    "OUTAGE": OUTAGE_ALARMS,
+    "WORK": OUTAGE_ALARMS,
     "SILENT_COLLECTOR": ("LOW_RECEIPT_RATE", "COMM_GROUP"),
     "LOW_VOLTAGE": ("LOW_VOLTAGE", "LOW_VOLTAGE_GROUP"),
     "HIGH_VOLTAGE": ("HIGH_VOLTAGE", "HIGH_VOLTAGE_GROUP"),
     "SILENT_HEAD_END": ("SOURCE_SILENT",),
 }
 """By condition of the simulator the alarms that tell of it."""
+ANNOUNCEMENTS = (OUTAGES_TOPIC, WORK_TOPIC)
+ANNOUNCED = (f"--oms_outages={OUTAGES_TOPIC}", f"--work={WORK_TOPIC}")
 MARGIN_WINDOWS = 4
 """How long after a condition's end an alarm may begin that tells of it: what was collected late."""
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the OMS or a crew has said of a condition, in microseconds."""
+
+    kind: str
+    names: frozenset[str]
+    """As alarms name it where it is their cause."""
+    begins: int
+    ends: int
 
 
 @dataclass
@@ -59,42 +82,89 @@ class Truth:
     since: int
     until: int
     transformers: frozenset[str]
-    feeder_id: str | None
+    feeders: frozenset[str]
+    collector: str | None = None
+    """Of a dead collector, which."""
+    announced: Announced | None = None
+    is_lost: bool = False
+    """Of a dead collector, whether what was not heard is lost and does not come afterwards."""
     alarms: list[Alarm] = field(default_factory=list)
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether it is to have no alarm, as long as it is as it was announced."""
+        return self.kind == "WORK" or (self.announced is not None and self.announced.kind == "PLANNED")
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the OMS has said so once it had begun."""
+        return self.announced is not None and self.announced.kind == "KNOWN"
+
+    def is_cause_of(self, alarm: Alarm) -> bool:
+        """Whether the alarm names what was announced as its cause."""
+        return self.announced is not None and alarm.cause in self.announced.names
+
     def is_told_by(self, alarm: Alarm, window: int = WINDOW) -> bool:
-        if alarm.alarm_type not in EXPECTED[self.kind]:
+        """Whether the alarm is of its kind, place and time."""
+        # A planned outage is to have no alarm of any kind.
+        of_plan = self.is_planned and self.kind == "OUTAGE" and alarm.alarm_type in EXPECTED["SILENT_COLLECTOR"]
+        if alarm.alarm_type not in EXPECTED[self.kind] and not of_plan:
             return False
         first = alarm.began_at if alarm.began_at is not None else alarm.first_window - window
         last = alarm.ended_at or alarm.last_window
         if first > self.until + MARGIN_WINDOWS * window or last < self.since:
             return False
-        return self.kind == "SILENT_HEAD_END" or alarm.entity_id in self.transformers | {self.feeder_id}
+        places = self.transformers | self.feeders | {self.collector}
+        return self.kind == "SILENT_HEAD_END" or alarm.entity_id in places
 
 
 def truths(path: Path) -> list[Truth]:
-    """The conditions of which there should be alarms."""
+    """The conditions of which there should be alarms, and those of which there should be none."""
     found = []
     for line in path.read_text().splitlines():
         row = json.loads(line)
         if row["condition"] in EXPECTED:
-            times = parse_instant(row["since"]), parse_instant(row["until"])
-            found.append(Truth(row["condition"], *times, frozenset(row["transformer_ids"]), row["feeder_id"]))
+            said = row["announced"]
+            found.append(
+                Truth(
+                    row["condition"],
+                    parse_instant(row["since"]),
+                    parse_instant(row["until"]),
+                    frozenset(row["transformer_ids"]),
+                    # A meter at work is no outage of its feeder.
+                    frozenset(() if row["condition"] == "WORK" else row["feeder_ids"]),
+                    row["collection_group"],
+                    None if said is None else _announced_as(row["condition"], said),
+                    row["condition"] == "SILENT_COLLECTOR" and not row["backlog"],
+                )
+            )
     return found
 
 
+def _announced_as(condition: str, said: Mapping[str, Any]) -> Announced:
+    source = "work" if condition == "WORK" else "oms"
+    names = frozenset(f"{source}:{each}" for each in said["ids"])
+    return Announced(said["kind"], names, parse_instant(said["from"]), parse_instant(said["to"]))
+
+
 def needs_alarm(
-    truth: Truth, violations: Mapping[str, Mapping[str, set[int]]], sizes: Mapping[str, int], window: int = WINDOW
+    truth: Truth,
+    violations: Mapping[str, Mapping[str, set[int]]],
+    sizes: Mapping[str, int],
+    window: int = WINDOW,
+    held: Collection[str] = (),
 ) -> bool:
     """Whether it lasted: two windows in a row that the head-end's own reads show to be in violation.
 
     A voltage that no limit is crossed by, and a collector whose reads all came in time, are nothing to tell. Of an
-    outage there is always something to tell.
+    outage there is always something to tell. `held`: transformers of which there is nothing to tell (`untold`).
     """
-    if truth.kind in ("OUTAGE", "SILENT_HEAD_END"):
+    if truth.kind == "SILENT_HEAD_END":
         return True
+    if truth.kind == "OUTAGE":
+        return not truth.transformers.issubset(held)
     kind = "LOW_RECEIPT_RATE" if truth.kind == "SILENT_COLLECTOR" else truth.kind
-    for transformer in truth.transformers:
+    for transformer in truth.transformers.difference(held):
         if kind == "LOW_RECEIPT_RATE" and sizes[transformer] < 2:
             continue
         ends = violations.get(kind, {}).get(transformer, set())
@@ -103,12 +173,57 @@ def needs_alarm(
     return False
 
 
+def untold(truth: Truth, conditions: Iterable[Truth], sizes: Mapping[str, int], window: int = WINDOW) -> set[str]:
+    """The transformers of which no alarm need tell, since others of the conditions stand before the condition.
+
+    An outage is planned there when it begins: it is put down to that. So many meters are at work that too few are left
+    for an outage. Or all that would tell of the outage was sent to a collector that was dead, and is lost.
+    """
+    found: set[str] = set()
+    at_work: Counter[str] = Counter()
+    for other in conditions:
+        said = other.announced
+        if other.is_lost and truth.kind == "OUTAGE" and other.since <= truth.since and truth.until <= other.until:
+            found |= other.transformers
+        elif other is truth or not other.is_planned or said is None:
+            continue
+        elif said.begins - LEEWAY <= truth.since + 2 * window:
+            if other.kind == "WORK" and truth.since <= said.ends + LEEWAY:
+                at_work.update(other.transformers)
+            elif other.kind == "OUTAGE" and not truth.is_planned and truth.since < said.ends + window:
+                found |= other.transformers
+    if truth.kind == "OUTAGE":
+        found |= {name for name, meters in at_work.items() if sizes[name] - meters < needed(sizes[name])}
+    return found
+
+
+@dataclass
+class Announcements:
+    """What became of the conditions that were announced."""
+
+    held: int = 0
+    """Planned outages that lasted as announced, or little longer, and of which there is no alarm."""
+    outlasted: list[Truth] = field(default_factory=list)
+    """Planned outages that lasted longer, and of which there is an alarm, with them as its cause."""
+    wrong: list[Alarm] = field(default_factory=list)
+    """Alarms of planned outages that should have been held, or are without their cause."""
+    known: int = 0
+    """Outages of which the OMS has said so once they had begun."""
+    known_explained: int = 0
+    """Of these those whose alarms have it as their cause."""
+    work: int = 0
+    outages_of_work: list[Alarm] = field(default_factory=list)
+    """Alarms that take work at a meter for an outage."""
+
+
 @dataclass(frozen=True)
 class Score:
     """What the week gave."""
 
     conditions: Counter[str]
+    """That needed an alarm; not those that were planned."""
     missed: list[Truth]
+    """Without an alarm; planned outages that lasted longer than announced among them."""
     alarms: Counter[str]
     """Without a cause, by type."""
     explained: int
@@ -117,10 +232,14 @@ class Score:
     delays: dict[str, list[float]]
     """By kind of condition, seconds until its first alarm was published; of a live run only."""
     alerts: int
+    announced: Announcements
+    told_by_collector: int
+    """Dead collectors that are one COMM_GROUP of their own collection group."""
 
     @property
     def per_condition(self) -> float:
-        return sum(self.alarms.values()) / max(sum(self.conditions.values()), 1)
+        """Alarms without a cause, for each condition that nobody has announced."""
+        return sum(self.alarms.values()) / max(sum(self.conditions.values()) - self.announced.known_explained, 1)
 
 
 def score(
@@ -130,8 +249,19 @@ def score(
     sizes: Mapping[str, int],
     window: int = WINDOW,
     live: bool = False,
+    delays_of: Mapping[str, int] | None = None,
 ) -> Score:
-    """Hold the alarms against the conditions. `revisions` are all that were published, in topic order, and when."""
+    """Hold the alarms against the conditions.
+
+    Args:
+      conditions: all that was so.
+      revisions: all alarms that were published, in topic order, and when.
+      alerts: likewise of the grid.
+      sizes: meters by transformer.
+      window: length in microseconds.
+      live: whether record times are those of the clock.
+      delays_of: by transformer how long after a window it is judged; 0 where there is none.
+    """
     first: dict[str, int] = {}
     last: dict[str, Alarm] = {}
     for published, alarm in revisions:
@@ -146,14 +276,37 @@ def score(
         if alert["status"] != "CLEARED":
             by_entity = violations.setdefault(alert["alert_type"], {})
             by_entity.setdefault(alert["entity_id"], set()).add(parse_instant(alert["window_end"]))
-    wanted = [truth for truth in conditions if needs_alarm(truth, violations, sizes, window)]
+    planned = [truth for truth in conditions if truth.is_planned]
+    others = [truth for truth in conditions if not truth.is_planned]
+    for truth in conditions:
+        if truth.kind == "OUTAGE":
+            # What is silent for want of supply is silent for no other reason.
+            for transformer in truth.transformers:
+                silent = violations.get("LOW_RECEIPT_RATE", {}).get(transformer, set())
+                silent -= {end for end in silent if truth.since < end and end - window < truth.until}
+    wanted = [
+        truth
+        for truth in others
+        if needs_alarm(truth, violations, sizes, window, untold(truth, conditions, sizes, window))
+    ]
     false = []
-    for alarm in holding:
-        told = [truth for truth in conditions if truth.is_told_by(alarm, window)]
+    for alarm in last.values():
+        told = [truth for truth in others if truth.is_told_by(alarm, window)]
+        # Of what is planned there should not even have been one that was taken back.
+        told += [
+            truth for truth in planned if truth.is_cause_of(alarm) or (not told and truth.is_told_by(alarm, window))
+        ]
         for truth in told:
-            truth.alarms.append(alarm)
-        if not told and alarm.cause is None:
+            if alarm.windows_in_violation or truth.is_planned:
+                truth.alarms.append(alarm)
+        if not told and alarm.cause is None and alarm.windows_in_violation:
             false.append(alarm)
+    announced, missed = _announced(planned, others, window, delays_of or {})
+    missed = [truth for truth in missed if not truth.transformers <= untold(truth, conditions, sizes, window)]
+    for truth in wanted:
+        if truth.is_known:
+            announced.known += 1
+            announced.known_explained += any(truth.is_cause_of(alarm) for alarm in truth.alarms)
     delays: dict[str, list[float]] = {}
     for truth in wanted if live else ():
         if truth.alarms:
@@ -162,13 +315,52 @@ def score(
     uncaused = [alarm for alarm in holding if alarm.cause is None]
     return Score(
         Counter(truth.kind for truth in wanted),
-        [truth for truth in wanted if not truth.alarms],
+        [truth for truth in wanted if not truth.alarms] + missed,
         Counter(alarm.alarm_type for alarm in uncaused),
         len(holding) - len(uncaused),
         false,
         delays,
         len(status),
+        announced,
+        sum(
+            any((alarm.alarm_type, alarm.entity_id) == (COMM_GROUP, truth.collector) for alarm in truth.alarms)
+            for truth in wanted
+            if truth.collector is not None
+        ),
     )
+
+
+def _announced(
+    planned: Iterable[Truth], others: Iterable[Truth], window: int, delays_of: Mapping[str, int]
+) -> tuple[Announcements, list[Truth]]:
+    """What became of what was planned, and the outages that should have had an alarm and have none.
+
+    An alarm is due when an outage lasts longer than the leeway, a window and the delay of reads behind the announced
+    end. That it is over is known up to two windows after its end, by the reads: in between either is right.
+    """
+    found, missed = Announcements(), []
+    told_by_others = {alarm.alarm_id for truth in others for alarm in truth.alarms}
+    of_plans = {alarm.alarm_id for truth in planned if truth.kind == "OUTAGE" for alarm in truth.alarms}
+    for truth in planned:
+        alarms = [alarm for alarm in truth.alarms if alarm.alarm_id not in told_by_others]
+        if truth.kind == "WORK":
+            found.work += 1
+            found.outages_of_work += [alarm for alarm in alarms if alarm.alarm_id not in of_plans]
+            continue
+        assert truth.announced is not None
+        delay = max(delays_of.get(transformer, 0) for transformer in truth.transformers)
+        due = truth.announced.ends + LEEWAY + window + delay
+        if truth.until + 2 * window <= due:
+            found.wrong += alarms
+            found.held += not alarms
+        elif any(truth.is_cause_of(alarm) for alarm in truth.alarms):
+            found.wrong += [alarm for alarm in alarms if alarm.cause is None and alarm.windows_in_violation]
+            found.outlasted.append(truth)
+        elif truth.until <= due:
+            found.held += 1
+        else:
+            missed.append(truth)
+    return found, missed
 
 
 def report(found: Score, reads: int, seconds: float) -> Iterator[str]:
@@ -181,7 +373,14 @@ def report(found: Score, reads: int, seconds: float) -> Iterator[str]:
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.alarms.items()))
     yield f"{sum(found.alarms.values())} alarms without a cause, {found.per_condition:.2f} a condition: {kinds}"
-    yield f"{found.explained} alarms explained by them"
+    yield f"{found.explained} alarms with a cause"
+    dead = found.conditions["SILENT_COLLECTOR"]
+    yield f"{found.told_by_collector} of {dead} dead collectors are a COMM_GROUP of their own collection group"
+    said = found.announced
+    planned = f"{said.held} planned outages held, {len(said.outlasted)} came because they outlasted the announcement"
+    yield f"{planned}; {len(said.wrong)} alarms of planned outages that should not have come"
+    yield f"{said.known_explained} of {said.known} outages that became known are the cause of their alarms"
+    yield f"{len(said.outages_of_work)} of {said.work} pieces of work at meters taken for an outage"
     false = Counter(alarm.alarm_type for alarm in found.false)
     yield f"{len(found.false)} of no condition: " + ", ".join(
         f"{count} {kind}" for kind, count in sorted(false.items())
@@ -199,7 +398,8 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
         *(f"--output={folder}", f"--meters={arguments.meters}", f"--seed={arguments.seed}"),
         *(f"--profile={arguments.profile}", "--quiet", "--malformed_pct=0.01"),
         *(f"--outages={arguments.outages}", f"--dead_collectors={arguments.dead_collectors}"),
-        f"--voltage_faults={arguments.voltage_faults}",
+        *(f"--voltage_faults={arguments.voltage_faults}", f"--planned_outages={arguments.planned_outages}"),
+        *(f"--known_pct={arguments.known_pct}", f"--work_orders={arguments.work_orders}"),
     ]
     window = LIVE_WINDOW if arguments.live else WINDOW
     counts = folder / "transformer_meter_count.csv"
@@ -207,6 +407,8 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
         servers = broker.bootstrap_servers
         for topic in RESULT_TOPICS:
             broker.create_topic(topic, partitions=PARTITIONS)
+        for topic in ANNOUNCEMENTS:
+            broker.create_topic(topic)
         place = Place(servers, counts, "unused")
         options.append(f"--bootstrap_servers={servers}")
         begun = time.monotonic()
@@ -219,7 +421,9 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
                 raise RuntimeError("the simulation failed")
             _say(f"simulated in {time.monotonic() - begun:.0f} s")
             begun = time.monotonic()
-            with Running(ami_beam("alarm-score", "--kafka_io=native"), place, folder / "run.log") as process:
+            with Running(
+                ami_beam("alarm-score", "--kafka_io=native", *ANNOUNCED), place, folder / "run.log"
+            ) as process:
                 reads = _wait(servers, process)
         seconds = time.monotonic() - begun
         config = {"bootstrap.servers": servers}
@@ -228,12 +432,15 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
             for message in read_period(config, ALARMS_TOPIC, None, None)
         ]
         alerts = [json.loads(message.value() or b"") for message in read_period(config, GRID_ALERTS_TOPIC, None, None)]
-    sizes = {}
-    for line in counts.read_text().splitlines()[1:]:
-        transformer_id, total, *_ = line.split(",")
-        sizes[transformer_id] = int(total)
+    sizes, delays = {}, {}
+    delay = LIVE_COLLECTION_DELAY if arguments.live else COLLECTION_DELAY
+    with counts.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            sizes[row["transformer_id"]] = int(row["total_meters"])
+            minutes = int(row["receipt_delay_minutes"] or 0)
+            delays[row["transformer_id"]] = max(delay, minutes * MICROS_PER_MINUTE)
     known = [truth for truth in truths(folder / "truth.jsonl") if not arguments.live or _is_whole(truth, alarms)]
-    return score(known, alarms, alerts, sizes, window, arguments.live), reads, seconds
+    return score(known, alarms, alerts, sizes, window, arguments.live, delays), reads, seconds
 
 
 def _is_whole(truth: Truth, alarms: Sequence[tuple[int, Alarm]]) -> bool:
@@ -246,13 +453,14 @@ def _live(options: list[str], place: Place, folder: Path, intervals: int) -> int
     # What the pipeline needs to know of the network is written by a simulation that ends at once.
     if simulate([*options[:-1], "--intervals=1"]) != 0:
         raise RuntimeError("the simulation failed")
-    system = ami_beam("alarm-score", "--kafka_io=native", "--window=15s", "--collection_delay=5s")
+    system = ami_beam("alarm-score", "--kafka_io=native", "--window=15s", "--collection_delay=5s", *ANNOUNCED)
     with Running(system, place, folder / "run.log") as process:
         for _ in range(30):
             time.sleep(1)
             process.check()
         _say(f"live for {intervals * 15} s")
-        live = [*options, "--realtime", "--window=15s", f"--intervals={intervals}"]
+        # In the morning of the simulated day: planned outages and work begin in working hours.
+        live = [*options, "--realtime", "--window=15s", f"--intervals={intervals}", "--first_hour=7"]
         head_end = subprocess.Popen([sys.executable, "-m", "ami_beam.simulate", *live])
         try:
             head_end.wait((intervals + 1) * 15)
@@ -313,6 +521,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--outages", type=float, default=12, help="a day (12)")
     add("--dead_collectors", type=float, default=6, help="a day (6)")
     add("--voltage_faults", type=float, default=6, help="a day, sags and as many rises (6)")
+    add("--planned_outages", type=float, default=6, help="a day, besides (6)")
+    add("--known_pct", type=float, default=25, help="of the other outages the OMS gets to know (25)")
+    add("--work_orders", type=float, default=24, help="a day, work at meters (24)")
     add("--json", action="store_true", help="JSON on standard output")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="ami-beam-score-") as folder:
@@ -323,7 +534,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         keep = os.environ.get("AMI_BEAM_KEEP_SCORE")
         if keep:
-            Path(keep).write_text("\n".join(f"{alarm}" for alarm in found.false))
+            kept = [*found.false, *found.announced.wrong, *found.announced.outages_of_work, *found.missed]
+            Path(keep).write_text("\n".join(f"{each}" for each in kept))
     if arguments.json:
         print(
             json.dumps(
@@ -338,6 +550,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "false": len(found.false),
                     "delays_s": {kind: sorted(round(each, 2) for each in s) for kind, s in found.delays.items()},
                     "alerts": found.alerts,
+                    "told_by_collector": found.told_by_collector,
+                    "planned": {
+                        "held": found.announced.held,
+                        "outlasted": len(found.announced.outlasted),
+                        "wrong": len(found.announced.wrong),
+                    },
+                    "known": {"outages": found.announced.known, "explained": found.announced.known_explained},
+                    "work": {"pieces": found.announced.work, "outages": len(found.announced.outages_of_work)},
                 },
                 indent=1,
             )

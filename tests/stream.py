@@ -156,6 +156,10 @@ class HeadEnd:
         """These records reach the events topic at `clock`, as one batch."""
         return self._records(EVENTS, clock, *values)
 
+    def backlog_of_events(self, clock: str | int, *values: bytes | None) -> HeadEnd:
+        """These records have reached the events topic at `clock`, and are read before that: of a backlog."""
+        return self._batch(EVENTS, at(clock) if isinstance(clock, str) else clock, *values)
+
     def outages(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """The OMS announces this at `clock`; without a call there is no such topic."""
         return self._records(OUTAGES, clock, *values)
@@ -167,6 +171,9 @@ class HeadEnd:
     def _records(self, topic: str, clock: str | int, *values: bytes | None) -> HeadEnd:
         record_time = self.until(clock)._watermark
         assert record_time is not None
+        return self._batch(topic, record_time, *values)
+
+    def _batch(self, topic: str, record_time: int, *values: bytes | None) -> HeadEnd:
         batch = RecordBatch(
             topic,
             [0] * len(values),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from ami_beam.codecs.json_outputs import (
     summary_json,
 )
 from ami_beam.demo_options import parser
-from ami_beam.demo_screen import ALERT_KINDS, Screen, Tally, alarm_line, alert_line, kind, missing
+from ami_beam.demo_screen import ALERT_KINDS, Screen, Tally, alarm_line, alert_line, announced_line, kind, missing
 from ami_beam.instants import parse_instant
 from ami_beam.records import Alarm, Alert, DeadLetter, SummaryRow
 
@@ -150,6 +151,20 @@ def test_alarm_is_one_line():
     taken_back = an_alarm(state="CLEARED", worst_value=None, windows_in_violation=0)
     assert alarm_line(taken_back).endswith("CLEARED  transformer TR-000012   taken back by late reads")
     assert "\x1b[31;1mALARM" in alarm_line(an_alarm(), colours=True)
+
+
+def test_an_announced_outage_is_one_line():
+    said = {
+        "outage_id": "OUT-00000", "kind": "PLANNED", "status": "ACTIVE", "entity_type": "TRANSFORMER",
+        "entity_id": "TR-000002", "from": "2026-03-03T10:15:00Z", "to": "2026-03-03T10:16:15Z", "reason": None,
+    }  # fmt: skip
+    line = announced_line(json.dumps(said).encode())
+    assert line == (
+        "10:15:00  OMS       PLANNED           ACTIVE   transformer TR-000002   OUT-00000, to 10:16:15"
+        " (its alarms are held)"
+    )
+    said |= {"kind": "KNOWN", "to": None, "outage_id": "O\x1b"}
+    assert announced_line(json.dumps(said).encode()).endswith("transformer TR-000002   O\N{REPLACEMENT CHARACTER}")
 
 
 def test_no_control_character_reaches_the_terminal():

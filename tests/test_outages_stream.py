@@ -76,9 +76,14 @@ class Day:
         self._told.append((at(arrives), 3, json.dumps(said).encode()))
         return self
 
-    def run(self) -> Published:
+    def run(self, backlog: bool = False) -> Published:
+        """`backlog`: all events are read before the first reads."""
         head_end = HeadEnd(self._counts, live=self._live)
         arrivals: list[tuple[int, int, bytes]] = [(when, 1, value) for when, value in self._events]
+        if backlog:
+            for when, _, value in arrivals:
+                head_end.backlog_of_events(when, value)
+            arrivals.clear()
         for end in WINDOWS:
             for transformer, meters in (("T1", METERS), ("T2", ["N0", "N1"])):
                 for meter_id in meters:
@@ -263,3 +268,9 @@ class TestAnnounced:
             said = [alert.explained_by for alert in published.copies("LOW_RECEIPT_RATE", end)]
             # Once and at the end, where all of a replay is there at once; a stream may end in several steps.
             assert said == [None, "oms:O1"] or (said == ["oms:O1"] and not live)
+
+    def test_of_a_backlog_events_wait_for_what_was_announced_before_them(self):
+        published = storm().outage("10:31", "10:30", "11:15").run(backlog=True)
+        assert published.alarms == []
+        (alarm,) = outages(storm().run(backlog=True))
+        assert (alarm.began_at, alarm.ended_at, alarm.cause) == (at("10:32"), at("11:17"), None)

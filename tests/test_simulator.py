@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from ami_beam import simulate
+from ami_beam.codecs.json_announcements import AnnouncementDecoder
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
+from ami_beam.records import RecordBatch
+from ami_beam.settings import Settings
 from ami_beam.simulator import CollectionRates, FaultRates, Record, Simulation
-from ami_beam.simulator.network import build, meter_id, transformer_id
+from ami_beam.simulator.announcements import Announcer
+from ami_beam.simulator.network import build, collector_id, feeder_id, meter_id, transformer_id
 from ami_beam.simulator.records import CORRUPTIONS, corrupt
+from tests.replays import exported
 
 READS, EVENTS = "ami.headend.reads", "ami.headend.events"
+OUTAGES, WORK = "ami.oms.outages", "ami.work"
 QUIET = FaultRates(outages=0, dead_collectors=0, voltage_faults=0, tampers=0)
 CLEAN = CollectionRates(resend_pct=0, estimate_pct=0, late_pct=0)
 FIELDS = [
@@ -156,6 +163,52 @@ class TestNetwork:
             build(1, 5, "pigeon", clock)
         with pytest.raises(ValueError, match="interval"):
             Simulation(interval=0)
+
+
+class TestCollectors:
+    @pytest.mark.parametrize("profile", ["realtime", "mixed"])
+    def test_every_transformer_has_one_of_its_own_kind(self, profile: str) -> None:
+        network = Simulation(meters=42_000, profile=profile).network
+        bounds = network.first_of_collector
+        assert (bounds[0], bounds[-1]) == (0, network.transformers)
+        assert np.diff(bounds).min() >= 1
+        of = [network.collector_of(transformer) for transformer in range(network.transformers)]
+        for collector in range(network.collectors):
+            first, end = network.transformers_of_collector(collector)
+            assert of[first:end] == [collector] * (end - first)
+            assert len(set(network.profile[first:end].tolist())) == 1
+        meters = np.diff(network.first_meter[bounds])
+        if profile == "realtime":
+            assert np.diff(bounds).min() >= 2
+            assert 200 < np.median(meters) < 1_200
+            assert meters.max() <= 1_620
+
+    def test_some_hear_a_part_of_a_feeder_and_some_parts_of_several(self) -> None:
+        network = Simulation(meters=42_000).network
+        feeders = [
+            len(set(network.feeder_of_transformer[slice(*network.transformers_of_collector(collector))].tolist()))
+            for collector in range(network.collectors)
+        ]
+        assert feeders.count(1) > len(feeders) / 8
+        assert max(feeders) >= 3
+
+    @pytest.mark.parametrize("meters", [1, 2, 10, 61, 300])
+    def test_small_networks_have_collectors_too(self, meters: int) -> None:
+        simulation = Simulation(meters=meters)
+        collectors = {row[4] for row in simulation.network.meter_counts(simulation.clock)}
+        assert collectors == {collector_id(number) for number in range(simulation.network.collectors)}
+        assert len(collectors) >= (4 if meters == 300 else 1)
+
+    @pytest.mark.parametrize("profile", ["cellular-1h", "mesh-4h", "plc-daily"])
+    def test_a_dead_one_misses_a_collection_of_each_of_its_meters(self, profile: str) -> None:
+        faults = FaultRates(outages=0, dead_collectors=2, voltage_faults=0, tampers=0)
+        simulation = Simulation(seed=9, meters=300, intervals=200, profile=profile, faults=faults, malformed_pct=0)
+        records = list(simulation)
+        for dead in simulation.conditions:
+            assert dead.until_ms - dead.since_ms > int(simulation.network.cycle[0] - 1) * simulation.clock.interval_ms
+            silent = {meter_id(m).encode() for m in range(dead.first_meter, dead.end_meter)}
+            times = [record[1] // 1_000 for record in records if record[2] in silent]
+            assert not [t for t in times if dead.since_ms <= t < dead.until_ms]
 
 
 class TestArrival:
@@ -424,6 +477,147 @@ class TestConditions:
         assert 0.9 < len(distinct) / len(events) < 0.99
 
 
+def announced_run(**changed: Any) -> tuple[Simulation, list[Record]]:
+    """Two days of 500 meters with much that is announced, and nothing else."""
+    rates = {"outages": 8, "planned_outages": 20, "work_orders": 30, "known_pct": 50, **changed}
+    faults = FaultRates(dead_collectors=0, voltage_faults=0, tampers=0, **rates)
+    simulation = Simulation(seed=4, meters=500, intervals=192, faults=faults, collection=CLEAN, malformed_pct=0)
+    return simulation, list(simulation)
+
+
+def said_in(records: Iterable[Record], topic: str, name: str) -> dict[str, list[dict[str, Any]]]:
+    """By id what was said of it, in order, with the record time as `at`."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for of, record_time, key, value in records:
+        if of == topic:
+            body = json.loads(value)
+            assert key.decode() == body[name]
+            for field in ("from", "to"):
+                body[field] = None if body[field] is None else parse_instant(body[field])
+            found[body[name]].append({**body, "at": record_time})
+    return found
+
+
+class TestAnnouncements:
+    @pytest.fixture(scope="class")
+    def run(self) -> tuple[Simulation, list[Record]]:
+        return announced_run()
+
+    def test_every_record_is_accepted(self, run: tuple[Simulation, list[Record]]) -> None:
+        for topic, source in ((OUTAGES, "oms"), (WORK, "work")):
+            of = [record for record in run[1] if record[0] == topic]
+            times, values = [record[1] for record in of], [record[3] for record in of]
+            batch = RecordBatch(topic, [0] * len(of), list(range(len(of))), times, values)
+            announced, letters = AnnouncementDecoder(Settings(), source).decode(batch, None)
+            assert (len(announced), letters) == (len(of), [])
+
+    def test_without_them_all_else_is_the_same(self, run: tuple[Simulation, list[Record]]) -> None:
+        quiet, silent = announced_run(planned_outages=0, work_orders=0, known_pct=0)
+        assert {record[0] for record in silent} == {READS, EVENTS}
+        dark = [c for c in run[0].conditions if c.number >= 1 << 30]
+        unplanned = [c for c in run[0].conditions if c.number < 1 << 30]
+        assert [replace(c, announced=None) for c in unplanned] == quiet.conditions
+        first = min(c.since_ms for c in dark) * 1_000
+        before = [record for record in run[1] if record[1] < first and record[0] in (READS, EVENTS)]
+        assert before == [record for record in silent if record[1] < first] != []
+        # What the OMS gets to know changes no record of the head-end.
+        known = announced_run(planned_outages=0, work_orders=0)[1]
+        assert [record for record in known if record[0] != OUTAGES] == silent
+
+    def test_planned_outages_are_announced_before_and_most_last_no_longer(
+        self, run: tuple[Simulation, list[Record]]
+    ) -> None:
+        simulation, records = run
+        said = said_in(records, OUTAGES, "outage_id")
+        planned = [c for c in simulation.conditions if c.announced is not None and c.announced.kind == "PLANNED"]
+        # Each of the eight feeders on both days, but for what was cancelled.
+        assert simulation.network.feeders == 8
+        assert 10 <= len(planned) <= 16
+        entities, outlasted, moved = Counter[str](), 0, 0
+        for outage in planned:
+            assert outage.announced is not None
+            transformers = [transformer_id(t) for t in range(outage.first_transformer, outage.end_transformer)]
+            for name in outage.announced.ids:
+                first, last = said[name][0], said[name][-1]
+                assert all(each["kind"] == "PLANNED" and each["status"] == "ACTIVE" for each in said[name])
+                assert last["at"] // 1_000 < outage.since_ms
+                assert first["at"] // 1_000 == outage.announced.at_ms
+                assert (last["from"] // 1_000, last["to"] // 1_000) == (
+                    outage.announced.from_ms,
+                    outage.announced.to_ms,
+                )
+                entities[last["entity_type"]] += 1
+            if last["entity_type"] == "FEEDER":
+                assert last["entity_id"] == feeder_id(
+                    int(simulation.network.feeder_of_transformer[outage.first_transformer])
+                )
+            else:
+                assert [said[name][-1]["entity_id"] for name in outage.announced.ids] == transformers
+            outlasted += outage.until_ms > outage.announced.to_ms
+            moved += len(said[outage.announced.ids[0]]) > 1
+            assert abs(outage.since_ms - outage.announced.from_ms) < 10 * 60_000
+        assert min(entities["FEEDER"], entities["TRANSFORMER"]) >= 3
+        assert 1 <= outlasted <= 8
+        assert moved >= 1
+        happened = {name for outage in planned for name in outage.announced.ids if outage.announced}
+        cancelled = [each[-1] for name, each in said.items() if each[-1]["status"] == "CANCELLED"]
+        assert cancelled
+        assert not happened & {each["outage_id"] for each in cancelled}
+        assert all(each["at"] < each["from"] for each in cancelled)
+
+    def test_known_outages_are_announced_once_they_have_begun(self, run: tuple[Simulation, list[Record]]) -> None:
+        said = said_in(run[1], OUTAGES, "outage_id")
+        known = [c for c in run[0].conditions if c.announced is not None and c.announced.kind == "KNOWN"]
+        assert len(known) >= 4
+        for outage in known:
+            assert outage.announced is not None
+            records = said[outage.announced.ids[0]]
+            assert all(each["at"] // 1_000 > outage.since_ms for each in records)
+            assert all(each["from"] // 1_000 <= outage.since_ms for each in records)
+            assert [each["to"] is None for each in records] in ([True, False], [False])
+            assert records[-1]["to"] // 1_000 >= outage.until_ms
+
+    def test_work_leaves_one_meter_without_supply_while_it_lasts(self, run: tuple[Simulation, list[Record]]) -> None:
+        simulation, records = run
+        said = said_in(records, WORK, "work_id")
+        work = [c for c in simulation.conditions if c.kind == "WORK"]
+        assert len(work) == 60
+        assert {c.announced.kind for c in work if c.announced} == {"EXCHANGE", "DISCONNECT", "TEST"}
+        assert {each["transformer_id"] is None for several in said.values() for each in several} == {True, False}
+        outages = [c for c in simulation.conditions if c.kind == "OUTAGE"]
+        events = events_of(records)
+        ends_at_zero: dict[str, list[int]] = defaultdict(list)
+        for _, read in reads_of(records):
+            if read["voltage_v"] == 0:
+                ends_at_zero[read["meter_id"]].append(read["interval_end"] // 1_000)
+        zero = 0
+        for each in work:
+            assert each.announced is not None
+            (record,) = said[each.announced.ids[0]]
+            assert record["at"] // 1_000 < each.since_ms
+            assert record["from"] // 1_000 <= each.since_ms < each.until_ms <= record["to"] // 1_000
+            meter = meter_id(each.first_meter)
+            assert record["meter_id"] == meter
+            said_by_it = [event["event_code"] for event in events if event["meter_id"] == meter]
+            if not any(c.first_meter <= each.first_meter < c.end_meter for c in outages):
+                assert {3840, 3841} <= set(said_by_it)
+                assert 3842 not in said_by_it
+            zero += sum(each.since_ms <= end < each.until_ms for end in ends_at_zero[meter])
+        assert zero > 10
+
+    def test_a_run_awaits_nothing_that_is_announced_for_later(self) -> None:
+        faults = FaultRates(0, 0, 0, 0, planned_outages=50, work_orders=50)
+        simulation = Simulation(meters=100, intervals=4, faults=faults, collection=CLEAN, malformed_pct=0)
+        assert max(record[1] for record in simulation) < simulation.clock.start + 5 * simulation.clock.interval
+
+    def test_a_short_day_has_its_working_hours(self) -> None:
+        simulation = Simulation(meters=500, interval=15 * MICROS_PER_SECOND, first_hour=7, intervals=40)
+        plans = list(Announcer(simulation.network, simulation.clock).outages(0, 20))
+        intervals = [(plan.since_ms - simulation.clock.start_ms) / simulation.clock.interval_ms for plan in plans]
+        assert min(intervals) >= 1
+        assert sum(interval < 40 for interval in intervals) >= 7
+
+
 class TestMalformed:
     def test_a_corrupted_copy_is_never_the_original(self) -> None:
         values = [next(r[3] for r in demo() if r[0] == topic) for topic in (READS, EVENTS)]
@@ -465,11 +659,25 @@ class TestCommandLine:
             registry = list(csv.DictReader(file))
         sizes = Counter(row["transformer_id"] for row in registry)
         assert {transformer: int(row["total_meters"]) for transformer, row in counts.items()} == sizes
+        assert {row["transformer_id"]: row["collection_group"] for row in registry} == {
+            transformer: row["collection_group"] for transformer, row in counts.items()
+        }
         for row in registry:
             assert bool(counts[row["transformer_id"]]["receipt_delay_minutes"]) == (row["profile"] != "realtime")
         truth = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
         for line in truth:
             assert parse_instant(line["since"]) < parse_instant(line["until"])
+
+    def test_what_is_announced_has_files_of_its_own(self, tmp_path: Path) -> None:
+        options = [f"--output={tmp_path}", "--meters=100", "--intervals=8", "--quiet"]
+        assert simulate.main([*options, "--planned_outages=5", "--work_orders=5"]) == 0
+        for name, topic, field in (("outages", OUTAGES, "outage_id"), ("work", WORK, "work_id")):
+            found = list(exported(tmp_path / f"{name}.jsonl.gz"))
+            faults = FaultRates(planned_outages=5, work_orders=5)
+            expected = [r for r in Simulation(meters=100, intervals=8, faults=faults) if r[0] == topic]
+            assert [base64.b64decode(row["value_b64"]) for row in found] == [record[3] for record in expected]
+            assert [row["key"] for row in found] == [json.loads(record[3])[field] for record in expected]
+            assert expected
 
     @pytest.mark.parametrize(
         "arguments",
@@ -479,6 +687,9 @@ class TestCommandLine:
             ["--output=x", "--window=15"],
             ["--output=x", "--silence=2h"],
             ["--output=x", "--malformed_pct=101"],
+            ["--output=x", "--known_pct=101"],
+            ["--output=x", "--planned_outages=-1"],
+            ["--output=x", "--work_orders=many"],
             ["--output=x", "--intervals=3", "--duration=1h"],
             ["--output=x", "--start=yesterday"],
         ],

@@ -250,6 +250,7 @@ class _EpisodesDoFn(beam.DoFn):
     @on_timer(JUDGE)
     def on_judge(
         self,
+        at: Any = beam.DoFn.TimestampParam,
         log: Any = beam.DoFn.StateParam(LOG),
         places_state: Any = beam.DoFn.StateParam(PLACES),
     ) -> Iterator[Any]:
@@ -263,9 +264,10 @@ class _EpisodesDoFn(beam.DoFn):
         for group, found in update(kept, news, self._settings, places).items():
             found.counts_version = kept.counts_version
             yield TaggedOutput(BY_COLLECTOR, (group, found)) if is_collector(group) else (group, found)
-        # By what was judged: of a backlog notes and events come long before.
+        # By what was judged: of a backlog notes come long before. And by the time: so may what was judged, and the
+        # events of its time behind it.
         judged = [each.window_end + each.settled for each in news if each.settled is not None]
-        forget(kept, max(judged, default=0), self._settings)
+        forget(kept, min(max(judged, default=0), at.micros), self._settings)
         places.write()
         log.clear()
         if kept.transformers or kept.settled or kept.notes or kept.announced:

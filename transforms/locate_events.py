@@ -24,7 +24,7 @@ from transforms.announcements import forgotten_at, latest, withdrawn
 from transforms.decode_reads import METRICS
 from transforms.end_of_replay import LOCATED
 from transforms.loss_events import LossEvent
-from transforms.state_log import read_log, timer_of
+from transforms.state_log import ONE_TIMER, read_log, timer_of
 
 LOST: tuple[EventType, ...] = ("LAST_GASP", "OUTAGE_DETECTED")
 RESTORED: tuple[EventType, ...] = ("POWER_RESTORE",)
@@ -98,9 +98,9 @@ class LocateEvents(beam.PTransform):
     """Every event of a loss or a return of supply with its meter's transformer, keyed by the transformer's shard.
 
     Takes a tuple of the accepted events, the events of loss control (`LossEvents`), and the places of meters
-    (`MeterPlacesOf`). The place of the latest window counts. An event of a meter without a place waits for one for a
-    day of record time. Events of loss control do not wait: the feeder of their meters is given by itself, as soon as it
-    is known, and again when it changes within a week. As a fourth input announced work at meters
+    (`MeterPlacesOf`). The place of the latest window counts. An event waits for its own record time, and without a
+    place of its meter for one, for a day. Events of loss control do not wait: the feeder of their meters is given by
+    itself, as soon as it is known, and again when it changes within a week. As a fourth input announced work at meters
     (`LatestAnnouncements`), which goes where they hang, and follows them.
 
     State per shard: about 40 bytes a meter, 150 bytes a piece of work that is not long over. Counter: unlocated_events,
@@ -189,13 +189,17 @@ class _LocateDoFn(beam.DoFn):
 
     @on_timer(LOCATE)
     def on_locate(
-        self, key: Any = beam.DoFn.KeyParam, log: Any = beam.DoFn.StateParam(LOG)
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        at: Any = beam.DoFn.TimestampParam,
+        log: Any = beam.DoFn.StateParam(LOG),
     ) -> Iterator[tuple[int, AlarmInput] | TaggedOutput]:
         news, kept = read_log(log)
-        if not news:
-            return
         kept = kept or KeptMeters()
-        located = locate(kept, news)
+        now = at.micros if self._settings.live else None
+        if not news and not any(_is_due(event, now) for event in kept.waiting):
+            return
+        located = locate(kept, news, now)
         for feeder in follow_meters(kept, news, self._settings):
             yield TaggedOutput(FEEDERS, (key, feeder))
         # By the windows whose places are known: of a backlog events come long before.
@@ -219,8 +223,17 @@ class _LocateDoFn(beam.DoFn):
         log.add(MetersEntry(None, kept))
 
 
-def locate(kept: KeptMeters, news: Iterable[PowerNews]) -> list[PowerEvent]:
-    """Take news in: the events whose places are known now, the others wait."""
+def _is_due(event: PowerEvent, now: int | None) -> bool:
+    """Whether it was said by now. One timer stands for what was said within seconds, and may fire at any of it."""
+    return now is None or event.record_time // ONE_TIMER <= now // ONE_TIMER
+
+
+def locate(kept: KeptMeters, news: Iterable[PowerNews], now: int | None = None) -> list[PowerEvent]:
+    """Take news in: the events whose places are known now, the others wait.
+
+    Those that were said after `now` (None: the end of a replay) wait for their time: of a backlog events are read long
+    before the reads of their time, and before what was announced until then.
+    """
     numbers = {feeder_id: number for number, feeder_id in enumerate(kept.feeders)}
     for each in news:
         if each.places is not None:
@@ -238,7 +251,7 @@ def locate(kept: KeptMeters, news: Iterable[PowerNews]) -> list[PowerEvent]:
     located, waiting = [], []
     for event in kept.waiting:
         place = kept.places.get(event.meter_id)
-        if place is None:
+        if place is None or not _is_due(event, now):
             waiting.append(event)
         else:
             located.append(PowerEvent(event.meter_id, place[0], event.restored, event.at, event.record_time))

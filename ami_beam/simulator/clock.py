@@ -66,6 +66,11 @@ class Clock:
         hour = (self.start % MICROS_PER_DAY) / MICROS_PER_HOUR if self.first_hour is None else self.first_hour
         return (interval + round(hour / 24 * self.intervals_per_day)) % self.intervals_per_day
 
+    def until_hour(self, interval: int, hour: float) -> int:
+        """How many intervals after `interval` the one comes whose middle is nearest to this hour of the day."""
+        wanted = int(np.argmin(np.abs(self.hour_of_slot() - hour)))
+        return int((wanted - self.slots(np.array([interval]))[0]) % self.intervals_per_day)
+
     def hour_of_slot(self) -> np.ndarray:
         """The middle of each slot as an hour of the day."""
         return (np.arange(self.intervals_per_day) + 0.5) * 24 / self.intervals_per_day

@@ -9,7 +9,7 @@ import numpy as np
 
 from ami_beam.simulator.clock import Clock
 from ami_beam.simulator.draws import generator
-from ami_beam.simulator.faults import Condition
+from ami_beam.simulator.faults import DARK, Condition, FaultSchedule
 from ami_beam.simulator.network import Network
 from ami_beam.simulator.physics import sun_shape
 
@@ -48,9 +48,10 @@ class MeterEvent(NamedTuple):
 
 
 class Events:
-    def __init__(self, network: Network, clock: Clock) -> None:
+    def __init__(self, network: Network, clock: Clock, faults: FaultSchedule) -> None:
         self._network = network
         self._clock = clock
+        self._faults = faults
         self._pv_meters = np.flatnonzero(network.pv_kw > 0)
 
     def of_conditions(self, conditions: Iterable[Condition]) -> Iterator[MeterEvent]:
@@ -58,8 +59,8 @@ class Events:
         for condition in conditions:
             random = generator(self._network.seed, _CONDITION_STREAM, condition.number)
             meters = np.arange(condition.first_meter, condition.end_meter)
-            if condition.kind == "OUTAGE":
-                yield from self._outage(random, condition, meters)
+            if condition.kind in DARK:
+                yield from self._dark(random, condition, meters)
             elif condition.kind == "TAMPERING":
                 yield from self._sent(random, condition.first_meter, TAMPER_DETECTED, condition.since_ms)
             elif condition.kind in ("LOW_VOLTAGE", "HIGH_VOLTAGE"):
@@ -85,18 +86,26 @@ class Events:
                 at = self._clock.begin_ms(interval) + random.random() * self._clock.interval_ms
                 yield from self._sent(random, place if among is None else int(among[place]), code, at)
 
-    def _outage(self, random: np.random.Generator, outage: Condition, meters: np.ndarray) -> Iterator[MeterEvent]:
+    def _dark(self, random: np.random.Generator, outage: Condition, meters: np.ndarray) -> Iterator[MeterEvent]:
         gasp = random.random(len(meters)) < _LAST_GASP_SHARE
         restore = random.random(len(meters)) < _RESTORE_SHARE
         gasp[0] = restore[0] = True
-        for meter in meters[gasp].tolist():
+        for meter in self._with_supply(outage, outage.since_ms, meters[gasp]):
             yield from self._sent(random, meter, LAST_GASP, outage.since_ms)
-        for transformer in range(outage.first_transformer, outage.end_transformer):
+        # Of one meter nobody concludes that its transformer is out.
+        out = range(outage.first_transformer, outage.end_transformer) if outage.kind == "OUTAGE" else ()
+        for transformer in out:
             first = int(self._network.first_meter[transformer])
             detected = outage.since_ms + 0.3 * self._clock.delay_ms
             yield from self._sent(random, first, OUTAGE_DETECTED, min(detected, outage.until_ms))
-        for meter in meters[restore].tolist():
+        for meter in self._with_supply(outage, outage.until_ms, meters[restore]):
             yield from self._sent(random, meter, POWER_RESTORE, outage.until_ms)
+
+    def _with_supply(self, outage: Condition, at_ms: int, meters: np.ndarray) -> list[int]:
+        """Those that nothing else leaves without supply: they have none to lose, and none comes back to them."""
+        for other in self._faults.dark_besides(outage, at_ms):
+            meters = meters[~other.covers(meters)]
+        return meters.tolist()
 
     def _some(
         self, random: np.random.Generator, meters: np.ndarray, code: int, condition: Condition

@@ -14,7 +14,7 @@ import numpy as np
 
 from ami_beam.simulator.clock import Clock
 from ami_beam.simulator.draws import draw
-from ami_beam.simulator.faults import FaultSchedule
+from ami_beam.simulator.faults import DARK, FaultSchedule
 from ami_beam.simulator.network import Network
 
 (
@@ -137,7 +137,7 @@ class Collection:
         late = (draw(seed, _S_LATE, meter, interval) * 100 < rates.late_pct) & ~estimated
         sent = ~(estimated & (draw(seed, _S_NEVER, meter, interval) < 1 / 7))
         first, last = int(end.min()), int(end.max())
-        for outage in self._faults.between(first, last, "OUTAGE"):
+        for outage in self._faults.between(first, last, *DARK):
             out = outage.holds(meter, end)
             fate = draw(seed, _S_OUT, meter, outage.number)
             sent &= ~out | (fate < _ZERO_VOLT_SHARE)

@@ -21,7 +21,20 @@ _HOURS = (0, 1, 4, 24)
 _MIXED_SHARES = (0.5, 0.2, 0.2, 0.1)
 NOMINAL_VOLTAGE = 230.0
 
-_S_SIZE, _S_FEEDER, _S_PROFILE, _S_PHASE, _S_LOAD, _S_PV, _S_PV_SIZE, _S_NO_VOLTS, _S_DROP = range(9)
+(
+    _S_SIZE,
+    _S_FEEDER,
+    _S_PROFILE,
+    _S_PHASE,
+    _S_LOAD,
+    _S_PV,
+    _S_PV_SIZE,
+    _S_NO_VOLTS,
+    _S_DROP,
+    _S_COLLECTOR,
+) = range(10)
+_COLLECTOR_METERS = 150, 1_500
+"""Fewest and most that a collector hears; in networks of a few thousand meters a twentieth and an eighth of them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,8 @@ class Network:
     """Of each feeder, and one past the last transformer at the end."""
     feeder_of_transformer: np.ndarray
     transformer_of_meter: np.ndarray
+    first_of_collector: np.ndarray
+    """The first transformer that each collector hears, and one past the last transformer at the end."""
     position: np.ndarray
     """Of each transformer along its feeder: near 0 at the substation, 1 at the end."""
     profile: np.ndarray
@@ -64,6 +79,10 @@ class Network:
     def feeders(self) -> int:
         return len(self.drop)
 
+    @property
+    def collectors(self) -> int:
+        return len(self.first_of_collector) - 1
+
     def meters_of(self, first_transformer: int, end_transformer: int) -> tuple[int, int]:
         """The range of meters behind a range of transformers."""
         return int(self.first_meter[first_transformer]), int(self.first_meter[end_transformer])
@@ -71,8 +90,16 @@ class Network:
     def transformers_of_feeder(self, feeder: int) -> tuple[int, int]:
         return int(self.first_transformer[feeder]), int(self.first_transformer[feeder + 1])
 
-    def registry(self) -> Iterator[tuple[str, str, str, str, str, str, str]]:
-        """The rows of `meter_registry.csv`: the ids of each meter, how it is collected and whether it has PV."""
+    def transformers_of_collector(self, collector: int) -> tuple[int, int]:
+        return int(self.first_of_collector[collector]), int(self.first_of_collector[collector + 1])
+
+    def collector_of(self, transformer: int) -> int:
+        return int(np.searchsorted(self.first_of_collector, transformer, side="right")) - 1
+
+    def registry(self) -> Iterator[tuple[str, str, str, str, str, str, str, str]]:
+        """The rows of `meter_registry.csv`: the ids of each meter, how and by which collector it is collected, and
+        whether it has PV."""
+        collectors = np.repeat(np.arange(self.collectors), np.diff(self.first_of_collector))
         for meter in range(self.meters):
             transformer = int(self.transformer_of_meter[meter])
             yield (
@@ -83,19 +110,24 @@ class Network:
                 feeder_id(int(self.feeder_of_transformer[transformer])),
                 PROFILES[self.profile[transformer]],
                 "1" if self.pv_kw[meter] > 0 else "0",
+                collector_id(int(collectors[transformer])),
             )
 
-    def meter_counts(self, clock: Clock) -> Iterator[tuple[str, int, float, int | None]]:
-        """Rows of `transformer_meter_count`: transformer_id, total_meters, nominal_voltage_v, receipt_delay_minutes.
+    def meter_counts(self, clock: Clock) -> Iterator[tuple[str, int, float, int | None, str]]:
+        """Rows of `transformer_meter_count`: transformer_id, total_meters, nominal_voltage_v, receipt_delay_minutes,
+        collection_group.
 
         The receipt delay covers one collection cycle and the collection itself; None (the run's default) where every
         read is sent as it is measured.
         """
         sizes = np.diff(self.first_meter)
-        for transformer in range(self.transformers):
-            cycle = int(self.cycle[transformer])
-            delay = math.ceil((cycle - 1 + 0.75) * clock.interval_ms / 60_000) if self.profile[transformer] else None
-            yield transformer_id(transformer), int(sizes[transformer]), NOMINAL_VOLTAGE, delay
+        for collector in range(self.collectors):
+            for transformer in range(*self.transformers_of_collector(collector)):
+                cycle = int(self.cycle[transformer])
+                collected = (cycle - 1 + 0.75) * clock.interval_ms / 60_000
+                delay = math.ceil(collected) if self.profile[transformer] else None
+                row = transformer_id(transformer), int(sizes[transformer]), NOMINAL_VOLTAGE, delay
+                yield *row, collector_id(collector)
 
 
 def meter_id(meter: int) -> str:
@@ -118,6 +150,10 @@ def feeder_id(feeder: int) -> str:
     return f"FDR-{feeder:05d}"
 
 
+def collector_id(collector: int) -> str:
+    return f"COL-{collector:05d}"
+
+
 def _sizes(seed: int, meters: int) -> np.ndarray:
     """Meters of each transformer: a third of them 1 to 3, the others 4 to 60, exactly `meters` in all."""
     # A small network gets smaller transformers, so that it still has several to tell apart.
@@ -137,6 +173,27 @@ def _sizes(seed: int, meters: int) -> np.ndarray:
     size = size[: last + 1]
     size[-1] -= int(size.sum()) - meters
     return size
+
+
+def _collectors(seed: int, first_meter: np.ndarray, profile: np.ndarray) -> np.ndarray:
+    """The first transformer that each collector hears, and one past the last transformer at the end.
+
+    A collector hears the meters around it: transformers that follow each other, from a part of a feeder to several, as
+    far as they are collected in one way, and two at least where there are.
+    """
+    transformers = len(profile)
+    meters = int(first_meter[-1])
+    least, most = (min(meters / part, most) for part, most in zip((20, 8), _COLLECTOR_METERS, strict=True))
+    wanted = least * (most / least) ** draw(seed, _S_COLLECTOR, np.arange(transformers))
+    ends = [*(np.flatnonzero(np.diff(profile)) + 1).tolist(), transformers]
+    bounds = [0]
+    for end in ends:
+        while bounds[-1] < end:
+            first = bounds[-1]
+            enough = int(np.searchsorted(first_meter, first_meter[first] + wanted[len(bounds) - 1]))
+            next_one = max(enough, first + 2)
+            bounds.append(next_one if next_one + 2 <= end else end)
+    return np.array(bounds)
 
 
 def build(seed: int, meters: int, profile: str, clock: Clock) -> Network:
@@ -182,6 +239,7 @@ def build(seed: int, meters: int, profile: str, clock: Clock) -> Network:
         first_meter=first_meter,
         first_transformer=first,
         feeder_of_transformer=feeder_of_transformer,
+        first_of_collector=_collectors(seed, first_meter, of_transformer),
         transformer_of_meter=np.repeat(np.arange(transformers, dtype=np.int32), size),
         position=(within + 1) / lengths[feeder_of_transformer],
         profile=of_transformer,

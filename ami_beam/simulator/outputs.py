@@ -156,10 +156,11 @@ class Truth:
 def meter_count_rows(simulation: Simulation) -> list[dict[str, object]]:
     """The meter counts as they are published: a field without a value is left out."""
     rows: list[dict[str, object]] = []
-    for transformer, total, nominal, delay in simulation.network.meter_counts(simulation.clock):
+    for transformer, total, nominal, delay, collector in simulation.network.meter_counts(simulation.clock):
         row: dict[str, object] = {"transformer_id": transformer, "total_meters": total, "nominal_voltage_v": nominal}
         if delay is not None:
             row["receipt_delay_minutes"] = delay
+        row["collection_group"] = collector
         rows.append(row)
     return rows
 
@@ -167,13 +168,12 @@ def meter_count_rows(simulation: Simulation) -> list[dict[str, object]]:
 def write_registry(directory: Path, simulation: Simulation) -> None:
     """Writes `transformer_meter_count.csv` and `meter_registry.csv`."""
     with open(directory / METER_COUNTS_FILE, "w", newline="", encoding="utf-8") as file:
-        fields = ["transformer_id", "total_meters", "nominal_voltage_v", "receipt_delay_minutes"]
+        fields = ["transformer_id", "total_meters", "nominal_voltage_v", "receipt_delay_minutes", "collection_group"]
         table = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(meter_count_rows(simulation))
     with open(directory / REGISTRY_FILE, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["meter_id", "service_point_id", "customer_id", "transformer_id", "feeder_id", "profile", "has_pv"]
-        )
+        ids = ["meter_id", "service_point_id", "customer_id", "transformer_id", "feeder_id"]
+        writer.writerow([*ids, "profile", "has_pv", "collection_group"])
         writer.writerows(simulation.network.registry())

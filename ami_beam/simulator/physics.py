@@ -13,7 +13,7 @@ import numpy as np
 
 from ami_beam.simulator.clock import Clock
 from ami_beam.simulator.draws import draw
-from ami_beam.simulator.faults import FaultSchedule
+from ami_beam.simulator.faults import DARK, FaultSchedule
 from ami_beam.simulator.network import NOMINAL_VOLTAGE, Network
 
 _S_USE, _S_CLOUD, _S_SOURCE, _S_NOISE = range(10, 14)
@@ -96,9 +96,9 @@ class Physics:
         quality = np.zeros(len(meter), np.int64)
         if len(meter):
             first, last = int(end.min()) - clock.interval_ms, int(end.max())
-            found = self._faults.between(first, last, "LOW_VOLTAGE", "HIGH_VOLTAGE", "TAMPERING", "OUTAGE")
+            found = self._faults.between(first, last, "LOW_VOLTAGE", "HIGH_VOLTAGE", "TAMPERING", *DARK)
             # Outages last: whatever else held, an outage leaves nothing to measure.
-            for condition in sorted(found, key=lambda condition: condition.kind == "OUTAGE"):
+            for condition in sorted(found, key=lambda condition: condition.kind in DARK):
                 at = np.flatnonzero(condition.holds(meter, end))
                 if condition.kind == "LOW_VOLTAGE":
                     voltage[at] = 190 + 12 * noise[at]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ami_beam.instants import MICROS_PER_MILLI
 from ami_beam.simulator import network as networks
+from ami_beam.simulator.announcements import Notice
 from ami_beam.simulator.clock import QUARTER, Clock
 from ami_beam.simulator.draws import draw
 from ami_beam.simulator.events import Events, MeterEvent
@@ -25,6 +26,8 @@ DEFAULT_START = 1_772_496_000_000_000
 """2026-03-03T00:00:00Z."""
 READS_TOPIC = "ami.headend.reads"
 EVENTS_TOPIC = "ami.headend.events"
+OUTAGES_TOPIC = "ami.oms.outages"
+WORK_TOPIC = "ami.work"
 
 Record = tuple[str, int, bytes, bytes]
 """(topic, record time in microseconds, key, value)"""
@@ -44,8 +47,8 @@ class Simulation:
       intervals: how many intervals are measured. None: the run has no end.
       profile: one of `network.PROFILES`, or `mixed`.
       collection: shares of resent, estimated and late reads.
-      faults: how often things go wrong, and the demonstration's timetable.
-      malformed_pct: per cent of the records that are followed by a malformed copy.
+      faults: how often things go wrong, what is planned and announced, and the demonstration's timetable.
+      malformed_pct: per cent of the reads and events that are followed by a malformed copy.
       first_hour: hour of the simulated day in which the run begins. None: the hour of `start`.
     """
 
@@ -63,6 +66,8 @@ class Simulation:
         first_hour: float | None = None,
         reads_topic: str = READS_TOPIC,
         events_topic: str = EVENTS_TOPIC,
+        outages_topic: str = OUTAGES_TOPIC,
+        work_topic: str = WORK_TOPIC,
     ) -> None:
         rates = faults or FaultRates()
         self.clock = Clock(start, interval, 11.0 if rates.demo and first_hour is None else first_hour)
@@ -73,14 +78,17 @@ class Simulation:
         self._malformed_pct = malformed_pct
         self._reads_topic = reads_topic
         self._events_topic = events_topic
+        self._outages_topic = outages_topic
+        self._work_topic = work_topic
         self._faults = FaultSchedule(self.network, self.clock, rates)
         self._collection = Collection(
             self.network, self.clock, self._faults, collection or CollectionRates(), intervals
         )
         self._writer = ReadWriter(self.network, self.clock, Physics(self.network, self.clock, self._faults))
-        self._event_source = Events(self.network, self.clock)
+        self._event_source = Events(self.network, self.clock, self._faults)
         self._reads_coming: list[Arrivals] = []
         self._events_coming: list[MeterEvent] = []
+        self._notices_coming: list[Notice] = []
         self._records = self._run()
 
     def __iter__(self) -> Iterator[Record]:
@@ -97,6 +105,9 @@ class Simulation:
                 self.conditions += begun
                 for event in self._event_source.of_conditions(begun):
                     heapq.heappush(self._events_coming, event)
+                for notice in self._faults.notices:
+                    heapq.heappush(self._notices_coming, notice)
+                self._faults.notices.clear()
                 for event in self._event_source.without_condition(tick + 1):
                     heapq.heappush(self._events_coming, event)
             if tick >= 0:
@@ -107,7 +118,8 @@ class Simulation:
 
     def _due(self, until_ms: int | None) -> Iterator[Record]:
         """The records before `until_ms` (None: all that are left), in order."""
-        events = self._due_events(until_ms)
+        told: list[MeterEvent | Notice] = [*self._due_events(until_ms), *self._due_notices(until_ms)]
+        told.sort(key=lambda each: each.time_ms)
         reads = self._due_reads(until_ms)
         order = np.argsort(reads.time_ms, kind="stable") if reads is not None else np.empty(0, np.int64)
         place = 0
@@ -120,15 +132,15 @@ class Simulation:
                 malformed = set(np.flatnonzero(u < self._malformed_pct).tolist())
                 how = draw(self._seed, _S_CORRUPTION, chunk.meter, chunk.interval)
                 for i, (time_ms, key, value) in enumerate(zip(times, keys, values, strict=True)):
-                    while place < len(events) and events[place].time_ms <= time_ms:
-                        yield from self._event_records(events[place])
+                    while place < len(told) and told[place].time_ms <= time_ms:
+                        yield from self._told_records(told[place])
                         place += 1
                     micros = time_ms * MICROS_PER_MILLI
                     yield self._reads_topic, micros, key, value
                     if i in malformed:
                         yield self._reads_topic, micros, key, corrupt(value, float(how[i]))
-        for event in events[place:]:
-            yield from self._event_records(event)
+        for each in told[place:]:
+            yield from self._told_records(each)
 
     def _due_reads(self, until_ms: int | None) -> Arrivals | None:
         if not self._reads_coming:
@@ -162,11 +174,19 @@ class Simulation:
                 arrived.append(event)
         return sorted(arrived)
 
-    def _event_records(self, event: MeterEvent) -> Iterator[Record]:
-        key, value = write_event(event, self.clock)
-        micros = event.time_ms * MICROS_PER_MILLI
+    def _due_notices(self, until_ms: int | None) -> Iterator[Notice]:
+        """No silence holds them back: the OMS does not speak through the head-end. Behind the end none is awaited."""
+        while until_ms is not None and self._notices_coming and self._notices_coming[0].time_ms < until_ms:
+            yield heapq.heappop(self._notices_coming)
+
+    def _told_records(self, told: MeterEvent | Notice) -> Iterator[Record]:
+        micros = told.time_ms * MICROS_PER_MILLI
+        if isinstance(told, Notice):
+            yield self._work_topic if told.is_work else self._outages_topic, micros, told.key.encode(), told.value
+            return
+        key, value = write_event(told, self.clock)
         yield self._events_topic, micros, key, value
-        counters = np.array([event.meter]), np.array([event.time_ms])
+        counters = np.array([told.meter]), np.array([told.time_ms])
         u = float(draw(self._seed, _S_MALFORMED_EVENT, *counters)[0]) * 100
         if u < self._malformed_pct:
             yield self._events_topic, micros, key, corrupt(value, u / self._malformed_pct)
