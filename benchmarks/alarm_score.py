@@ -10,7 +10,9 @@ per-window alerts the same week gave; of dead collectors, how many are one alarm
 became of what was announced.
 
 With --live the same happens as it does to an operator, in windows of 15 seconds that stand for a quarter of an hour:
-how long after its beginning the first alarm of each condition was in its topic.
+how long after its beginning the first alarm of each condition was in its topic. The leeway of announcements, a quarter
+of an hour, is 60 such windows: no planned outage outlasts it, and one that is still to come when the run ends may hold
+what begins on its transformers.
 """
 
 from __future__ import annotations
@@ -88,6 +90,8 @@ class Truth:
     announced: Announced | None = None
     is_lost: bool = False
     """Of a dead collector, whether what was not heard is lost and does not come afterwards."""
+    is_whole: bool = True
+    """Whether the run went on long enough for an alarm of it. One that is not may have one, and need not."""
     alarms: list[Alarm] = field(default_factory=list)
 
     @property
@@ -287,7 +291,7 @@ def score(
     wanted = [
         truth
         for truth in others
-        if needs_alarm(truth, violations, sizes, window, untold(truth, conditions, sizes, window))
+        if truth.is_whole and needs_alarm(truth, violations, sizes, window, untold(truth, conditions, sizes, window))
     ]
     false = []
     for alarm in last.values():
@@ -342,6 +346,8 @@ def _announced(
     told_by_others = {alarm.alarm_id for truth in others for alarm in truth.alarms}
     of_plans = {alarm.alarm_id for truth in planned if truth.kind == "OUTAGE" for alarm in truth.alarms}
     for truth in planned:
+        if not truth.is_whole:
+            continue
         alarms = [alarm for alarm in truth.alarms if alarm.alarm_id not in told_by_others]
         if truth.kind == "WORK":
             found.work += 1
@@ -439,7 +445,9 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
             sizes[row["transformer_id"]] = int(row["total_meters"])
             minutes = int(row["receipt_delay_minutes"] or 0)
             delays[row["transformer_id"]] = max(delay, minutes * MICROS_PER_MINUTE)
-    known = [truth for truth in truths(folder / "truth.jsonl") if not arguments.live or _is_whole(truth, alarms)]
+    known = truths(folder / "truth.jsonl")
+    for truth in known:
+        truth.is_whole = not arguments.live or _is_whole(truth, alarms)
     return score(known, alarms, alerts, sizes, window, arguments.live, delays), reads, seconds
 
 

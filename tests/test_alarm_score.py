@@ -95,6 +95,13 @@ def test_a_condition_needs_an_alarm_when_it_lasts_two_windows():
     assert not needs_alarm(of("SILENT_COLLECTOR", 10, 14, "T2"), silent, SIZES)
 
 
+def test_a_condition_that_the_run_has_cut_short_may_have_an_alarm():
+    alerts = [alert("T0", 11), alert("T0", 12)]
+    for alarms in ([], [told("T0", 11, 12, "LOW_VOLTAGE")]):
+        found = score([of("LOW_VOLTAGE", 10, 14, "T0", is_whole=False)], alarms, alerts, SIZES)
+        assert (found.missed, found.false, found.conditions.total()) == ([], [], 0)
+
+
 def test_the_delay_is_until_the_first_word():
     out = of("OUTAGE", 10, 14, "T0")
     gone = outage("T0", 0, None)
