@@ -24,6 +24,8 @@ from ami_beam.records import (
     ReceiptBatch,
     ReceiptDue,
     ReceiptRow,
+    SupplyNote,
+    TransformerPlace,
 )
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import _EpisodesDoFn
@@ -32,6 +34,7 @@ from transforms.latest_announcements import _LatestDoFn
 from transforms.locate_events import PowerNews, _LocateDoFn
 from transforms.publish_silent_meters import _PublishDoFn
 from transforms.silent_meters import JUDGED_WITHIN
+from transforms.supply_notes import pack_notes
 from transforms.window_statistics import DUE, EXPIRE, LATE, _WindowStatisticsDoFn
 
 END = 1_772_496_900_000_000
@@ -255,6 +258,25 @@ class TestEventsOfSupply:
             assert min(timers.due.values()) < END + 5 * MICROS_PER_SECOND
             assert max(timers.due.values()) == END + 59 * MICROS_PER_SECOND
             assert len(timers.due) <= 13
+
+    def test_of_a_backlog_what_reads_said_is_there_when_the_events_of_their_time_come(self):
+        """Windows of hours later are judged in the same look, and the events are a step behind."""
+        step, log, places, timers = _EpisodesDoFn(Settings(live=True)), Bag(), Value(), Timers()
+        delay = Settings().receipt_delay
+        where = TransformerPlace("T1", "F1", 3, delay, END)
+        dark = SupplyNote("T1", False, [], [], END + MICROS_PER_MINUTE)
+        step.process((0, AlarmInput(END, [], delay, notes=pack_notes([dark]), places=[where])), log, timers)
+        for hour in range(1, 30):
+            step.process((0, AlarmInput(END + hour * MICROS_PER_HOUR, [], delay)), log, timers)
+        first = [found for found in step.on_judge(Timestamp(micros=END + delay), log, places) if found[1].found]
+        assert first == []
+        for meter in ("M1", "M2"):
+            told = PowerEvent(meter, "T1", False, END - 16 * MICROS_PER_MINUTE, END - 15 * MICROS_PER_MINUTE)
+            step.process((0, AlarmInput(0, [], events=[told])), log, timers)
+        ((_, group),) = step.on_judge(Timestamp(micros=END + delay + 1), log, places)
+        ((alarm,),) = (found.alarms for found in group.found if found.alarms)
+        # With the third, which could not say so, but was not heard.
+        assert (alarm.alarm_type, alarm.meters_in_violation) == ("TRANSFORMER_OUTAGE", 3)
 
 
 class TestAnnouncements:
