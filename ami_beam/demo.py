@@ -26,14 +26,12 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS, RESULT_TOPICS
 from ami_beam.demo_options import parser
 from ami_beam.demo_screen import Screen, Tally, missing
+from ami_beam.input_topics import EVENTS_TOPIC, OUTAGES_TOPIC, READS_TOPIC
 from ami_beam.instants import MICROS_PER_SECOND, format_duration
 from ami_beam.local import jars, process
 from ami_beam.local.java import JavaNotFoundError, find_java
 from ami_beam.local.kafka_broker import KafkaBroker
-from ami_beam.options import OUTAGES_TOPIC
 
-READS_TOPIC = "ami.headend.reads"
-EVENTS_TOPIC = "ami.headend.events"
 _READ_PARTITIONS, _EVENT_PARTITIONS = 2, 1
 _PATIENCE_SECONDS = 30.0
 _CHECK_SECONDS = 1.0

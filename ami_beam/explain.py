@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
-from ami_beam.codecs.json_announcements import AnnouncementDecoder, Source
+from ami_beam.codecs.json_announcements import AnnouncementDecoder
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
@@ -39,6 +39,7 @@ from ami_beam.explanation import (
     evidence,
     judged,
     reads_until,
+    source_of,
 )
 from ami_beam.instants import MICROS_PER_MILLI, parse_duration
 from ami_beam.io.files import file_lines, read_batches, replay_files
@@ -251,7 +252,7 @@ def _last_alarms(plan: RunPlan) -> list[Alarm]:
 def _announced(name: str, identity: str, alarms: Iterable[Alarm], settings: Settings, plan: RunPlan) -> Announced:
     """What was announced under this name, in the topic that the plan has for it, whenever it was."""
     others = [alarm for alarm in alarms if alarm.cause == name and alarm.alarm_id != identity]
-    source: Source = "oms" if name.startswith("oms:") else "work"
+    source = source_of(name)
     topic = plan.outages_topic if source == "oms" else plan.work_topic
     if topic is None:
         return Announced(name, None, [], others)

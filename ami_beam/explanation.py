@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ami_beam.codecs.json_announcements import ACTIVE, CANCELLED
+from ami_beam.codecs.json_announcements import ACTIVE, CANCELLED, Source
 from ami_beam.codecs.json_outputs import alarm_json, alert_json
 from ami_beam.codecs.read_block import PackedRead
 from ami_beam.instants import format_duration, format_instant
@@ -124,6 +124,11 @@ class Explanation:
     explains: list[Alarm] = field(default_factory=list)
     """The alarms whose cause it is, as they stand."""
     announced: list[Announced] = field(default_factory=list)
+
+
+def source_of(name: str) -> Source:
+    """Who has announced what has this name."""
+    return "oms" if name.startswith("oms:") else "work"
 
 
 def announced_names(found: Judged) -> list[str]:
@@ -289,7 +294,7 @@ def as_text(explanation: Explanation) -> str:
 
 def _announced(announced: Announced) -> Iterable[str]:
     name = printable(announced.name)
-    option = "--oms_outages" if name.startswith("oms:") else "--work"
+    option = "--oms_outages" if source_of(announced.name) == "oms" else "--work"
     if announced.topic is None:
         yield f"{name} was announced; {option} says where, and its records are shown"
     elif not announced.records:

@@ -14,6 +14,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.input_topics import (
+    EVENTS_FILE,
+    EVENTS_TOPIC,
+    OUTAGES_FILE,
+    OUTAGES_TOPIC,
+    READS_FILE,
+    READS_TOPIC,
+    WORK_FILE,
+    WORK_TOPIC,
+)
 from ami_beam.instants import (
     MICROS_PER_SECOND,
     format_duration,
@@ -40,14 +50,6 @@ from ami_beam.settings import Settings
 
 __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", "validate"]
 
-READS_TOPIC = "ami.headend.reads"
-EVENTS_TOPIC = "ami.headend.events"
-OUTAGES_TOPIC = "ami.oms.outages"
-WORK_TOPIC = "ami.work"
-_READS_FILE = "reads.jsonl.gz"
-EVENTS_FILE = "events.jsonl.gz"
-_OUTAGES_FILE = "outages.jsonl.gz"
-_WORK_FILE = "work.jsonl.gz"
 
 _USAGE = "python -m ami_beam.run --runner=FlinkRunner --bootstrap_servers=HOST:PORT [our options] [Beam's options]"
 _ABOUT = """Real-time smart-meter statistics and alerts: reads and events of a head-end in, per-transformer summaries,
@@ -79,7 +81,7 @@ def _add_where(group: Any) -> None:
     add(
         "--reads",
         metavar="TOPIC|PATH",
-        help=f"topic of reads ({READS_TOPIC}); with --source=files a file, folder or pattern ({_READS_FILE})",
+        help=f"topic of reads ({READS_TOPIC}); with --source=files a file, folder or pattern ({READS_FILE})",
     )
     add(
         "--events",
@@ -455,8 +457,8 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     given_config = pairs("--kafka_config", values["kafka_config"] or ())
     client = for_graph(given_config, values["kafka_config_file"], kafka_io) | {"bootstrap.servers": servers or ""}
     passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
-    oms_outages = optional_input_of(values, "oms_outages", source, OUTAGES_TOPIC, _OUTAGES_FILE)
-    work = optional_input_of(values, "work", source, WORK_TOPIC, _WORK_FILE)
+    oms_outages = optional_input_of(values, "oms_outages", source, OUTAGES_TOPIC, OUTAGES_FILE)
+    work = optional_input_of(values, "work", source, WORK_TOPIC, WORK_FILE)
     if oms_outages is not None and oms_outages == work:
         raise OptionError(
             "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
@@ -473,7 +475,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         runner=runner,
         source=source,
         sink=sink,
-        reads=input_of(values, "reads", source, READS_TOPIC, _READS_FILE),
+        reads=input_of(values, "reads", source, READS_TOPIC, READS_FILE),
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         oms_outages=oms_outages,
         work=work,

@@ -9,8 +9,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import Parser
+from ami_beam.input_topics import EVENTS_FILE
 from ami_beam.option_checks import without_runner
-from ami_beam.options import EVENTS_FILE, RunPlan
+from ami_beam.options import RunPlan
 
 
 class ReplayArguments(NamedTuple):

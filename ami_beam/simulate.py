@@ -13,6 +13,16 @@ from types import FrameType
 
 from confluent_kafka import KafkaException
 
+from ami_beam.input_topics import (
+    EVENTS_FILE,
+    EVENTS_TOPIC,
+    OUTAGES_FILE,
+    OUTAGES_TOPIC,
+    READS_FILE,
+    READS_TOPIC,
+    WORK_FILE,
+    WORK_TOPIC,
+)
 from ami_beam.instants import (
     MICROS_PER_DAY,
     MICROS_PER_MILLI,
@@ -32,15 +42,7 @@ from ami_beam.simulator.outputs import (
     meter_count_rows,
     write_registry,
 )
-from ami_beam.simulator.simulation import (
-    DEFAULT_START,
-    EVENTS_TOPIC,
-    OUTAGES_TOPIC,
-    READS_TOPIC,
-    WORK_TOPIC,
-    Record,
-    Simulation,
-)
+from ami_beam.simulator.simulation import DEFAULT_START, Record, Simulation
 
 _EXAMPLES = """
 examples:
@@ -348,9 +350,9 @@ def _announced(args: argparse.Namespace) -> dict[str, str]:
     """The topics of what is announced, where anything is, and their files' names."""
     topics = {}
     if args.planned_outages or args.known_pct:
-        topics[args.oms_outages] = "outages.jsonl.gz"
+        topics[args.oms_outages] = OUTAGES_FILE
     if args.work_orders:
-        topics[args.work] = "work.jsonl.gz"
+        topics[args.work] = WORK_FILE
     return topics
 
 
@@ -397,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.bootstrap_servers:
             sink = _kafka(args, simulation, p)
         else:
-            files = {args.reads: "reads.jsonl.gz", args.events: "events.jsonl.gz", **_announced(args)}
+            files = {args.reads: READS_FILE, args.events: EVENTS_FILE, **_announced(args)}
             sink = ReplayFiles(args.output, files)
     except KafkaException as error:
         print(f"cannot use Kafka at {args.bootstrap_servers}: {error.args[0].str()}", file=sys.stderr)

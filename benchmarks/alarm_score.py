@@ -34,10 +34,10 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from ami_beam.codecs.json_outputs import ALARMS_TOPIC, GRID_ALERTS_TOPIC, RECEIPT_TOPIC, RESULT_TOPICS, parse_alarm
+from ami_beam.input_topics import OUTAGES_TOPIC, WORK_TOPIC
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
 from ami_beam.io.kafka_period import read_period
 from ami_beam.local.kafka_broker import KafkaBroker
-from ami_beam.options import OUTAGES_TOPIC, WORK_TOPIC
 from ami_beam.records import Alarm
 from ami_beam.simulate import main as simulate
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam

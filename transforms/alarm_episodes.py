@@ -605,7 +605,10 @@ def _give(
     before = transformer.given.get(alarm_type, [])
     # What a group was told before is not known to the one that the transformer belongs to now.
     as_of = {alarm.alarm_id: alarm.as_of for alarm in before}
-    alarms = [replace(alarm, as_of=max(alarm.as_of, as_of.get(alarm.alarm_id, 0))) for alarm in alarms]
+    alarms = [
+        replace(alarm, as_of=as_of[alarm.alarm_id]) if as_of.get(alarm.alarm_id, 0) > alarm.as_of else alarm
+        for alarm in alarms
+    ]
     group = _group_of(transformer_id, alarms or before, where)
     moved = transformer.group is not None and transformer.group != group
     if alarms == before and not moved:

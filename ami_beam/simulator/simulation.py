@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ami_beam.input_topics import EVENTS_TOPIC, OUTAGES_TOPIC, READS_TOPIC, WORK_TOPIC
 from ami_beam.instants import MICROS_PER_MILLI
 from ami_beam.simulator import network as networks
 from ami_beam.simulator.announcements import Notice
@@ -24,10 +25,6 @@ from ami_beam.simulator.records import ReadWriter, corrupt, write_event
 
 DEFAULT_START = 1_772_496_000_000_000
 """2026-03-03T00:00:00Z."""
-READS_TOPIC = "ami.headend.reads"
-EVENTS_TOPIC = "ami.headend.events"
-OUTAGES_TOPIC = "ami.oms.outages"
-WORK_TOPIC = "ami.work"
 
 Record = tuple[str, int, bytes, bytes]
 """(topic, record time in microseconds, key, value)"""
