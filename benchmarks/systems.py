@@ -72,11 +72,11 @@ def _flink_sql(*arguments: str) -> Callable[[Place], list[str]]:
 SYSTEMS = {
     system.name: system
     for system in (
+        System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
         ami_beam("ami-beam native", "--kafka_io=native"),
         ami_beam("ami-beam beam-io", "--kafka_io=beam", whole_backlog=True),
         System("flink-sql", _flink_sql("--checkpoint_seconds=10"), takes_late_reads=False, own_topic=True),
         System("flink-sql without checkpoints", _flink_sql(), takes_late_reads=False, own_topic=True),
-        System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
     )
 }
 
