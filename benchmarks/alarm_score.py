@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,6 +61,8 @@ EXPECTED = {
 """By condition of the simulator the alarms that tell of it."""
 ANNOUNCEMENTS = (OUTAGES_TOPIC, WORK_TOPIC)
 ANNOUNCED = (f"--oms_outages={OUTAGES_TOPIC}", f"--work={WORK_TOPIC}")
+ALARMS_FILE, ALERTS_FILE = "alarms.jsonl", "alerts.jsonl"
+"""Each line the millisecond in which it was published, and what."""
 MARGIN_WINDOWS = 4
 """How long after a condition's end an alarm may begin that tells of it: what was collected late."""
 
@@ -433,11 +435,12 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
                 reads = _wait(servers, process)
         seconds = time.monotonic() - begun
         config = {"bootstrap.servers": servers}
-        alarms = [
-            (message.timestamp()[1] * MICROS_PER_MILLI, parse_alarm(message.value() or b""))
-            for message in read_period(config, ALARMS_TOPIC, None, None)
-        ]
-        alerts = [json.loads(message.value() or b"") for message in read_period(config, GRID_ALERTS_TOPIC, None, None)]
+        for topic, name in ((ALARMS_TOPIC, ALARMS_FILE), (GRID_ALERTS_TOPIC, ALERTS_FILE)):
+            with (folder / name).open("wb") as file:
+                for message in read_period(config, topic, None, None):
+                    file.write(b"%d %b\n" % (message.timestamp()[1], message.value() or b""))
+    alarms = [(int(at) * MICROS_PER_MILLI, parse_alarm(value)) for at, value in _published(folder / ALARMS_FILE)]
+    alerts = [json.loads(value) for _, value in _published(folder / ALERTS_FILE)]
     sizes, delays = {}, {}
     delay = LIVE_COLLECTION_DELAY if arguments.live else COLLECTION_DELAY
     with counts.open(newline="", encoding="utf-8") as file:
@@ -449,6 +452,28 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
     for truth in known:
         truth.is_whole = not arguments.live or _is_whole(truth, alarms)
     return score(known, alarms, alerts, sizes, window, arguments.live, delays), reads, seconds
+
+
+def _keep(found: Score, folder: Path, target: Path) -> None:
+    """What it takes to find out why something was missed."""
+    target.mkdir(parents=True, exist_ok=True)
+    wrong = {
+        "false": found.false,
+        "wrong": found.announced.wrong,
+        "outages of work": found.announced.outages_of_work,
+        "missed": found.missed,
+    }
+    lines = [f"{kind}: {each}" for kind, several in wrong.items() for each in several]
+    (target / "wrong.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in ("truth.jsonl", ALARMS_FILE, ALERTS_FILE, "run.log", "transformer_meter_count.csv"):
+        shutil.copy(folder / name, target)
+
+
+def _published(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    with path.open("rb") as file:
+        for line in file:
+            at, _, value = line.rstrip().partition(b" ")
+            yield at, value
 
 
 def _is_whole(truth: Truth, alarms: Sequence[tuple[int, Alarm]]) -> bool:
@@ -533,6 +558,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--known_pct", type=float, default=25, help="of the other outages the OMS gets to know (25)")
     add("--work_orders", type=float, default=24, help="a day, work at meters (24)")
     add("--json", action="store_true", help="JSON on standard output")
+    add("--keep", type=Path, help="a folder for the truth, the alarms, the pipeline's log and what was wrong")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="ami-beam-score-") as folder:
         try:
@@ -540,10 +566,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
-        keep = os.environ.get("AMI_BEAM_KEEP_SCORE")
-        if keep:
-            kept = [*found.false, *found.announced.wrong, *found.announced.outages_of_work, *found.missed]
-            Path(keep).write_text("\n".join(f"{each}" for each in kept))
+        if arguments.keep is not None:
+            _keep(found, Path(folder), arguments.keep)
     if arguments.json:
         print(
             json.dumps(
