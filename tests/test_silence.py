@@ -129,6 +129,19 @@ class TestHeadEnd:
         assert [alarm.state for alarm in published.alarm("LOW_RECEIPT_RATE", "10:45")][:1] == ["ACTIVE"]
         assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 0.0)]
 
+    def test_it_is_not_told_again_to_who_has_forgotten_it(self):
+        """Read back then, the alarm would be of a pause that nobody knows, and be taken back."""
+        head_end = HeadEnd(
+            [MeterCount("T1", 4)], live=True, source_silent="20m", max_disorder="20s", allowed_lateness="1h"
+        )
+        reads = [read_json(end="10:15", meter_id=meter) for meter in METERS]
+        head_end.reads("10:16", *reads)
+        for minute in range(60, 60 * 9, 15):
+            head_end.reads(at("10:16") + minute * 60_000_000, *reads)
+        published = head_end.run()
+        silences = [alarm for alarm in published.alarms if alarm.alarm_type == "SOURCE_SILENT"]
+        assert [(alarm.state, alarm.revision) for alarm in silences] == [("ACTIVE", 0), ("CLEARED", 1)]
+
     def test_a_replay_knows_the_pause_and_not_that_the_file_ends(self):
         published = silent_for_an_hour(backlog=True, live=False)
         (alarm,) = published.alarms

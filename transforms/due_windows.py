@@ -20,7 +20,7 @@ from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import DueWindow, GroupInput, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
-from transforms.silence import Span, certain_pauses, found_silences, join_spans, resumed_after
+from transforms.silence import Span, certain_pauses, found_silences, join_spans, pauses_of, resumed_after
 from transforms.window_expiry import expiry
 
 DUE, SILENCE, PAUSES = "due", "silence", "pauses"
@@ -186,12 +186,14 @@ class _DueWindowsDoFn(beam.DoFn):
         least = self._settings.source_silent
         progress = element[1].progress
         news = progress.spans or [(progress.first_record_time, progress.greatest_record_time)]
-        covered.spans = join_spans(before.spans if before is not None else [], news, least)
+        known = before.spans if before is not None else []
+        covered.spans = join_spans(known, news, least)
         covered.told = before.told if before is not None else []
         if self._settings.live:
             silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
-        if len(covered.spans) > 1:
-            silent.set(Timestamp(micros=covered.spans[-1][0]), dynamic_timer_tag="resumed")
+        # Only of a pause that is news: told again after days it would be told to who has forgotten it.
+        for _, ended in set(pauses_of(covered.spans)).symmetric_difference(pauses_of(known)):
+            silent.set(Timestamp(micros=ended), dynamic_timer_tag=f"resumed/{ended}")
         for receipt_delay in element[1].receipt_delays:
             for window_end in arm(covered, receipt_delay, self._settings):
                 # One timer a window and delay, all set at once: a timer that sets the next one would advance a

@@ -43,9 +43,14 @@ def resumed_after(spans: Sequence[Span], instant: int) -> int:
     return instant if inside or place == 0 or place == len(spans) else spans[place][0]
 
 
+def pauses_of(spans: Sequence[Span]) -> list[Span]:
+    """The pauses that are over: when each began, and when records came again."""
+    return [(one[1], other[0]) for one, other in pairwise(spans)]
+
+
 def certain_pauses(spans: Sequence[Span], watermark: int) -> list[Span]:
-    """The pauses that are over and certain at this watermark: when each began, and when records came again."""
-    return [(one[1], other[0]) for one, other in pairwise(spans) if other[0] <= watermark]
+    """`pauses_of`, as far as they are certain at this watermark."""
+    return [(began, ended) for began, ended in pauses_of(spans) if ended <= watermark]
 
 
 def silences(topic: str, spans: Sequence[Span], watermark: int, least: int, window: int, live: bool) -> list[Alarm]:
