@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the comparison. Returns 0, or 1 when two systems' rows differ."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     add = parser.add_argument
-    # The small ones first: meanwhile the broker's JVM compiles, and what set-up has downloaded reaches the disk.
+    # The small ones first: meanwhile the broker's JVM compiles.
     known = [CONSUME_ONLY, *systems.SYSTEMS]
     add("--systems", default=",".join(known), help=f"which, of {', '.join(known)}")
     add("--reads", type=int, default=2_000_000, help="measured reads, at least (2,000,000)")
@@ -49,6 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(chosen) - set(known):
         parser.error(f"--systems: {', '.join(sorted(unknown))} is not one of {', '.join(known)}")
 
+    for name in chosen:
+        if name != CONSUME_ONLY and (prepare := systems.SYSTEMS[name].prepare):
+            prepare()
+    os.sync()  # a disk that is still busy with what set-up has written costs whoever is measured first
     results, same = [], True
     with tempfile.TemporaryDirectory(prefix="ami-beam-bench-") as folder:
         logs = options.logs or Path(folder)

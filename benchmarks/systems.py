@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ami_beam.local import flink_distribution, jars
+
 READS = "ami.headend.reads"
 EVENTS = "ami.headend.events"
 SUMMARIES = "ami.transformer.summary"
@@ -38,6 +40,9 @@ class System:
     """Whether all reads must be there when it starts, because every read that is shown once it has caught up is late to
     it: Beam's KafkaIO then moves the watermark to the clock, and these reads' record times are hours old."""
 
+    prepare: Callable[[], object] | None = None
+    """Downloads what it needs and is not there."""
+
     def summaries(self, place: Place) -> str:
         return place.own_summaries if self.own_topic else SUMMARIES
 
@@ -52,21 +57,25 @@ def ami_beam(name: str, *arguments: str, whole_backlog: bool = False) -> System:
             *(f"--reads={place.reads}", *arguments),
         ]
 
-    return System(name, command, takes_late_reads=True, own_topic=False, whole_backlog=whole_backlog)
+    return System(name, command, True, own_topic=False, whole_backlog=whole_backlog, prepare=jars.flink_class_path)
 
 
 def _python_loop(place: Place) -> list[str]:
     return [sys.executable, "-m", "benchmarks.python_loop", place.bootstrap_servers, place.reads, place.own_summaries]
 
 
-def _flink_sql(*arguments: str) -> Callable[[Place], list[str]]:
+def _flink_sql_jars() -> list[Path]:
+    return [*flink_distribution.fetch(), *jars.fetch("flink_sql")]
+
+
+def _flink_sql(name: str, *arguments: str) -> System:
     def command(place: Place) -> list[str]:
         return [
             *(sys.executable, "-m", "benchmarks.flink_sql", place.bootstrap_servers, place.reads, EVENTS),
             *(str(place.meter_counts), place.own_summaries, ALERTS, "--warm_up=2", *arguments),
         ]
 
-    return command
+    return System(name, command, takes_late_reads=False, own_topic=True, prepare=_flink_sql_jars)
 
 
 SYSTEMS = {
@@ -75,8 +84,8 @@ SYSTEMS = {
         System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
         ami_beam("ami-beam native", "--kafka_io=native"),
         ami_beam("ami-beam beam-io", "--kafka_io=beam", whole_backlog=True),
-        System("flink-sql", _flink_sql("--checkpoint_seconds=10"), takes_late_reads=False, own_topic=True),
-        System("flink-sql without checkpoints", _flink_sql(), takes_late_reads=False, own_topic=True),
+        _flink_sql("flink-sql", "--checkpoint_seconds=10"),
+        _flink_sql("flink-sql without checkpoints"),
     )
 }
 
