@@ -103,10 +103,8 @@ def out(transformer: str, at: float, restored: bool = False) -> AlarmInput:
     return AlarmInput(0, [], events=events)
 
 
-def low_receipt(number: int) -> AlarmInput:
-    verdict = Verdict(
-        "T1", "LOW_RECEIPT_RATE", Level.VIOLATION, 50.0, 5, None, 5, "F1", end_of(number), SETTINGS.receipt_delay
-    )
+def violation(number: int, kind: str = "LOW_RECEIPT_RATE") -> AlarmInput:
+    verdict = Verdict("T1", kind, Level.VIOLATION, 50.0, 5, None, 5, "F1", end_of(number), SETTINGS.receipt_delay)
     return AlarmInput(end_of(number), [verdict], SETTINGS.receipt_delay)
 
 
@@ -137,11 +135,18 @@ class TestPlanned:
     def test_windows_in_violation_are_held_until_one_begins_behind_it(self):
         grid = Grid().announce(outage())
         for number in range(2, 7):
-            grid.take(low_receipt(number))
+            grid.take(violation(number))
         # Of the window to 90 it is not known when in it meters were heard again, and a quarter is leeway.
         assert grid.until(500).alarms == []
-        grid.take(low_receipt(7))
+        grid.take(violation(7))
         assert (one(grid).cause, one(grid).first_window, one(grid).windows_in_violation) == ("oms:O1", end_of(2), 6)
+
+    @pytest.mark.parametrize(("kind", "seen"), [("LOW_VOLTAGE", None), ("HIGH_VOLTAGE", "ACTIVE")])
+    def test_no_lack_of_supply_lifts_a_voltage(self, kind, seen):
+        grid = Grid().announce(outage())
+        for number in range(2, 4):
+            grid.take(violation(number, kind))
+        assert grid.found() == ({} if seen is None else {(kind, "T1"): (seen, None)})
 
     def test_one_without_an_end_holds_for_a_day(self):
         grid = Grid().announce(outage(ends=None))
@@ -231,9 +236,9 @@ class TestExplained:
     def test_by_episodes_that_are_held_and_the_same_when_they_outlast_it(self):
         grid = Grid().announce(outage())
         for number in range(2, 7):
-            grid.take(low_receipt(number))
+            grid.take(violation(number))
         assert (grid.alarms, grid.explanations(range(1, 9))) == ([], [None, *["oms:O1"] * 5, None, None])
-        grid.take(low_receipt(7))
+        grid.take(violation(7))
         assert (one(grid).cause, grid.explanations(range(1, 9))) == ("oms:O1", [None, *["oms:O1"] * 6, None])
 
     def test_by_an_outage_that_outlasts_it_nothing_new_is_said(self):
@@ -251,7 +256,7 @@ class TestExplained:
         grid.announce(outage(said=40))
         assert grid.explanations(range(1, 4)) == [None, "oms:O1", "oms:O1"]
         grid = Grid().announce(outage())
-        grid.take(low_receipt(2), low_receipt(3))
+        grid.take(violation(2), violation(3))
         assert grid.explanations(range(2, 4)) == ["oms:O1"] * 2
         # An episode that nothing explains is what its alerts say.
         grid.announce(outage(active=False, said=50))
@@ -261,7 +266,7 @@ class TestExplained:
         for ends, published in ((40, 1), (200, 0)):
             grid = Grid().announce(outage())
             for number in range(2, 7):
-                grid.take(low_receipt(number))
+                grid.take(violation(number))
             grid.announce(outage(ends=ends, said=95))
             assert (len(grid.alarms), grid.explanations(range(2, 7))) == (published, ["oms:O1"] * 5)
 
@@ -479,7 +484,7 @@ OTHERS = st.builds(out, st.just("T2"), st.integers(1, 120), st.booleans())
 @hypothesis_settings(deadline=None)
 @given(
     st.lists(SAID | AT_METERS, max_size=6, unique_by=lambda each: (each.name, each.record_time)),
-    st.lists(POWER | OTHERS | st.builds(low_receipt, st.integers(1, 9)), max_size=10),
+    st.lists(POWER | OTHERS | st.builds(violation, st.integers(1, 9)), max_size=10),
     st.randoms(use_true_random=False),
 )
 def test_the_end_does_not_depend_on_the_order(said, others, random):

@@ -13,10 +13,11 @@ from ami_beam.records import Alarm, Announcement, TransformerPlace
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import OUTAGES
 from transforms.announcements import LEEWAY, until
-from transforms.group_causes import FEEDER_OUTAGE, GROUPS, SECTION_OUTAGE
+from transforms.group_causes import FEEDER_OUTAGE, GROUPS, HIGH_VOLTAGE_GROUP, SECTION_OUTAGE
+from transforms.voltage_alerts import HIGH_VOLTAGE
 
-EXPLAINED = {*OUTAGES, *GROUPS, *GROUPS.values(), FEEDER_OUTAGE, SECTION_OUTAGE}
-"""Kinds of alarm that a lack of supply explains."""
+EXPLAINED = {*OUTAGES, *GROUPS, *GROUPS.values(), FEEDER_OUTAGE, SECTION_OUTAGE} - {HIGH_VOLTAGE, HIGH_VOLTAGE_GROUP}
+"""Kinds of alarm that a lack of supply explains. It lifts no voltage."""
 
 
 class Announced(NamedTuple):
