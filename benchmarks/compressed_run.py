@@ -16,10 +16,10 @@ from ami_beam import run
 from ami_beam.instants import MICROS_PER_SECOND
 from ami_beam.options import RunPlan, validate
 from ami_beam.settings import Settings
-from transforms import window_expiry
+from transforms import alarm_episodes, window_expiry
 
 SECONDS = 30
-"""Both of the two hours become this."""
+"""Both of the two hours become this, and the hour for which what reads say of supply is kept."""
 
 
 def _compressed(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
@@ -28,7 +28,7 @@ def _compressed(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
 
 
 if __name__ == "__main__":
-    window_expiry.MICROS_PER_HOUR = SECONDS * MICROS_PER_SECOND
+    window_expiry.MICROS_PER_HOUR = alarm_episodes.LATE_AFTER = SECONDS * MICROS_PER_SECOND
     run.validate = _compressed
     code = run.main()
     sys.stdout.flush()
