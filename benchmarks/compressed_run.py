@@ -2,7 +2,8 @@
 
 A window's state is kept for at least two hours beyond its allowed lateness, and the command line allows no less. With
 windows of 10 s in the place of 15 minutes, a soak would have to run for longer than that before anything is
-forgotten. All else is ami_beam.run; its Python code has to run in this process (`--parallelism=1` on the local Flink).
+forgotten. Days, after which lists of silent meters are made and forgotten, become minutes. All else is ami_beam.run;
+its Python code has to run in this process (`--parallelism=1` on the local Flink).
 """
 
 from __future__ import annotations
@@ -16,19 +17,39 @@ from ami_beam import run
 from ami_beam.instants import MICROS_PER_SECOND
 from ami_beam.options import RunPlan, validate
 from ami_beam.settings import Settings
-from transforms import alarm_episodes, window_expiry
+from transforms import (
+    alarm_episodes,
+    due_windows,
+    heard_meters,
+    publish_silent_meters,
+    silent_meters,
+    window_expiry,
+)
 
 SECONDS = 30
 """Both of the two hours become this, and the hour for which what reads say of supply is kept."""
 
+DAY = 240
+"""Seconds that become a day, a multiple of every window: `silent_after`, and what else happens so many times a day."""
+_JUDGED_WITHIN = 5
+
 
 def _compressed(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     settings, plan = validate(argv)
-    return replace(settings, max_disorder=SECONDS * MICROS_PER_SECOND), plan
+    micros = MICROS_PER_SECOND
+    return replace(settings, max_disorder=SECONDS * micros, silent_after=DAY * micros), plan
+
+
+def _compress() -> None:
+    window_expiry.MICROS_PER_HOUR = alarm_episodes.LATE_AFTER = SECONDS * MICROS_PER_SECOND
+    due_windows.MICROS_PER_DAY = DAY * MICROS_PER_SECOND
+    silent_meters.MICROS_PER_DAY = publish_silent_meters.MICROS_PER_DAY = DAY * MICROS_PER_SECOND
+    silent_meters.LOOK_EVERY = heard_meters.NAMED_EVERY = DAY * MICROS_PER_SECOND // 4
+    silent_meters.JUDGED_WITHIN = publish_silent_meters.JUDGED_WITHIN = _JUDGED_WITHIN * MICROS_PER_SECOND
 
 
 if __name__ == "__main__":
-    window_expiry.MICROS_PER_HOUR = alarm_episodes.LATE_AFTER = SECONDS * MICROS_PER_SECOND
+    _compress()
     run.validate = _compressed
     code = run.main()
     sys.stdout.flush()
