@@ -27,6 +27,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from confluent_kafka import KafkaException
 
+from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.command import Stopped, leave, start_logging, stoppable
@@ -82,6 +83,7 @@ class Runner:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit code."""
+    share_arenas()
     start_logging()
     # Says of every annotation that is a text that it is one.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)

@@ -21,6 +21,7 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor
 from google.protobuf import json_format, text_format
 
+from ami_beam.arenas import share_arenas
 from ami_beam.ready_steps import keep_steps_ready
 
 _PROVISION_SECONDS = 60.0
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--control_endpoint", required=True, metavar="HOST:PORT", help="where the work comes from")
     parser.add_argument("--provision_endpoint", required=True, metavar="HOST:PORT", help="where the options come from")
     arguments, _ = parser.parse_known_args(argv)
+    share_arenas()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # Its start and its connections say nothing to an operator.
     logging.getLogger("apache_beam.runners.worker").setLevel(logging.WARNING)
