@@ -218,6 +218,8 @@ class DueWindow(Struct, array_like=True, gc=False):
     receipt_delay: int
     first_window_end: int | None = None
     """Of all windows in which a read was accepted; only where the window is the last of a UTC day."""
+    lost_to_silence: bool = False
+    """Whether the source was silent when it was due, and until its reads were too late: nobody could be heard."""
 
 
 class ReceiptDue(Struct, array_like=True, gc=False):
@@ -229,7 +231,8 @@ class ReceiptDue(Struct, array_like=True, gc=False):
     counts_version: str | None = None
     """Of the meter counts that they are from."""
     first_window_end: int | None = None
-    """As in `DueWindow`."""
+    lost_to_silence: bool = False
+    """Both as in `DueWindow`."""
 
 
 class MetersBeyond(Struct, array_like=True, gc=False):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import pairwise
+from itertools import pairwise, permutations
 
+import pytest
 from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +65,24 @@ class TestSpans:
             shard.publish("entity/reads", GroupInput([found]), watermark)
         (alarm,) = final(shard.alarms).values()
         assert (alarm.began_at, alarm.ended_at, alarm.state) == (DAY + size, DAY + 9 * size + 1, "CLEARED")
+
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    def test_several_are_known_whatever_the_order_of_timers(self, order):
+        """At the end of a replay all are due at once."""
+        hours = [(0, 1), (3, 4), (6, 7), (9, 10)]
+        spans = [(DAY + begin * MICROS_PER_HOUR, DAY + end * MICROS_PER_HOUR) for begin, end in hours]
+        state, shard, step = Value(), Shard(Settings()), _DueWindowsDoFn(Settings())
+        state.write(Covered(DAY, spans[-1][1], None, None, {}, spans=spans))
+        told = []
+        for place in order:
+            for out in step.on_silent(Timestamp(micros=spans[place + 1][0]), state):
+                if out.tag == PAUSES:
+                    told.append(out.value.pauses)
+                else:
+                    shard.publish("entity/reads", out.value[1], spans[-1][1])
+        pauses = [(one[1], other[0]) for one, other in pairwise(spans)]
+        assert told[-1] == pauses
+        assert sorted((alarm.began_at, alarm.ended_at) for alarm in final(shard.alarms).values()) == pauses
 
     def test_one_of_days_ends_when_reads_come_again_and_is_told_to_who_counts_windows(self):
         settings, state, shard = Settings(live=True), Value(), Shard(Settings(live=True))
@@ -128,6 +147,27 @@ class TestHeadEnd:
         published = silent_for_an_hour(backlog=False)
         assert [alarm.state for alarm in published.alarm("LOW_RECEIPT_RATE", "10:45")][:1] == ["ACTIVE"]
         assert published.life("LOW_RECEIPT_RATE", "11:00") == [("RAISED", 0.0)]
+
+    @pytest.mark.parametrize("resumes", ["11:15", "11:50"])
+    def test_what_it_leaves_too_late_is_no_alarm_of_transformers(self, resumes):
+        """They are read once an hour. Of 10:15 to 10:45 every read is too late when the source speaks again."""
+        hourly = MeterCount("T1", 4, receipt_delay=45 * 60_000_000)
+        head_end = HeadEnd([hourly], live=True, source_silent="20m", max_disorder="20s", allowed_lateness="1h")
+        ends = ["10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45", "12:00"]
+
+        def hour(*which: str) -> list[bytes]:
+            return [read_json(end=end, meter_id=meter) for end in which for meter in METERS]
+
+        head_end.reads("10:01", *hour("09:45", "10:00")).reads("10:16", read_json(end="10:15", transformer_id="T2"))
+        head_end.until(resumes).reads(resumes, *(hour(*ends) if resumes == "11:50" else ()))
+        for minute in range(1, 30):
+            head_end.reads(at(resumes) + minute * 60_000_000, read_json(end=resumes, transformer_id="T2"))
+        published = head_end.run()
+        rates = {row.window_end: row.receipt_rate_pct for row in published.receipts}
+        lost = ["10:15", "10:30"] + (["10:45"] if resumes == "11:50" else [])
+        assert [rates[at(end)] for end in lost] == [0.0] * len(lost)
+        alarms = {alarm.alarm_type for alarm in published.alarms}
+        assert alarms == ({"SOURCE_SILENT"} if resumes == "11:50" else {"SOURCE_SILENT", "LOW_RECEIPT_RATE"})
 
     def test_it_is_not_told_again_to_who_has_forgotten_it(self):
         """Read back then, the alarm would be of a pause that nobody knows, and be taken back."""

@@ -62,6 +62,8 @@ class Covered(Struct, array_like=True, gc=False):
     """Of record times between which there was no silence."""
     told: list[Span] = field(default_factory=list)
     """The pauses that were given last."""
+    certain_up_to: int = 0
+    """The greatest watermark by which pauses were looked at."""
 
 
 class StateMismatchError(ValueError):
@@ -78,7 +80,8 @@ class DueWindows(beam.PTransform):
     when reads resume, a fast clock's future window makes nothing due, and silence of the head-end is no rows.
 
     Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it is due
-    the collection delay after reads have come again: they may be those that were missing.
+    the collection delay after reads have come again: they may be those that were missing. Where they can only be too
+    late by then, that is said of it (`lost_to_silence`).
 
     All progress meets under one key: one small element a batch of records. State that was restored from a run whose
     settings shape state in another way fails with StateMismatchError at the first of them.
@@ -188,7 +191,8 @@ class _DueWindowsDoFn(beam.DoFn):
         news = progress.spans or [(progress.first_record_time, progress.greatest_record_time)]
         known = before.spans if before is not None else []
         covered.spans = join_spans(known, news, least)
-        covered.told = before.told if before is not None else []
+        if before is not None:
+            covered.told, covered.certain_up_to = before.told, before.certain_up_to
         if self._settings.live:
             silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
         # Only of a pause that is news: told again after days it would be told to who has forgotten it.
@@ -209,8 +213,15 @@ class _DueWindowsDoFn(beam.DoFn):
         self, tag: Any = beam.DoFn.DynamicTimerTagParam, covered_state: Any = beam.DoFn.StateParam(COVERED)
     ) -> Iterator[DueWindow]:
         window_end, receipt_delay = (int(text) for text in tag.split("/"))
-        first = covered_state.read().first_window_end if window_end % MICROS_PER_DAY == 0 else None
-        yield DueWindow(window_end, receipt_delay, first)
+        covered = covered_state.read()
+        at = window_end + receipt_delay
+        resumed = resumed_after(covered.spans, at)
+        yield DueWindow(
+            window_end,
+            receipt_delay,
+            covered.first_window_end if window_end % MICROS_PER_DAY == 0 else None,
+            lost_to_silence=resumed > at and resumed > window_end + self._settings.allowed_lateness,
+        )
 
     @on_timer(SILENT)
     def on_silent(
@@ -218,13 +229,14 @@ class _DueWindowsDoFn(beam.DoFn):
     ) -> Iterator[TaggedOutput]:
         covered = covered_state.read()
         settings = self._settings
-        pauses = certain_pauses(covered.spans, at.micros)
+        # At the end of a replay all timers are due at once, in an order that the runner chooses.
+        watermark = max(at.micros, covered.certain_up_to)
+        pauses = certain_pauses(covered.spans, watermark)
         if pauses != covered.told:
             yield TaggedOutput(PAUSES, ReadPauses(covered.spans[0][0], pauses))
             covered.told = pauses
-            covered_state.write(covered)
         # By the watermark: of a backlog much more has been read than is certain.
-        forgotten = at.micros - expiry(settings, 0)
+        forgotten = watermark - expiry(settings, 0)
         # So long after a pause's end: one that took days is known at its end only.
         if len(covered.spans) > 1 and covered.spans[1][0] <= forgotten:
             covered.spans = [
@@ -232,7 +244,8 @@ class _DueWindowsDoFn(beam.DoFn):
                 for span, after in zip_longest(covered.spans, covered.spans[1:])
                 if not after or after[0] > forgotten
             ]
-            covered_state.write(covered)
+        covered.certain_up_to = watermark
+        covered_state.write(covered)
         least, size = settings.source_silent, settings.window
-        found = found_silences(READS, covered.spans, at.micros, least, size, settings.live)
+        found = found_silences(READS, covered.spans, watermark, least, size, settings.live)
         yield TaggedOutput(SILENCE, (own_group(READS), GroupInput([found])))

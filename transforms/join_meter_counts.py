@@ -203,6 +203,11 @@ def _expand_due(
             yield (
                 (shard, due.window_end),
                 ReceiptDue(
-                    due.window_end, due.receipt_delay, rows, version.version_id[:VERSION_DIGITS], due.first_window_end
+                    due.window_end,
+                    due.receipt_delay,
+                    rows,
+                    version.version_id[:VERSION_DIGITS],
+                    due.first_window_end,
+                    due.lost_to_silence,
                 ),
             )

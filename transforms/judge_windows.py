@@ -81,6 +81,8 @@ class KeptTransformer(Struct, array_like=True, gc=False):
     high: MetersBeyond | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     """Those that were given last, of the kinds of alarm of which this window says more than that all is well."""
+    lost_to_silence: bool = False
+    """As in `DueWindow`: that nobody was heard is no violation of the transformer's."""
 
     def extreme(self, which: tuple[float, str | None] | None) -> tuple[float, str] | None:
         """`lowest` or `highest` with the name of its feeder."""
@@ -204,6 +206,7 @@ class _JudgeWindowsDoFn(beam.DoFn):
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
                 if transformer.receipt is None:
                     transformer.count = _to_judge(count)
+                    transformer.lost_to_silence = update.due is not None and update.due.lost_to_silence
         if tag != PUBLISHED:
             delay = int(tag)
             for transformer_id, transformer in kept.items():
@@ -353,7 +356,9 @@ class _JudgeWindowsDoFn(beam.DoFn):
         delay = None
         if transformer.receipt is not None:
             delay = self._delay(transformer.count)
-            found.append(receipt_verdict(transformer_id, transformer.receipt, self._settings))
+            verdict = receipt_verdict(transformer_id, transformer.receipt, self._settings)
+            lost = transformer.lost_to_silence and verdict.level == Level.VIOLATION
+            found.append(Verdict(transformer_id, verdict.alarm_type, Level.UNKNOWN) if lost else verdict)
         before = {verdict.alarm_type: verdict for verdict in transformer.verdicts}
         news, given = [], []
         for verdict in found:
