@@ -44,6 +44,7 @@ from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 from transforms.announcements import LEEWAY
 from transforms.group_causes import COMM_GROUP
 from transforms.outages import needed
+from transforms.supply import LATE_AFTER
 
 PARTITIONS = 4
 WINDOW = 15 * MICROS_PER_MINUTE
@@ -61,6 +62,7 @@ EXPECTED = {
 """By condition of the simulator the alarms that tell of it."""
 ANNOUNCEMENTS = (OUTAGES_TOPIC, WORK_TOPIC)
 ANNOUNCED = (f"--oms_outages={OUTAGES_TOPIC}", f"--work={WORK_TOPIC}")
+TRUTH_FILE, COUNTS_FILE = "truth.jsonl", "transformer_meter_count.csv"
 ALARMS_FILE, ALERTS_FILE = "alarms.jsonl", "alerts.jsonl"
 """Each line the millisecond in which it was published, and what."""
 MARGIN_WINDOWS = 4
@@ -92,6 +94,8 @@ class Truth:
     announced: Announced | None = None
     is_lost: bool = False
     """Of a dead collector, whether what was not heard is lost and does not come afterwards."""
+    delay: int = 0
+    """Of a dead collector, how long after a window what it hears is judged: it may lose windows of before it died."""
     is_whole: bool = True
     """Whether the run went on long enough for an alarm of it. One that is not may have one, and need not."""
     alarms: list[Alarm] = field(default_factory=list)
@@ -118,7 +122,7 @@ class Truth:
             return False
         first = alarm.began_at if alarm.began_at is not None else alarm.first_window - window
         last = alarm.ended_at or alarm.last_window
-        if first > self.until + MARGIN_WINDOWS * window or last < self.since:
+        if first > self.until + MARGIN_WINDOWS * window or last < self.since - self.delay:
             return False
         places = self.transformers | self.feeders | {self.collector}
         return self.kind == "SILENT_HEAD_END" or alarm.entity_id in places
@@ -174,7 +178,8 @@ def needs_alarm(
         if kind == "LOW_RECEIPT_RATE" and sizes[transformer] < 2:
             continue
         ends = violations.get(kind, {}).get(transformer, set())
-        if any(end + window in ends for end in ends if truth.since < end <= truth.until + MARGIN_WINDOWS * window):
+        since, until = truth.since - truth.delay, truth.until + MARGIN_WINDOWS * window
+        if any(end + window in ends for end in ends if since < end <= until):
             return True
     return False
 
@@ -183,14 +188,17 @@ def untold(truth: Truth, conditions: Iterable[Truth], sizes: Mapping[str, int], 
     """The transformers of which no alarm need tell, since others of the conditions stand before the condition.
 
     An outage is planned there when it begins: it is put down to that. So many meters are at work that too few are left
-    for an outage. Or all that would tell of the outage was sent to a collector that was dead, and is lost.
+    for an outage. Or all that would tell of the outage was sent to a collector that was dead, and is lost, or comes so
+    late that it opens no alarm.
     """
     found: set[str] = set()
     at_work: Counter[str] = Counter()
     for other in conditions:
         said = other.announced
-        if other.is_lost and truth.kind == "OUTAGE" and other.since <= truth.since and truth.until <= other.until:
-            found |= other.transformers
+        if other.kind == "SILENT_COLLECTOR" and truth.kind == "OUTAGE":
+            late = other.is_lost or other.until - truth.since > LATE_AFTER
+            if late and other.since <= truth.since and truth.until <= other.until:
+                found |= other.transformers
         elif other is truth or not other.is_planned or said is None:
             continue
         elif said.begins - LEEWAY <= truth.since + 2 * window:
@@ -373,10 +381,9 @@ def _announced(
     return found, missed
 
 
-def report(found: Score, reads: int, seconds: float) -> Iterator[str]:
+def report(found: Score) -> Iterator[str]:
     """For people."""
     total = sum(found.conditions.values())
-    yield f"{reads:,} reads in {seconds:.0f} s"
     yield f"{total} conditions: " + ", ".join(f"{count} {kind}" for kind, count in sorted(found.conditions.items()))
     yield f"{len(found.missed)} missed" + "".join(
         f"\n  {each.kind} {sorted(each.transformers)}" for each in found.missed
@@ -411,8 +418,7 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
         *(f"--voltage_faults={arguments.voltage_faults}", f"--planned_outages={arguments.planned_outages}"),
         *(f"--known_pct={arguments.known_pct}", f"--work_orders={arguments.work_orders}"),
     ]
-    window = LIVE_WINDOW if arguments.live else WINDOW
-    counts = folder / "transformer_meter_count.csv"
+    counts = folder / COUNTS_FILE
     with KafkaBroker() as broker:
         servers = broker.bootstrap_servers
         for topic in RESULT_TOPICS:
@@ -441,25 +447,32 @@ def week(arguments: argparse.Namespace, folder: Path) -> tuple[Score, int, float
             with (folder / name).open("wb") as file:
                 for message in read_period(config, topic, None, None):
                     file.write(b"%d %b\n" % (message.timestamp()[1], message.value() or b""))
+    return scored(folder, arguments.live), reads, seconds
+
+
+def scored(folder: Path, live: bool) -> Score:
+    """Hold what was published against what was so; both are in the folder."""
     alarms = [(int(at) * MICROS_PER_MILLI, parse_alarm(value)) for at, value in _published(folder / ALARMS_FILE)]
     alerts = [json.loads(value) for _, value in _published(folder / ALERTS_FILE)]
     sizes, delays = {}, {}
-    delay = LIVE_COLLECTION_DELAY if arguments.live else COLLECTION_DELAY
-    with counts.open(newline="", encoding="utf-8") as file:
+    delay = LIVE_COLLECTION_DELAY if live else COLLECTION_DELAY
+    with (folder / COUNTS_FILE).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             sizes[row["transformer_id"]] = int(row["total_meters"])
             minutes = int(row["receipt_delay_minutes"] or 0)
             delays[row["transformer_id"]] = max(delay, minutes * MICROS_PER_MINUTE)
-    known = truths(folder / "truth.jsonl")
+    known = truths(folder / TRUTH_FILE)
     for truth in known:
-        truth.is_whole = not arguments.live or _is_whole(truth, alarms)
-    return score(known, alarms, alerts, sizes, window, arguments.live, delays), reads, seconds
+        truth.is_whole = not live or _is_whole(truth, alarms)
+        if truth.kind == "SILENT_COLLECTOR":
+            truth.delay = max(delays[transformer] for transformer in truth.transformers)
+    return score(known, alarms, alerts, sizes, LIVE_WINDOW if live else WINDOW, live, delays)
 
 
 def _keep(found: Score, folder: Path, target: Path) -> None:
     """What it takes to find out why something was missed."""
     target.mkdir(parents=True, exist_ok=True)
-    wrong = {
+    wrong: dict[str, Sequence[object]] = {
         "false": found.false,
         "wrong": found.announced.wrong,
         "outages of work": found.announced.outages_of_work,
@@ -467,7 +480,7 @@ def _keep(found: Score, folder: Path, target: Path) -> None:
     }
     lines = [f"{kind}: {each}" for kind, several in wrong.items() for each in several]
     (target / "wrong.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for name in ("truth.jsonl", ALARMS_FILE, ALERTS_FILE, "run.log", "transformer_meter_count.csv"):
+    for name in (TRUTH_FILE, COUNTS_FILE, ALARMS_FILE, ALERTS_FILE, "run.log"):
         shutil.copy(folder / name, target)
 
 
@@ -560,22 +573,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--known_pct", type=float, default=25, help="of the other outages the OMS gets to know (25)")
     add("--work_orders", type=float, default=24, help="a day, work at meters (24)")
     add("--json", action="store_true", help="JSON on standard output")
+    add("--again", type=Path, help="such a folder that --keep has left: score it, and run nothing")
     add("--keep", type=Path, help="a folder for the truth, the alarms, the pipeline's log and what was wrong")
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="ami-beam-score-") as folder:
-        try:
-            found, reads, seconds = week(arguments, Path(folder))
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            return 1
-        if arguments.keep is not None:
-            _keep(found, Path(folder), arguments.keep)
+    run: dict[str, float] = {}
+    if arguments.again is not None:
+        found = scored(arguments.again, arguments.live)
+    else:
+        with tempfile.TemporaryDirectory(prefix="ami-beam-score-") as folder:
+            try:
+                found, reads, seconds = week(arguments, Path(folder))
+            except RuntimeError as error:
+                print(error, file=sys.stderr)
+                return 1
+            run = {"reads": reads, "seconds": round(seconds, 1)}
+            if arguments.keep is not None:
+                _keep(found, Path(folder), arguments.keep)
     if arguments.json:
         print(
             json.dumps(
                 {
-                    "reads": reads,
-                    "seconds": round(seconds, 1),
+                    **run,
                     "conditions": dict(found.conditions),
                     "missed": len(found.missed),
                     "alarms": dict(found.alarms),
@@ -597,7 +615,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     else:
-        print("\n".join(report(found, reads, seconds)))
+        print("\n".join([*(f"{name}: {value:,}" for name, value in run.items()), *report(found)]))
     return 1 if found.missed else 0
 
 

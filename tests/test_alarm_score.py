@@ -166,10 +166,18 @@ class TestAnnouncements:
 
     def test_nobody_can_tell_of_an_outage_whose_every_word_is_lost(self):
         dead = of("SILENT_COLLECTOR", 8, 20, "T0", "T1", collector="C1")
-        assert len(score([of("OUTAGE", 10, 14, "T0"), dead], [], [], SIZES).missed) == 1
+        # What comes more than an hour late opens no alarm.
+        for since, missed in ((16, 1), (15, 0), (10, 0)):
+            assert len(score([of("OUTAGE", since, 19, "T0"), dead], [], [], SIZES).missed) == missed
         dead.is_lost = True
         for since, until, missed in ((10, 14, 0), (7, 14, 1), (10, 21, 1)):
             assert len(score([of("OUTAGE", since, until, "T0"), dead], [], [], SIZES).missed) == missed
+
+    def test_a_dead_collector_takes_the_batch_with_windows_of_before_it_died(self):
+        dead = of("SILENT_COLLECTOR", 8, 20, "T0", "T1", collector="C1")
+        for delay, false in ((0, 1), (3 * WINDOW, 0)):
+            dead.alarms, dead.delay = [], delay
+            assert len(score([dead], [told("T0", 3, 6, "LOW_RECEIPT_RATE")], [], SIZES).false) == false
 
     def test_meters_at_work_are_missing_for_an_outage(self):
         said = Announced("TEST", frozenset({"work:W1"}), at(10), at(16))
