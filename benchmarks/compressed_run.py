@@ -20,6 +20,7 @@ from ami_beam.settings import Settings
 from transforms import (
     alarm_episodes,
     due_windows,
+    group_causes,
     heard_meters,
     publish_silent_meters,
     silent_meters,
@@ -42,7 +43,7 @@ def _compressed(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
 
 def _compress() -> None:
     window_expiry.MICROS_PER_HOUR = alarm_episodes.LATE_AFTER = SECONDS * MICROS_PER_SECOND
-    due_windows.MICROS_PER_DAY = DAY * MICROS_PER_SECOND
+    due_windows.MICROS_PER_DAY = group_causes.ONE_CAUSE = DAY * MICROS_PER_SECOND
     silent_meters.MICROS_PER_DAY = publish_silent_meters.MICROS_PER_DAY = DAY * MICROS_PER_SECOND
     silent_meters.LOOK_EVERY = heard_meters.NAMED_EVERY = DAY * MICROS_PER_SECOND // 4
     silent_meters.JUDGED_WITHIN = publish_silent_meters.JUDGED_WITHIN = _JUDGED_WITHIN * MICROS_PER_SECOND

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.records import Alarm, CollectedAlarms, TransformerPlace
-from transforms.group_causes import collected_alarms, explained
+from transforms.group_causes import ONE_CAUSE, collected_alarms, explained
 
 SIZE = 900
 PLACES = {f"T{number}": TransformerPlace(f"T{number}", "F1", 10, 300, 0) for number in range(8)}
@@ -69,6 +69,25 @@ class TestComm:
         assert groups(*one_by_one[:3]) == []
         # The fourth of eight makes it a group.
         assert groups(*one_by_one) == [("COMM_GROUP", 3, 20, ["T0", "T1", "T2", "T3"])]
+
+    def test_who_has_been_silent_for_days_has_no_part_in_what_happens_today(self):
+        days = ONE_CAUSE // SIZE
+        for kind in ("COMM", "LOW_VOLTAGE"):
+            of = "LOW_RECEIPT_RATE" if kind == "COMM" else kind
+            dead = [alarm(name, 3, days + 90, of, state="ACTIVE") for name in NAMES[:2]]
+
+            def today(at: int, of: str = of) -> list[Alarm]:
+                return [alarm(name, at, at + 1, of) for name in NAMES[2:7]]
+
+            assert groups(*dead, *today(days + 3)) == [(f"{kind}_GROUP", 3, days + 90, NAMES[:7])]
+            two = [(f"{kind}_GROUP", 3, days + 90, NAMES[:2]), (f"{kind}_GROUP", days + 4, days + 5, NAMES[2:7])]
+            assert groups(*dead, *today(days + 4)) == two
+            # Nor are they what holds yesterday and today together.
+            yesterday = today(days + 4)
+            third = (f"{kind}_GROUP", days + 8, days + 9, NAMES[2:7])
+            assert {each[:3] for each in groups(*dead, *yesterday, *today(days + 8))} == {
+                each[:3] for each in (*two, third)
+            }
 
 
 class TestVoltage:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from ami_beam.alert_ids import alarm_id
+from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import Alarm, AlarmState, CollectedAlarms, TransformerPlace
 from transforms.alarm_episodes import OUTAGES
 from transforms.comm_alerts import LOW_RECEIPT_RATE
@@ -21,6 +22,10 @@ GROUPS = {LOW_RECEIPT_RATE: COMM_GROUP, LOW_VOLTAGE: LOW_VOLTAGE_GROUP, HIGH_VOL
 LEAST_TRANSFORMERS = 2
 """One transformer explains itself."""
 COMM_SHARE_PCT = 50
+ONE_CAUSE = 25 * MICROS_PER_HOUR
+"""Alarms that begin further apart have different causes, although the first may still hold: what is read once a day is
+missed from its last batch on. A transformer that has been silent for weeks is no part of what happens to its feeder
+today, which would be told as an alarm of weeks ago."""
 
 
 def explained(
@@ -210,20 +215,24 @@ def _meters(alarm: Alarm) -> int:
 def _together(alarms: Sequence[Alarm], transformers: int, must_begin_together: bool, window: int) -> list[list[Alarm]]:
     """Alarms of one kind that have one cause: `alarms` are in the order of their first windows.
 
-    They hold in one window. Of receipt alarms that is not enough, unless half of `transformers` have one.
+    They hold in one window, and begin within `ONE_CAUSE`. Of receipt alarms that is not enough, unless half of
+    `transformers` have one.
     """
     if not alarms:
         return []
     newest, half = max(alarm.last_window for alarm in alarms), _half(transformers)
     found: list[list[Alarm]] = []
     for alarm in alarms:
-        holding = [several for several in found if any(_holds(each, alarm.first_window, newest) for each in several)]
+        at = alarm.first_window
+
+        def is_recent(each: Alarm, at: int = at) -> bool:
+            return at - each.first_window <= ONE_CAUSE and _holds(each, at, newest)
+
+        holding = [several for several in found if any(map(is_recent, several))]
         if must_begin_together:
-            at_once = {
-                each.entity_id for several in holding for each in several if _holds(each, alarm.first_window, newest)
-            }
+            at_once = {each.entity_id for several in holding for each in several if is_recent(each)}
             if len(at_once | {alarm.entity_id}) < half:
-                holding = [several for several in holding if alarm.first_window - several[-1].first_window <= window]
+                holding = [several for several in holding if at - several[-1].first_window <= window]
         joined = sorted((each for several in holding for each in several), key=_order)
         found = [several for several in found if several not in holding]
         found.append([*joined, alarm])
