@@ -347,9 +347,12 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
         return parse_instant(at) >= first * MICROS_PER_SECOND
 
     topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
-    # An alarm is made of windows from before, too, and so is a list of silent meters.
+    # An alarm is made of windows from before, too, and so are a list of silent meters and what explains an alert.
     whole = {topic: rows[topic] if topic not in (ALARMS_TOPIC, SILENT_METERS_TOPIC) else [] for topic in topics}
-    return {topic: [row for row in found if belongs(row)] for topic, found in whole.items()}
+    return {
+        topic: [{name: value for name, value in row.items() if name != "explained_by"} for row in found if belongs(row)]
+        for topic, found in whole.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
