@@ -171,6 +171,80 @@ class TestTransformer:
         last = max(final(grid.alarms).values(), key=lambda alarm: alarm.first_window)
         assert (last.state, last.began_at, last.ended_at) == ("CLEARED", end_of(400), end_of(500))
 
+    @pytest.mark.parametrize("meters", [2, 10])
+    @pytest.mark.parametrize("dead", [False, True])
+    def test_one_that_is_over_stays_so_when_it_is_forgotten_before_the_next(self, meters, dead):
+        """What reads have ended must not seem to last until the first window that is still known."""
+        settings = replace(SETTINGS, allowed_lateness=MICROS_PER_HOUR, max_disorder=MICROS_PER_HOUR)
+        grid = shard(settings, meters)
+        names = METERS[:meters]
+        first, second, third = range(2, 6), range(12, 31), range(33, 40)
+        for number in range(1, 80):
+            out = any(number in each for each in (first, second, third))
+            if number == first[0] and not dead:
+                grid.take(told(names, first[0] * 15 - 10))
+            if number == second[0]:
+                grid.take(told(names, second[0] * 15 - 10))
+            if number == second[-1] + 1:
+                grid.take(told(names, second[-1] * 15 + 5, restored=True))
+            notes = [] if not out else [only(number, [], tuple(names) if dead or number in third else ())]
+            grid.take(settled(number, *notes), watermark=end_of(number) + SETTINGS.receipt_delay)
+        found = sorted((alarm.began_at, alarm.ended_at, alarm.state) for alarm in final(grid.alarms).values())
+        begins = [end_of(first[0]) if dead else DAY + (first[0] * 15 - 10) * MICROS_PER_MINUTE]
+        begins += [DAY + (second[0] * 15 - 10) * MICROS_PER_MINUTE, end_of(third[0])]
+        ends = [end_of(first[-1] + 1), end_of(second[-1]) + 5 * MICROS_PER_MINUTE, end_of(third[-1] + 1)]
+        assert found == [(begin, end, "CLEARED") for begin, end in zip(begins, ends, strict=True)]
+        assert len(grid.alarms) == 6
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(1, 25), st.sets(st.sampled_from(METERS[:4])), st.booleans(), st.booleans(), st.booleans()
+            ),
+            min_size=2,
+            max_size=8,
+        ),
+        st.integers(1, 4),
+    )
+    def test_what_is_forgotten_changes_nothing(self, stretches, meters):
+        """For so many windows these are out: whether they say so, say so when they are back, and send zero volts."""
+        settings = replace(SETTINGS, allowed_lateness=MICROS_PER_HOUR, max_disorder=MICROS_PER_HOUR)
+        names = set(METERS[:meters])
+
+        def found(forget: bool) -> set[tuple[object, ...]]:
+            grid, number, before = shard(settings, meters), 1, set()
+            for length, which, tells, tells_back, dead in stretches:
+                out = which & names
+                if tells and out - before:
+                    grid.take(told(sorted(out - before), number * 15 - 10))
+                if tells_back and before - out:
+                    grid.take(told(sorted(before - out), number * 15 - 9, restored=True))
+                for _ in range(length):
+                    notes = [only(number, sorted(names - out), tuple(sorted(out)) if dead else ())] if out else []
+                    heard = settled(number, *notes)
+                    if out == names and not dead:
+                        heard = AlarmInput(end_of(number), [], SETTINGS.receipt_delay, silent=["T1"])
+                    grid.take(heard, watermark=(end_of(number) + SETTINGS.receipt_delay) * forget)
+                    number += 1
+                before = out
+            return {
+                (a.first_window, a.state, a.began_at, a.ended_at, a.meters_in_violation, a.momentary)
+                for a in final(grid.alarms).values()
+            }
+
+        assert found(True) == found(False)
+
+    def test_a_silence_of_hours_after_a_single_loss_is_no_outage(self):
+        """A customer's main switch, and a dead collector: the others were shown to have supply in between."""
+        for lit in (True, False):
+            grid = shard()
+            grid.take(told(["M0"], 20))
+            for number in range(2, 12):
+                dark = number > 8 or (number > 2 and not lit)
+                silent = AlarmInput(end_of(number), [], SETTINGS.receipt_delay, silent=["T1"])
+                grid.take(silent if dark else settled(number, only(number, METERS[1:])))
+            assert [alarm.meters_in_violation for alarm in grid.alarms[-1:]] == ([] if lit else [10])
+
     def test_who_could_not_say_so_is_out_when_nothing_is_heard(self):
         grid = shard(meters=3)
         grid.take(told(METERS[:2], 20))

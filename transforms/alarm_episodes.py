@@ -89,6 +89,12 @@ class Supply(Struct, array_like=True, gc=False):
     events: list[PowerEvent] = field(default_factory=list)
     spans: list[tuple[int, int | None]] = field(default_factory=list)
     """When its outages began and were over."""
+    losses: list[tuple[str, int, int | None]] = field(default_factory=list)
+    """By which meters they are: of each when it lost supply, and until when."""
+    lit: list[int] = field(default_factory=list)
+    dark: list[int] = field(default_factory=list)
+    """Windows in which a meter was shown to have supply, and in which none was. Of those that are forgotten: between
+    which it changed."""
 
     def begins(self) -> int | None:
         """When something was first said of a loss; None where nothing was."""
@@ -505,7 +511,7 @@ def _outage_alarms(
     kept: KeptShard, transformer_id: str, supply: Supply, where: TransformerPlace | None, settings: Settings
 ) -> tuple[str | None, list[Alarm]]:
     """The kind of outage that it can have and its outages, whose spans are noted."""
-    supply.spans = []
+    supply.spans, supply.losses = [], []
     begins = supply.begins()
     if where is None or begins is None:
         return None, []
@@ -523,9 +529,13 @@ def _outage_alarms(
     work = kept.announced[transformer_id].work() if transformer_id in kept.announced else []
     spans = work_spans(work)
     lost = losses(supply.events, notes, known, has_supply, settings.window, spans)
+    supply.losses = [(loss.meter_id, loss.at, loss.until) for loss in lost]
     members = of_losses(lost, settings.window)
     dark = {end for end in known if (notes[end].shows_none(where.total_meters) if end in notes else end in silent)}
-    members += unheard(members, dark, known, where.total_meters, settings.window, spans)
+    last = kept.folded_up_to
+    supply.lit = sorted({*(end for end in supply.lit if end <= last), *(known - dark)})
+    supply.dark = sorted({*(end for end in supply.dark if end <= last), *dark})
+    members += unheard(members, supply.dark, supply.lit, where.total_meters, settings.window, spans)
     newest = ends[-1] if ends else 0
     alarms: dict[str, Alarm] = {}
     alarm_type = SINGLE_OUTAGE if where.total_meters <= SMALL_TRANSFORMER else TRANSFORMER_OUTAGE
@@ -727,23 +737,65 @@ def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int
         supply.notes = {end: note for end, note in supply.notes.items() if end > horizon}
         supply.silent = [end for end in supply.silent if end > horizon]
         supply.events = [event for event in supply.events if event.at > horizon]
-    elif all(ended is not None and ended <= kept.folded_up_to for _, ended in supply.spans):
-        last = kept.folded_up_to
-        supply.notes = {end: note for end, note in supply.notes.items() if end > last}
-        supply.silent = [end for end in supply.silent if end > last]
-        supply.events = [event for event in supply.events if event.at > last]
-        supply.spans = []
-        for kind in OUTAGES:
-            given = [alarm for alarm in transformer.given.get(kind, []) if alarm.last_window > last]
-            transformer.given.pop(kind, None)
-            if given:
-                transformer.given[kind] = given
+        supply.lit, supply.dark = [], []
     else:
-        last = kept.folded_up_to
-        supply.notes = {end: note for end, note in supply.notes.items() if end > last or note.dead}
-        supply.silent = [end for end in supply.silent if end > last]
+        _forget_what_is_over(supply, kept.folded_up_to)
+        _forget_given(transformer, kept.folded_up_to)
     if not (supply.notes or supply.silent or supply.events):
         transformer.supply = None
+
+
+def _forget_given(transformer: KeptTransformer, last: int) -> None:
+    """Name outages no more of which nothing new can come; who was told of them keeps them."""
+    for kind in OUTAGES:
+        given = [alarm for alarm in transformer.given.pop(kind, []) if not alarm.ended or alarm.last_window > last]
+        if given:
+            transformer.given[kind] = given
+
+
+def _forget_what_is_over(supply: Supply, last: int) -> None:
+    """Forget windows up to `last`, and with them losses and outages that were over by then.
+
+    By halves forgotten, an outage that reads have ended would seem to last until the first window that is still known,
+    and a meter without a voltage to have lost it later than it did, together with others. So the beginning of a loss
+    that goes on is kept, whenever it was; and an end that only windows show is noted as the meter's word.
+    """
+    ended = [end for _, end in supply.spans if end is not None and end <= last]
+    over = last if len(ended) == len(supply.spans) else max(ended, default=0)
+    goes_on = [loss for loss in supply.losses if loss[2] is None or loss[2] > over]
+    begun = {(meter_id, at) for meter_id, at, _ in goes_on}
+    events = [event for event in supply.events if event.at > over or (event.meter_id, event.at) in begun]
+    restored = {(event.meter_id, event.at) for event in events if event.restored}
+    events += [
+        PowerEvent(meter_id, "", True, until, until)
+        for meter_id, _, until in goes_on
+        if until is not None and until <= last and (meter_id, until) not in restored
+    ]
+    supply.events = events
+    notes = {}
+    for end, note in supply.notes.items():
+        if end > last:
+            notes[end] = note
+        elif dead := [meter_id for meter_id in note.dead if (meter_id, end) in begun]:
+            notes[end] = replace(note, dead=dead)
+    supply.notes = notes
+    supply.silent = [end for end in supply.silent if end > last]
+    earlier = supply.lit[: bisect_right(supply.lit, over)][-1:]
+    lit, dark = ([end for end in ends if end > over] for ends in (supply.lit, supply.dark))
+    supply.lit, supply.dark = earlier + _at_changes(lit, dark, last), _at_changes(dark, lit, last)
+    supply.spans = [span for span in supply.spans if span[1] is None or span[1] > over]
+
+
+def _at_changes(ends: Sequence[int], others: Sequence[int], last: int) -> list[int]:
+    """Those later than `last`; of the others the first and the last of every run between `others`. All are sorted."""
+    places = [bisect_right(others, end) for end in ends]
+    return [
+        end
+        for number, (end, place) in enumerate(zip(ends, places, strict=True))
+        if end > last
+        or place not in places[max(number - 1, 0) : number]
+        or place not in places[number + 1 : number + 2]
+    ]
 
 
 def _may_be_told(watermark: int, delay: int, settings: Settings) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
@@ -81,8 +82,8 @@ def of_losses(losses: Iterable[Loss], window: int) -> list[Member]:
 
 def unheard(
     members: Sequence[Member],
-    dark: Collection[int],
-    known: Iterable[int],
+    dark: Sequence[int],
+    lit: Sequence[int],
     meters: int,
     window: int,
     work: Mapping[str, Sequence[Span]],
@@ -90,22 +91,30 @@ def unheard(
     """The meters of a transformer that could not say so: none is shown to have supply after others have lost it.
 
     One member for all of them, for as long as the others are out and none is shown to have supply. Those at which
-    there is work are silent for that.
+    there is work are silent for that. Where any was shown to have supply after the loss, it took nobody else: a
+    silence of hours later is another matter.
 
     Args:
       members: the meters that are known to have lost supply.
-      dark: ends of windows in which no meter is shown to have supply.
-      known: ends of all windows of which that is known.
+      dark: ends of windows in which no meter is shown to have supply, in order.
+      lit: ends of those in which one is, in order.
       meters: on the transformer.
       window: length in microseconds.
       work: by meter_id when there is work at it.
     """
     found: list[Member] = []
-    lit = sorted(end for end in known if end not in dark)
-    for end in sorted(dark):
+    for end in dark:
         if found and (found[-1].until is None or found[-1].until >= end):
             continue  # the same darkness
-        out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
+        before = bisect_left(lit, end)
+        since = lit[before - 1] - window if before else None
+        out = [
+            each
+            for each in members
+            if each.at <= end - window
+            and (each.until is None or each.until >= end)
+            and (since is None or each.at > since)
+        ]
         named = {each.name for each in members if each.at <= end and _is_out(each, end - 1)}
         named |= {meter_id for meter_id in work if is_at_work(meter_id, end - window + 1, end, work)}
         others = meters - len(named)
