@@ -234,6 +234,32 @@ class TestTransformer:
 
         assert found(True) == found(False)
 
+    def test_a_section_is_known_until_the_last_of_it_has_supply(self):
+        """Of an outage that goes on, what is over for days is a part of it all the same."""
+        settings = replace(SETTINGS, allowed_lateness=MICROS_PER_HOUR, max_disorder=MICROS_PER_HOUR)
+        grid = shard(settings)
+        for name in (f"T{number}" for number in range(2, 13)):
+            place = TransformerPlace(name, "F1", 10, settings.receipt_delay, end_of(0))
+            grid.take(AlarmInput(end_of(0), [], settings.receipt_delay, places=[place]))
+
+        def say(transformer_id: str, minutes: int, restored: bool = False) -> None:
+            events = told(METERS, minutes, restored).events
+            grid.take(
+                AlarmInput(0, [], events=[msgspec.structs.replace(e, transformer_id=transformer_id) for e in events])
+            )
+
+        for name in ("T1", "T2", "T3"):
+            say(name, 20)
+        say("T1", 50, restored=True)
+        for number in range(3, 60):
+            silent = AlarmInput(end_of(number), [], SETTINGS.receipt_delay, silent=["T2", "T3"])
+            grid.take(silent, watermark=end_of(number) + SETTINGS.receipt_delay)
+            grid.publish("feeder/F1", GroupInput(), end_of(number) + SETTINGS.receipt_delay)
+        for name in ("T2", "T3"):
+            say(name, 60 * 15, restored=True)
+        section, *others = (each for each in final(grid.alarms).values() if each.alarm_type == "SECTION_OUTAGE")
+        assert (section.state, section.ended_at, section.meters_in_violation, others) == ("CLEARED", end_of(60), 30, [])
+
     def test_a_silence_of_hours_after_a_single_loss_is_no_outage(self):
         """A customer's main switch, and a dead collector: the others were shown to have supply in between."""
         for lit in (True, False):

@@ -396,7 +396,7 @@ def forget_group(kept: KeptGroup, watermark: int, settings: Settings) -> None:
             return True
         told = kept.told.get(alarm.alarm_id)
         cause = kept.told.get(told.cause) if told is not None and told.cause is not None else None
-        return cause is not None and cause.last_window > kept.final_up_to
+        return cause is not None and (not cause.ended or cause.last_window > kept.final_up_to)
 
     for transformer_id, kinds in list(kept.found.items()):
         for kind, alarms in list(kinds.items()):
