@@ -17,7 +17,7 @@ from tests.shard import Shard, final
 from tests.stream import HeadEnd, Published, at, read_json
 from tests.test_state_access import Value
 from transforms.due_windows import PAUSES, Covered, _DueWindowsDoFn
-from transforms.silence import found_silences, join_spans, resumed_after, silences, spans_of
+from transforms.silence import CATCH_UP, caught_up, found_silences, join_spans, pause_at, silences, spans_of
 
 TIMES = st.lists(st.integers(0, 200), min_size=1, max_size=30)
 
@@ -44,7 +44,12 @@ class TestSpans:
         ordered = sorted(times)
         place = bisect_left(ordered, instant)
         inside = 0 < place < len(ordered) and ordered[place] - ordered[place - 1] > least and ordered[place] > instant
-        assert resumed_after(spans, instant) == (ordered[place] if inside else instant)
+        assert pause_at(spans, instant) == ((ordered[place - 1], ordered[place]) if inside else None)
+
+    def test_what_was_held_back_has_as_long_as_the_silence_was(self):
+        assert caught_up((100, 130), 20) == 160
+        assert caught_up((100, 110), 20) == 130
+        assert caught_up((100, 101 + CATCH_UP), 20) == 101 + 2 * CATCH_UP
 
     def test_it_goes_on_when_the_watermark_says_so(self):
         spans = [(0, 100), (500, 600)]
@@ -119,11 +124,10 @@ def silent_for_an_hour(backlog: bool, live: bool = True) -> Published:
     head_end.until("11:32:00")
     held_back = [read_json(end=end, meter_id=meter) for end in ends[2:5] for meter in METERS] if backlog else []
     head_end.reads("11:32", *(read_json(end=ends[5], meter_id=meter) for meter in METERS))
-    head_end.until("11:34")
-    if backlog:
-        head_end.reads("11:34", *held_back).until("11:36")
     head_end.reads(clock(ends[6]), *(read_json(end=ends[6], meter_id=meter) for meter in METERS))
-    return head_end.until(at("11:46") + 14 * 60_000_000).run()
+    if backlog:  # not at once: the head-end has an hour of it
+        head_end.reads("12:05", *held_back)
+    return head_end.until("12:06").run()
 
 
 def clock(end: str) -> str:
@@ -140,7 +144,7 @@ class TestHeadEnd:
         assert (closed.began_at, closed.ended_at, closed.alarm_id) == (at("10:31"), at("11:32"), opened.alarm_id)
         assert [alert.alert_type for alert in published.alerts] == []
         rates = {row.window_end: row.receipt_rate_pct for row in published.receipts}
-        assert rates == {at(end): 100.0 for end in ("10:15", "10:30", "10:45", "11:00", "11:15", "11:30")}
+        assert rates == {at(end): 100.0 for end in ("10:15", "10:30", "10:45", "11:00", "11:15", "11:30", "11:45")}
         assert {row.revision for row in published.receipts} == {0}
 
     def test_reads_that_are_lost_are_held_against_the_transformers(self):

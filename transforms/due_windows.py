@@ -20,7 +20,7 @@ from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import DueWindow, GroupInput, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
-from transforms.silence import Span, certain_pauses, found_silences, join_spans, pauses_of, resumed_after
+from transforms.silence import Span, caught_up, certain_pauses, found_silences, join_spans, pause_at, pauses_of
 from transforms.window_expiry import expiry
 
 DUE, SILENCE, PAUSES = "due", "silence", "pauses"
@@ -80,8 +80,8 @@ class DueWindows(beam.PTransform):
     when reads resume, a fast clock's future window makes nothing due, and silence of the head-end is no rows.
 
     Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it is due
-    the collection delay after reads have come again: they may be those that were missing. Where they can only be too
-    late by then, that is said of it (`lost_to_silence`).
+    when what was held back has had time to come (`caught_up`). Where it can only be too late by then, that is said of
+    it (`lost_to_silence`).
 
     All progress meets under one key: one small element a batch of records. State that was restored from a run whose
     settings shape state in another way fails with StateMismatchError at the first of them.
@@ -203,8 +203,8 @@ class _DueWindowsDoFn(beam.DoFn):
                 # One timer a window and delay, all set at once: a timer that sets the next one would advance a
                 # single step a bundle.
                 at = window_end + receipt_delay
-                resumed = resumed_after(covered.spans, at)
-                at = at if resumed == at else resumed + self._settings.collection_delay
+                pause = pause_at(covered.spans, at)
+                at = at if pause is None else caught_up(pause, self._settings.collection_delay)
                 due.set(Timestamp(micros=at), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
         covered_state.write(covered)
 
@@ -214,13 +214,12 @@ class _DueWindowsDoFn(beam.DoFn):
     ) -> Iterator[DueWindow]:
         window_end, receipt_delay = (int(text) for text in tag.split("/"))
         covered = covered_state.read()
-        at = window_end + receipt_delay
-        resumed = resumed_after(covered.spans, at)
+        pause = pause_at(covered.spans, window_end + receipt_delay)
         yield DueWindow(
             window_end,
             receipt_delay,
             covered.first_window_end if window_end % MICROS_PER_DAY == 0 else None,
-            lost_to_silence=resumed > at and resumed > window_end + self._settings.allowed_lateness,
+            lost_to_silence=pause is not None and pause[1] > window_end + self._settings.allowed_lateness,
         )
 
     @on_timer(SILENT)

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from ami_beam.alert_ids import alarm_id
+from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import Alarm, FoundAlarms
 from transforms.outages import window_of
 
 SOURCE_SILENT = "SOURCE_SILENT"
+
+CATCH_UP = 4 * MICROS_PER_HOUR
+"""So long at most windows of a silence wait for what was held back. Those of after it tell meanwhile who is silent."""
 
 Span = tuple[int, int]
 """First and last record time (microseconds) of records between which no pause is too long."""
@@ -36,11 +40,21 @@ def join_spans(known: Sequence[Span], news: Iterable[Span], least: int) -> list[
     return found
 
 
-def resumed_after(spans: Sequence[Span], instant: int) -> int:
-    """When records came again, of an instant in a pause; the instant itself where there is no pause."""
+def pause_at(spans: Sequence[Span], instant: int) -> Span | None:
+    """The pause that is over and that contains the instant: when it began, and when records came again."""
     place = bisect_left(spans, (instant, instant))
-    inside = place and spans[place - 1][1] >= instant
-    return instant if inside or place == 0 or place == len(spans) else spans[place][0]
+    if place in (0, len(spans)) or spans[place - 1][1] >= instant or spans[place][0] == instant:
+        return None
+    return spans[place - 1][1], spans[place][0]
+
+
+def caught_up(pause: Span, collection_delay: int) -> int:
+    """By when what was held back in a pause is there: a source that sends twice as fast as ever takes as long as that.
+
+    No longer than `CATCH_UP`, and no shorter than reads always take.
+    """
+    began, ended = pause
+    return ended + max(collection_delay, min(ended - began, CATCH_UP))
 
 
 def pauses_of(spans: Sequence[Span]) -> list[Span]:
