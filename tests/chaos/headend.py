@@ -23,12 +23,14 @@ from confluent_kafka import Message, Producer
 
 from ami_beam.instants import MICROS_PER_SECOND, format_instant
 from tests.kafka_replay import EVENTS, READS, exported
+from transforms.silence import CATCH_UP
 
 PARTITIONS = 4
 WINDOW_SECONDS = 900
 INTERVALS = 24
 _FLUSH_SECONDS = 26 * 3600
 """Record time after the last record, by which every window is due and every late read has been gathered."""
+_CATCH_UP_SECONDS = CATCH_UP // MICROS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class HeadEnd:
         self._directory = directory
         simulated = directory / "simulated"
         # Record times end a good day ago, so that the records that make everything due are not ahead of the clock.
-        span = (INTERVALS * WINDOW_SECONDS + 26 * 3600 + _FLUSH_SECONDS + 2 * 3600) * MICROS_PER_SECOND
+        span = INTERVALS * WINDOW_SECONDS + 26 * 3600 + _FLUSH_SECONDS + _CATCH_UP_SECONDS + 2 * 3600
+        span *= MICROS_PER_SECOND
         window = WINDOW_SECONDS * MICROS_PER_SECOND
         start = (time.time_ns() // 1_000 - span) // window * window
         subprocess.run(
@@ -149,9 +152,10 @@ class HeadEnd:
 
 
 def _in_order(simulated: Path) -> list[Sent]:
-    """All records in the order of their record times, and then, on every partition, two that make everything due.
+    """All records in the order of their record times, and then, on every partition, some that make everything due.
 
-    The first comes after a silence, and windows that were due in it wait for reads a little longer: for the second.
+    The first comes after a silence, and windows that were due in it wait for reads a little longer: for the last. In
+    between there is no other silence.
     """
     records = [
         Sent(topic, zlib.crc32(key or b"") % PARTITIONS, ts_ms, key, value)
@@ -160,7 +164,8 @@ def _in_order(simulated: Path) -> list[Sent]:
     ]
     records.sort(key=lambda record: record.time_ms)
     end = records[-1].time_ms + _FLUSH_SECONDS * 1000
-    return [*records, *_flushing(end), *_flushing(end + 600 * 1000)]
+    flushing = range(end, end + (_CATCH_UP_SECONDS + 600) * 1000, 600 * 1000)
+    return [*records, *(record for time_ms in flushing for record in _flushing(time_ms))]
 
 
 def _upgraded(number: int, record: Sent) -> Sent:
