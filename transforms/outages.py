@@ -91,8 +91,8 @@ def unheard(
     """The meters of a transformer that could not say so: none is shown to have supply after others have lost it.
 
     One member for all of them, for as long as the others are out and none is shown to have supply. Those at which
-    there is work are silent for that. Where any was shown to have supply after the loss, it took nobody else: a
-    silence of hours later is another matter.
+    there is work are silent for that. Where any was shown to have supply, and nobody has told of a loss since, a loss
+    of before took nobody else: a silence of hours later is another matter.
 
     Args:
       members: the meters that are known to have lost supply.
@@ -108,13 +108,9 @@ def unheard(
             continue  # the same darkness
         before = bisect_left(lit, end)
         since = lit[before - 1] - window if before else None
-        out = [
-            each
-            for each in members
-            if each.at <= end - window
-            and (each.until is None or each.until >= end)
-            and (since is None or each.at > since)
-        ]
+        if since is not None and not any(since < each.at <= end for each in members):
+            continue
+        out = [each for each in members if each.at <= end - window and (each.until is None or each.until >= end)]
         named = {each.name for each in members if each.at <= end and _is_out(each, end - 1)}
         named |= {meter_id for meter_id in work if is_at_work(meter_id, end - window + 1, end, work)}
         others = meters - len(named)
