@@ -204,9 +204,9 @@ def untold(truth: Truth, conditions: Iterable[Truth], sizes: Mapping[str, int], 
         elif said.begins - LEEWAY <= truth.since + 2 * window:
             if other.kind == "WORK" and truth.since <= said.ends + LEEWAY:
                 at_work.update(other.transformers)
-            elif other.kind != "OUTAGE" or truth.kind == "HIGH_VOLTAGE":
-                continue  # no lack of supply explains that
-            elif not truth.is_planned and truth.since < said.ends + window:
+            # No lack of supply explains a high voltage.
+            is_explained = other.kind == "OUTAGE" and truth.kind != "HIGH_VOLTAGE" and not truth.is_planned
+            if is_explained and truth.since < said.ends + window:
                 found |= other.transformers
     if truth.kind == "OUTAGE":
         found |= {name for name, meters in at_work.items() if sizes[name] - meters < needed(sizes[name])}

@@ -202,11 +202,13 @@ class _JudgeWindowsDoFn(beam.DoFn):
         heard = sorted(name for name in before if not _is_silent(kept[name]))
         silent = []
         for update in updates:
-            for count in update.due.counts if update.due is not None else ():
+            if update.due is None:
+                continue
+            for count in update.due.counts:
                 transformer = kept.setdefault(count.transformer_id, KeptTransformer(Heard()))
                 if transformer.receipt is None:
                     transformer.count = _to_judge(count)
-                    transformer.lost_to_silence = update.due is not None and update.due.lost_to_silence
+                    transformer.lost_to_silence = update.due.lost_to_silence
         if tag != PUBLISHED:
             delay = int(tag)
             for transformer_id, transformer in kept.items():
