@@ -12,6 +12,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
+from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
 from ami_beam.csv_table import TableError
 from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.event_map import COLUMNS as EVENT_MAP_COLUMNS
@@ -101,8 +102,19 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         silent_after=silent_after,
         event_map=event_map_of(values["event_map"]),
         quality_map=quality_map_of(values["quality_map"]),
+        also_publish=also_publish_of(values["also_publish"]),
         live=live,
     )
+
+
+def also_publish_of(text: str | None) -> tuple[str, ...]:
+    """The names, sorted; each once."""
+    names = {name.strip() for name in (text or "").split(",")} - {""}
+    unknown = sorted(names - OPTIONAL_TOPICS.keys())
+    if unknown:
+        allowed, example = ", ".join(OPTIONAL_TOPICS), f"--also_publish={next(iter(OPTIONAL_TOPICS))}"
+        raise OptionError("--also_publish", text, f"has {unknown[0]}, which there is not", allowed, example)
+    return tuple(sorted(names))
 
 
 def event_map_of(path: str | None) -> EventMap:

@@ -140,6 +140,12 @@ def _add_where(group: Any) -> None:
         help="before the name of every result topic: shadow. writes to shadow.ami.alerts.grid and so on, so that a new"
         " version can run beside the old one and be compared (none)",
     )
+    add(
+        "--also_publish",
+        metavar="NAME,…",
+        help="results beside those of every run, each to a topic of its own. feeder_summary: what every feeder's"
+        " transformers add up to, and the whole system, to ami.feeder.summary (none)",
+    )
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
         "--kafka_io",
@@ -466,7 +472,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     if source == "kafka":
         # They add steps to the graph, and Flink knows state by a step's place in it.
         announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
-        settings = replace(settings, source=",".join(announced))
+        settings = replace(settings, source=",".join([*announced, *settings.also_publish]))
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)

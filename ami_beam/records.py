@@ -155,6 +155,8 @@ class FeederStatistics(Struct, array_like=True, gc=False):
     sag_count: int = 0
     """Reads whose power quality code the quality map says is a sag."""
     swell_count: int = 0
+    voltage_count: int = 0
+    """Reads of which the mean is."""
 
 
 class TransformerStatistics(Struct, array_like=True, gc=False):
@@ -610,6 +612,7 @@ class SummaryRow(Struct, gc=False):
     revision: int
     sag_count: int = 0
     swell_count: int = 0
+    voltage_count: int = 0
 
 
 class ReceiptRow(Struct, gc=False):
@@ -626,6 +629,143 @@ class ReceiptRow(Struct, gc=False):
     actual_rate_pct: float
     as_of: int
     revision: int
+
+
+class FeederRow(Struct, gc=False):
+    """`ami.feeder.summary`; identity (segment, feeder_id, window_end). Of a feeder, or of the whole system.
+
+    Energies are the sums of the published rows of its transformers. Receipt is that of the transformers in the meter
+    counts which are due; a transformer of which nothing was heard is on the feeder that it was last seen to come to.
+    """
+
+    segment: Literal["FEEDER", "SYSTEM"]
+    feeder_id: str | None
+    """None of the system."""
+    window_start: int
+    window_end: int
+    total_consumption_kwh: float
+    total_delivered_kwh: float
+    total_received_kwh: float
+    meters_reported: int
+    meters_expected: int
+    receipt_rate_pct: float | None
+    """None where no meter is expected."""
+    avg_voltage_v: float | None
+    """Over reads, to a millionth of a volt."""
+    min_voltage_v: float | None
+    max_voltage_v: float | None
+    transformers_reported: int
+    transformers_expected: int
+    transformers_in_violation: int
+    """Of which there is an alert in this window."""
+    as_of: int
+    revision: int
+
+
+class FeederBatch(Struct, array_like=True, gc=False):
+    """Feeder rows that are published together."""
+
+    rows: list[FeederRow]
+
+
+class PairTotals(Struct, array_like=True, gc=False):
+    """What one (transformer, feeder) pair adds to its feeder's window: energies in millionths of a kWh."""
+
+    transformer_id: str
+    feeder_id: str
+    revision: int
+    """Of the transformer's statistics: of two the greater is the newer."""
+    main: bool
+    """Whether most of the transformer's meters are on this feeder, which it counts for."""
+    consumption: int
+    delivered: int
+    received: int
+    meters_reported: int
+    voltage_sum: int
+    """Millionths of a volt."""
+    voltage_count: int
+    min_voltage_v: float | None
+    max_voltage_v: float | None
+    as_of: int
+
+
+class VoltageStanding(Struct, array_like=True, gc=False):
+    """Whether a transformer's voltages are beyond a limit, by its newest statistics."""
+
+    transformer_id: str
+    feeder_id: str
+    revision: int
+    violated: bool
+    as_of: int
+
+
+class ReceiptStanding(Struct, array_like=True, gc=False):
+    """How many meters a transformer in the meter counts has, and how many were heard, by its newest receipt row."""
+
+    transformer_id: str
+    feeder_id: str | None
+    """None: nothing was heard, and where it is is not known."""
+    revision: int
+    """Of two of a transformer that was heard the greater is the newer."""
+    meters_reported: int
+    total_meters: int
+    low: bool
+    """Whether there is an alert for it."""
+    as_of: int
+    placed: int | None = None
+    """Of one that was not heard: counts what was said of where it is. None of one that was heard."""
+    gone: bool = False
+    """Whether it is not here any more."""
+
+
+class FeederInput(Struct, array_like=True, gc=False):
+    """What the rows of some feeders in a window are made of."""
+
+    pairs: list[PairTotals] = field(default_factory=list)
+    voltages: list[VoltageStanding] = field(default_factory=list)
+    receipts: list[ReceiptStanding] = field(default_factory=list)
+
+
+class HeardOn(Struct, array_like=True, gc=False):
+    """On which feeders the transformers of a shard were heard in a window, and those of which nothing was."""
+
+    window_end: int
+    heard: dict[str, str]
+    """feeder_id by transformer_id."""
+    silent: list[ReceiptStanding]
+    first: bool
+    """Whether these are the rows with which the window was judged."""
+    as_of: int
+    """The greatest of the rows."""
+
+
+class SegmentTotals(Struct, array_like=True, gc=False):
+    """What transformers add up to in a window; units as in `PairTotals`."""
+
+    consumption: int = 0
+    delivered: int = 0
+    received: int = 0
+    meters_reported: int = 0
+    voltage_sum: int = 0
+    voltage_count: int = 0
+    min_voltage_v: float | None = None
+    max_voltage_v: float | None = None
+    transformers_reported: int = 0
+    meters_judged: int = 0
+    """Heard of those that are expected."""
+    meters_expected: int = 0
+    transformers_expected: int = 0
+    transformers_in_violation: int = 0
+    as_of: int = 0
+
+
+class GroupTotals(Struct, array_like=True, gc=False):
+    """What a group of feeders adds to the whole system in a window."""
+
+    group: int
+    number: int
+    """Of two the greater is the newer."""
+    totals: SegmentTotals
 
 
 class SilentMeter(Struct, gc=False):
@@ -759,4 +899,8 @@ carries(
     HearingInput,
     DayStandings,
     SilentMeterBatch,
+    FeederInput,
+    HeardOn,
+    GroupTotals,
+    FeederBatch,
 )

@@ -29,7 +29,7 @@ from confluent_kafka import KafkaException
 
 from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, OPTIONAL_TOPICS, RESULT_TOPICS
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _log.warning("%s", warning)
             counts = load_version(plan.meter_counts, settings.allowed_lateness)
             settings = with_shards(settings, plan, counts)
-            topics = _look_at_kafka(plan)
+            topics = _look_at_kafka(plan, [OPTIONAL_TOPICS[name] for name in settings.also_publish])
             with open_runner(plan) as runner:
                 return _run(settings, plan, counts, runner, topics)
         except (OptionError, PreflightError, MeterCountsError) as error:
@@ -214,13 +214,13 @@ def _readers(options: PipelineOptions, partitions: int) -> int:
     return min(_FEW_READERS, partitions)
 
 
-def _look_at_kafka(plan: RunPlan) -> dict[str, Topic]:
-    """The input topics by name."""
+def _look_at_kafka(plan: RunPlan, also: Sequence[str]) -> dict[str, Topic]:
+    """The input topics by name. `also`: results beside those of every run."""
     if plan.bootstrap_servers is None:
         return {}
     announced = [] if plan.bounded else list(plan.announced_topics)
     inputs = [] if plan.bounded else [plan.reads, plan.events, *announced]
-    results = [plan.output_prefix + topic for topic in RESULT_TOPICS] if plan.sink == "kafka" else []
+    results = [plan.output_prefix + topic for topic in (*RESULT_TOPICS, *also)] if plan.sink == "kafka" else []
     native = plan.kafka_io == "native"
     topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native, _read_back(plan))
     report(topics, announced)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
+from ami_beam.codecs.json_outputs import FEEDER_SUMMARY
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import (
     Alarm,
@@ -17,8 +18,10 @@ from ami_beam.records import (
     DeadLetterBatch,
     Event,
     ExplainInput,
+    FeederBatch,
     GroupInput,
     HeardMeters,
+    JudgeInput,
     ReadPauses,
     ReadProgress,
     ReceiptBatch,
@@ -30,6 +33,7 @@ from ami_beam.records import (
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
+from pipelines.feeder_summaries import feeder_summaries
 from transforms.alarm_episodes import AlarmEpisodes
 from transforms.collection_groups import CollectionGroups
 from transforms.decode_announcements import DecodeAnnouncements
@@ -86,6 +90,8 @@ class Outputs:
     alarms: beam.PCollection[Alarm]
     silent_meters: beam.PCollection[SilentMeterBatch]
     dead_letters: beam.PCollection[DeadLetterBatch]
+    feeders: beam.PCollection[FeederBatch] | None = None
+    """None where nobody has asked for them."""
 
 
 class Told(NamedTuple):
@@ -130,6 +136,8 @@ class JudgedWindows(NamedTuple):
     explanations: beam.PCollection[tuple[int, ExplainInput]]
     """What the alarms say of the alerts, and the alerts that were published."""
     hearing: Hearing
+    observations: beam.PCollection[tuple[ShardWindow, JudgeInput]]
+    """What windows are judged by."""
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
@@ -157,7 +165,10 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     dead_letters = (
         (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
     )  # fmt: skip
-    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters)
+    feeders = None
+    if FEEDER_SUMMARY in settings.also_publish:
+        feeders = feeder_summaries(measured.statistics, judged.observations, judged.receipts, settings)
+    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters, feeders)
 
 
 def _nothing(_: ReadProgress) -> list[Any]:
@@ -248,5 +259,6 @@ def judge(
         explanations = (published.causes, *explained_by) | "Explanations" >> beam.Flatten()
     hearing = Hearing(joined.heard, due, progress.pauses)
     return JudgedWindows(
-        judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations, hearing
+        judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations, hearing,
+        joined.observations,
     )  # fmt: skip

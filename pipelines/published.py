@@ -1,4 +1,4 @@
-"""What goes to which topic: the operational outputs as keyed JSON records."""
+"""What goes to which topic: the outputs as keyed JSON records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pipelines.operational import Outputs
 def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[KeyedRecords]]:
     """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own.
 
+    Those of consumers who were not asked for are not there.
     `config_id` names the rules of the run on every alert and alarm.
     """
     grid = outputs.alerts | "GridAlerts" >> beam.Filter(_is_grid).with_output_types(Alert)
     events = outputs.alerts | "EventAlertsOnly" >> beam.Filter(_is_event).with_output_types(Alert)
-    return {
+    records = {
         codec.SUMMARY_TOPIC: outputs.summaries | "SummaryJson" >> _to_records(codec.summary_records),
         codec.RECEIPT_TOPIC: outputs.receipts | "ReceiptJson" >> _to_records(codec.receipt_records),
         codec.GRID_ALERTS_TOPIC: grid | "GridAlertJson" >> _to_records(codec.alert_records, config_id),
@@ -29,6 +30,9 @@ def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[Ke
         | "SilentMeterJson" >> _to_records(codec.silent_meter_records, config_id),
         codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_records),
     }
+    if outputs.feeders is not None:
+        records[codec.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
+    return records
 
 
 def _to_records(encode: Callable[..., KeyedRecords], *arguments: Any) -> beam.PTransform:

@@ -171,7 +171,11 @@ class Article:
 
     def rows(self, view: str) -> list[Row]:
         """The rows of a view, with times as our outputs write them."""
-        found = self._db.execute(f"SELECT * FROM {view}")
+        return self.query(f"SELECT * FROM {view}")
+
+    def query(self, statement: str) -> list[Row]:
+        """The rows of a query over the winning reads in `ami_interval_reads` and over the views, likewise."""
+        found = self._db.execute(statement)
         assert found.description is not None
         names = [column[0] for column in found.description]
         return [{name: _published(value) for name, value in zip(names, row, strict=True)} for row in found.fetchall()]

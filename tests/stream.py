@@ -26,6 +26,8 @@ from ami_beam.records import (
     Alert,
     DeadLetter,
     DeadLetterBatch,
+    FeederBatch,
+    FeederRow,
     MeterCount,
     ReceiptBatch,
     ReceiptRow,
@@ -87,6 +89,7 @@ class Published:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
     silent_meters: list[SilentMeter] = field(default_factory=list)
+    feeders: list[FeederRow] = field(default_factory=list)
 
     def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
         return sorted(
@@ -98,6 +101,11 @@ class Published:
             ),
             key=lambda row: row.revision,
         )
+
+    def feeder(self, window_end: str, feeder: str | None = "F1") -> list[FeederRow]:
+        """What was published of a feeder, or of the system (None), in the order of its revisions."""
+        rows = (row for row in self.feeders if (row.feeder_id, row.window_end) == (feeder, at(window_end)))
+        return sorted(rows, key=lambda row: row.revision)
 
     def receipt(self, window_end: str, transformer: str = "T1") -> list[ReceiptRow]:
         rows = (r for r in self.receipts if (r.transformer_id, r.window_end) == (transformer, at(window_end)))
@@ -159,6 +167,10 @@ class HeadEnd:
     def backlog_of_events(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """These records have reached the events topic at `clock`, and are read before that: of a backlog."""
         return self._batch(EVENTS, at(clock) if isinstance(clock, str) else clock, *values)
+
+    def backlog_of_reads(self, clock: str | int, *values: bytes | None) -> HeadEnd:
+        """These records have reached the reads topic at `clock`, and are read before that: as a live source has it."""
+        return self._batch(READS, at(clock) if isinstance(clock, str) else clock, *values)
 
     def outages(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """The OMS announces this at `clock`; without a call there is no such topic."""
@@ -247,7 +259,10 @@ def run_pipeline(
             work=announced.get(WORK),
         )
         outputs = operational(inputs, settings)
-        for name in ("summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"):
+        names = ["summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"]
+        if outputs.feeders is not None:
+            names.append("feeders")
+        for name in names:
             _captured[f"{token}/{name}"] = getattr(published, name)
             _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
     return published
@@ -258,7 +273,7 @@ def _is_of(batch: RecordBatch, topic: str) -> bool:
 
 
 def _capture(row: Any, place: str) -> None:
-    if isinstance(row, SummaryBatch | ReceiptBatch | SilentMeterBatch | DeadLetterBatch):
+    if isinstance(row, SummaryBatch | ReceiptBatch | SilentMeterBatch | DeadLetterBatch | FeederBatch):
         _captured[place] += row.rows
     else:
         _captured[place].append(row)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.codecs import json_outputs as outputs
@@ -18,6 +18,8 @@ from ami_beam.records import (
     Alert,
     DeadLetter,
     DeadLetterBatch,
+    FeederBatch,
+    FeederRow,
     ReceiptBatch,
     ReceiptRow,
     SilentMeter,
@@ -41,6 +43,9 @@ ALARM = Alarm(
 MIDNIGHT, NEXT_MIDNIGHT = parse_instant("2026-03-03T00:00:00Z"), parse_instant("2026-03-04T00:00:00Z")
 SILENT = SilentMeter(
     "2026-03-03", NEXT_MIDNIGHT, "M7", "T1", "F1", MIDNIGHT, 96, "LISTED", 0, NEXT_MIDNIGHT
+)  # fmt: skip
+FEEDER = FeederRow(
+    "FEEDER", "F1", START, END, 1.5, 2.0, 0.5, 2, 3, 66.7, None, None, 242.2, 1, 2, 1, AS_OF, 3
 )  # fmt: skip
 LETTER = DeadLetter("NOT_JSON", "It is not JSON.", "ami.headend.reads", 3, 17, AS_OF, b"\xff{")
 
@@ -67,6 +72,7 @@ def test_a_summary_row() -> None:
         "revision": 3,
         "sag_count": 2,
         "swell_count": 0,
+        "voltage_count": 0,
     }
 
 
@@ -85,6 +91,33 @@ def test_a_receipt_row() -> None:
         "actual_rate_pct": 0.0,
         "as_of": "2026-03-03T10:15:00Z",
         "revision": 0,
+    }
+
+
+def test_a_feeder_row_and_the_systems() -> None:
+    system = replace(FEEDER, segment="SYSTEM", feeder_id=None)
+    keys, values = astuple(outputs.feeder_records(FeederBatch([FEEDER, system])))
+    assert keys == [b"F1", b"SYSTEM"]
+    assert [outputs.parse_feeder(value) for value in values] == [FEEDER, system]
+    assert json.loads(values[0]) == {
+        "segment": "FEEDER",
+        "feeder_id": "F1",
+        "window_start": "2026-03-03T10:00:00Z",
+        "window_end": "2026-03-03T10:15:00Z",
+        "total_consumption_kwh": 1.5,
+        "total_delivered_kwh": 2.0,
+        "total_received_kwh": 0.5,
+        "meters_reported": 2,
+        "meters_expected": 3,
+        "receipt_rate_pct": 66.7,
+        "avg_voltage_v": None,
+        "min_voltage_v": None,
+        "max_voltage_v": 242.2,
+        "transformers_reported": 1,
+        "transformers_expected": 2,
+        "transformers_in_violation": 1,
+        "as_of": "2026-03-03T10:15:42.125Z",
+        "revision": 3,
     }
 
 

@@ -15,6 +15,7 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.userstate import get_dofn_specs, is_stateful_dofn
 
 from ami_beam import meter_counts, records
+from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
 from ami_beam.coders import MsgspecCoder
 from ami_beam.io.files import ReadReplay
 from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
@@ -26,6 +27,7 @@ from pipelines.published import published
 from tests.stream import at, read_json, run_pipeline
 from transforms.batch_records import BatchRecords
 
+EVERYTHING = Settings(also_publish=tuple(OPTIONAL_TOPICS))
 PICKLING = (
     # every coder that ends in pickle, dill or cloudpickle, or (FastPrimitives) falls back to it
     beam_coders._PickleCoderBase,
@@ -89,7 +91,7 @@ def graph(unrun) -> _Everything:
     counts = pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
     told = [pipeline | name >> beam.Create([], reshuffle=False).with_output_types(RecordBatch) for name in ("O", "W")]
     inputs = Inputs(reads, events, counts, outages=told[0], work=told[1])
-    published(operational(inputs, Settings()), "c0f1")
+    published(operational(inputs, EVERYTHING), "c0f1")
     return walk(pipeline)
 
 
@@ -127,7 +129,7 @@ class TestGraph:
         version = pack([MeterCount("T1", 1)], 0)
         counts = pipeline | beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
         inputs = Inputs(*batches[:2], counts, outages=batches[2], work=batches[3])
-        published(operational(inputs, Settings()), "c0f1")
+        published(operational(inputs, EVERYTHING), "c0f1")
         proto, context = pipeline.to_runner_api(return_context=True)
         found = {name: context.coders.get_by_id(name) for name in proto.components.coders}
         assert len(found) > 15

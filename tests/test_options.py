@@ -110,6 +110,7 @@ def test_receipt_delay_is_the_collection_delay_unless_given() -> None:
         ("--receipt_delay=6m", "--receipt_delay=5m"),
         ("--allowed_lateness=25h", "--allowed_lateness=24h"),
         ("--shards=7", "--shards=1024"),
+        ("--also_publish=feeder_summary", "--also_publish="),
     ],
 )
 def test_options_that_shape_state_are_in_the_state_label(option: str, other: str) -> None:
@@ -163,6 +164,7 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--bootstrap_servers=a:1,,b:2", "not HOST:PORT"),
         ("--reads=exports/reads.jsonl", "not a topic name"),
         ("--meter_counts=missing.csv", "no such file"),
+        ("--also_publish=feeder_summary,feeders", "has feeders, which there is not"),
     ],
 )
 def test_a_wrong_option_names_itself_its_value_what_is_allowed_and_an_example(option: str, problem: str) -> None:

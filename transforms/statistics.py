@@ -117,7 +117,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         for column in (columns.consumption_kwh, columns.delivered_kwh, columns.received_kwh)
     )
     volts = columns.voltage_v[order]
-    average, least, greatest = _voltages(volts, starts)
+    average, least, greatest, voltages = _voltages(volts, starts)
     sizes = np.diff(starts, append=count).tolist()
     meters = [meters[i] for i in order.tolist()]
     names = columns.names
@@ -145,6 +145,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
             True,
             sags[group],
             swells[group],
+            voltages[group],
         )
         name = names[numbers[group]]
         if name in measured:
@@ -204,8 +205,12 @@ def _totals(column: Floats, starts: Ints) -> list[float]:
     return [_total(values[first:last]) for first, last in pairwise([*starts.tolist(), len(values)])]
 
 
-def _voltages(column: Floats, starts: Ints) -> tuple[list[float | None], list[float | None], list[float | None]]:
+def _voltages(
+    column: Floats, starts: Ints
+) -> tuple[list[float | None], list[float | None], list[float | None], list[int]]:
     """Mean, least and greatest voltage of every group of reads, which begin at `starts`; None where there is none.
+
+    Last, how many there are.
 
     Hundredths of a volt are added as integers. The mean of the floats is off by less than a millionth of what separates
     it from the next tie of the rounding to 6 decimals; where it is a tie itself, the floats decide.
@@ -240,7 +245,7 @@ def _voltages(column: Floats, starts: Ints) -> tuple[list[float | None], list[fl
         for group, empty in enumerate(none):
             if empty:
                 average[group] = least[group] = greatest[group] = None
-    return average, least, greatest
+    return average, least, greatest, counts.tolist()
 
 
 def _longest(starts: Ints, count: int) -> int:
@@ -292,6 +297,7 @@ def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
         changed=True,
         sag_count=sag.count(True),
         swell_count=swell.count(True),
+        voltage_count=len(measured),
     )
 
 

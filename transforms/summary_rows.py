@@ -47,6 +47,7 @@ def _rows(element: tuple[ShardWindow, StatisticsBatch], window: int) -> SummaryB
                 feeder.revision,
                 feeder.sag_count,
                 feeder.swell_count,
+                feeder.voltage_count,
             )
             for transformer in batch.transformers
             for feeder in transformer.feeders

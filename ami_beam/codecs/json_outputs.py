@@ -19,6 +19,8 @@ from ami_beam.records import (
     Alert,
     DeadLetter,
     DeadLetterBatch,
+    FeederBatch,
+    FeederRow,
     KeyedRecords,
     ReceiptBatch,
     ReceiptRow,
@@ -36,6 +38,7 @@ ALARMS_TOPIC = "ami.alarms"
 SILENT_METERS_TOPIC = "ami.meters.silent"
 DEAD_LETTER_TOPIC = "ami.deadletter"
 CONFIG_TOPIC = "ami.config"
+FEEDER_TOPIC = "ami.feeder.summary"
 OUTPUT_TOPICS = (
     SUMMARY_TOPIC,
     RECEIPT_TOPIC,
@@ -45,7 +48,10 @@ OUTPUT_TOPICS = (
     SILENT_METERS_TOPIC,
     DEAD_LETTER_TOPIC,
 )
-"""What the pipeline writes."""
+"""What the pipeline always writes."""
+FEEDER_SUMMARY = "feeder_summary"
+OPTIONAL_TOPICS = {FEEDER_SUMMARY: FEEDER_TOPIC}
+"""What it writes where --also_publish names it."""
 RESULT_TOPICS = (*OUTPUT_TOPICS, CONFIG_TOPIC)
 """All topics that must be there: what a run's rules are is written once, at its start."""
 
@@ -56,7 +62,9 @@ _INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window"
 _INSTANTS |= {"silent_since"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
-Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter)
+Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter, FeederRow)
+SYSTEM_KEY = b"SYSTEM"
+"""The partition key of the whole system's rows."""
 
 
 class _LetterJson(Struct):
@@ -105,6 +113,7 @@ def summary_json(row: SummaryRow) -> bytes:
             "revision": row.revision,
             "sag_count": row.sag_count,
             "swell_count": row.swell_count,
+            "voltage_count": row.voltage_count,
         }
     )
 
@@ -204,6 +213,32 @@ def silent_meter_json(row: SilentMeter) -> bytes:
     )
 
 
+def feeder_json(row: FeederRow) -> bytes:
+    """The value of a feeder's record, or of the system's."""
+    return _encode(
+        {
+            "segment": row.segment,
+            "feeder_id": row.feeder_id,
+            "window_start": format_instant(row.window_start),
+            "window_end": format_instant(row.window_end),
+            "total_consumption_kwh": row.total_consumption_kwh,
+            "total_delivered_kwh": row.total_delivered_kwh,
+            "total_received_kwh": row.total_received_kwh,
+            "meters_reported": row.meters_reported,
+            "meters_expected": row.meters_expected,
+            "receipt_rate_pct": row.receipt_rate_pct,
+            "avg_voltage_v": row.avg_voltage_v,
+            "min_voltage_v": row.min_voltage_v,
+            "max_voltage_v": row.max_voltage_v,
+            "transformers_reported": row.transformers_reported,
+            "transformers_expected": row.transformers_expected,
+            "transformers_in_violation": row.transformers_in_violation,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
 def dead_letter_json(letter: DeadLetter) -> bytes:
     """The value of a dead-letter record: can be written for every letter, whatever the record was.
 
@@ -260,6 +295,12 @@ def silent_meter_records(batch: SilentMeterBatch, config_id: str | None = None) 
     return KeyedRecords([row.meter_id.encode() for row in rows], list(map(silent_meter_json, rows)))
 
 
+def feeder_records(batch: FeederBatch) -> KeyedRecords:
+    """A record for each row, by feeder."""
+    keys = [SYSTEM_KEY if row.feeder_id is None else row.feeder_id.encode() for row in batch.rows]
+    return KeyedRecords(keys, list(map(feeder_json, batch.rows)))
+
+
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
     """A record for each letter, by the provenance of what was set aside."""
     keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
@@ -297,3 +338,8 @@ def parse_alarm(data: bytes | str) -> Alarm:
 def parse_silent_meter(data: bytes | str) -> SilentMeter:
     """The row of `silent_meter_json`."""
     return _parse(data, SilentMeter)
+
+
+def parse_feeder(data: bytes | str) -> FeederRow:
+    """The row of `feeder_json`."""
+    return _parse(data, FeederRow)
