@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS, RESULT_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks import consume_only, systems, throughput
 from benchmarks.systems import Place
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     # The small ones first: meanwhile the broker's JVM compiles.
     known = [CONSUME_ONLY, *systems.SYSTEMS]
-    add("--systems", default=",".join(known), help=f"which, of {', '.join(known)}")
+    usual = [name for name in known if name != systems.ALL_CONSUMERS]
+    add("--systems", default=",".join(usual), help=f"which, of {', '.join(known)} (all but the one of all consumers)")
+    add("--consumers", action="store_true", help=f"also {systems.ALL_CONSUMERS}: with all that --also_publish names")
     add("--reads", type=int, default=2_000_000, help="measured reads, at least (2,000,000)")
     add("--meters", type=int, default=20_000, help="meters; ten each have a transformer (20,000)")
     add("--late", default="0,6", help="per cent of the reads that are late, a run for each (0,6)")
@@ -47,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.quick:
         options.rounds, options.late = 1, "0"
     chosen = [name.strip() for name in options.systems.split(",")]
+    if options.consumers and systems.ALL_CONSUMERS not in chosen:
+        chosen.append(systems.ALL_CONSUMERS)
     if unknown := set(chosen) - set(known):
         parser.error(f"--systems: {', '.join(sorted(unknown))} is not one of {', '.join(known)}")
 
@@ -80,7 +84,7 @@ def _compare(
     with KafkaBroker(heap="1g") as broker:
         broker.create_topic(systems.EVENTS)
         broker.create_topic(systems.ALERTS, partitions=PARTITIONS)
-        for topic in RESULT_TOPICS:
+        for topic in (*RESULT_TOPICS, *OPTIONAL_TOPICS.values()):
             broker.create_topic(topic, partitions=PARTITIONS)
         for number in range(options.rounds):
             for name in chosen:

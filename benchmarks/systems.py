@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
 from ami_beam.local import flink_distribution, jars
 
 READS = "ami.headend.reads"
@@ -78,11 +79,14 @@ def _flink_sql(name: str, *arguments: str) -> System:
     return System(name, command, takes_late_reads=False, own_topic=True, prepare=_flink_sql_jars)
 
 
+CORE, ALL_CONSUMERS = "ami-beam native", "ami-beam all consumers"
+"""The pipeline that every run is, and what it costs to publish everything else as well."""
 SYSTEMS = {
     system.name: system
     for system in (
         System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
-        ami_beam("ami-beam native", "--kafka_io=native"),
+        ami_beam(CORE, "--kafka_io=native"),
+        ami_beam(ALL_CONSUMERS, "--kafka_io=native", f"--also_publish={','.join(OPTIONAL_TOPICS)}"),
         ami_beam("ami-beam beam-io", "--kafka_io=beam", whole_backlog=True),
         _flink_sql("flink-sql", "--checkpoint_seconds=10"),
         _flink_sql("flink-sql without checkpoints"),
