@@ -118,6 +118,17 @@ class TestWindowStatistics:
         list(step.on_publish(KEY, EXPIRE, reads, revised, timers))
         assert reads.held == revised.held == []
 
+    def test_late_reads_of_a_window_that_was_never_published_are_not_put_off_by_later_ones(self):
+        """A backlog after a silence: all come before their time, and their receipt is judged hours after the first."""
+        step, reads, revised, timers = _WindowStatisticsDoFn(Settings()), Bag(), Value(), Timers()
+        arrived = [END + hours * MICROS_PER_HOUR for hours in (1, 3, 5)]
+        list(step.process((KEY, pack(END, [read(1, arrived[0]), read(2, arrived[1])])), reads, revised, timers))
+        list(step.process((KEY, pack(END, [read(3, arrived[2])])), reads, revised, timers))
+        assert sorted(timers.due.values()) == [arrived[0], arrived[2]]
+        first = min(timers.due, key=timers.due.__getitem__)
+        ((_, batch),) = step.on_publish(KEY, first, reads, revised, timers)
+        assert batch.transformers[0].meters_reported == 3
+
     def test_what_is_still_waiting_when_the_window_expires_is_published_first(self):
         step, reads, revised, timers = _WindowStatisticsDoFn(Settings()), Bag(), Value(), Timers()
         list(step.process((KEY, pack(END, [read(1, END + 1_000)])), reads, revised, timers))

@@ -125,9 +125,11 @@ class _WindowStatisticsDoFn(beam.DoFn):
                 yield from self._published(key, _revise(base, [block], revised))
                 return
         reads.add(HeldReads([block], published=False))
-        # Late reads of a window that was never published, or whose first publication is on its way.
-        fire_at = max(due_at, block.last_record_time) if late else due_at
-        publish.set(Timestamp(micros=fire_at), dynamic_timer_tag=LATE if late else DUE)
+        # Late reads of a window that was never published, or whose first publication is on its way. By the first of them,
+        # and each with a timer of its own: of a backlog reads come hours before their time, and what came after a
+        # silence would be put off by later ones until its receipt has been judged without it.
+        at = block.first_record_time if late else due_at
+        publish.set(Timestamp(micros=at), dynamic_timer_tag=f"{LATE}/{at}" if late else DUE)
 
     @on_timer(PUBLISH)
     def on_publish(
