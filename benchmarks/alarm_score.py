@@ -347,12 +347,13 @@ def score(
 
 
 def _announced(
-    planned: Iterable[Truth], others: Iterable[Truth], window: int, delays_of: Mapping[str, int]
+    planned: Iterable[Truth], others: Sequence[Truth], window: int, delays_of: Mapping[str, int]
 ) -> tuple[Announcements, list[Truth]]:
     """What became of what was planned, and the outages that should have had an alarm and have none.
 
     An alarm is due when an outage lasts longer than the leeway, a window and the delay of reads behind the announced
-    end. That it is over is known up to two windows after its end, by the reads: in between either is right.
+    end. That it is over is known up to two windows after its end, by the reads: in between either is right. Where
+    nobody hears its meters then, because their collector or the whole head-end is silent, until somebody does.
     """
     found, missed = Announcements(), []
     told_by_others = {alarm.alarm_id for truth in others for alarm in truth.alarms}
@@ -368,7 +369,7 @@ def _announced(
         assert truth.announced is not None
         delay = max(delays_of.get(transformer, 0) for transformer in truth.transformers)
         due = truth.announced.ends + LEEWAY + window + delay
-        if truth.until + 2 * window <= due:
+        if _heard_to_be_over(truth, others) + 2 * window <= due:
             found.wrong += alarms
             found.held += not alarms
         elif any(truth.is_cause_of(alarm) for alarm in truth.alarms):
@@ -379,6 +380,17 @@ def _announced(
         else:
             missed.append(truth)
     return found, missed
+
+
+def _heard_to_be_over(truth: Truth, others: Iterable[Truth]) -> int:
+    """When meters can be heard that have supply again, microseconds."""
+    over = truth.until
+    silences = [other for other in others if other.kind in ("SILENT_COLLECTOR", "SILENT_HEAD_END")]
+    for silence in sorted(silences, key=lambda each: each.since):
+        hides = silence.kind == "SILENT_HEAD_END" or silence.transformers & truth.transformers
+        if hides and silence.since <= over < silence.until:
+            over = silence.until
+    return over
 
 
 def report(found: Score) -> Iterator[str]:

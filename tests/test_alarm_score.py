@@ -8,7 +8,16 @@ from ami_beam.codecs.json_outputs import parse_alarm
 from ami_beam.instants import format_instant
 from ami_beam.records import Alarm
 from ami_beam.simulate import main as simulate
-from benchmarks.alarm_score import COLLECTION_DELAY, WINDOW, Announced, Truth, needs_alarm, score, truths
+from benchmarks.alarm_score import (
+    COLLECTION_DELAY,
+    WINDOW,
+    Announced,
+    Announcements,
+    Truth,
+    needs_alarm,
+    score,
+    truths,
+)
 from tests.replays import exported, replay
 from tests.test_group_causes import alarm, outage
 
@@ -140,6 +149,18 @@ class TestAnnouncements:
         alarms = [told("T0", 11, 12, "LOW_VOLTAGE"), out("F1", 11, 14)]
         found = score([planned(10, 14, 15, "T0"), sag, other], alarms, [], SIZES)
         assert (found.announced.held, found.announced.wrong, found.false) == (1, [], [])
+
+    def test_one_whose_end_nobody_could_hear_may_have_one(self):
+        """Its collector was dead by then: by what is known it outlasts the announcement."""
+        late = out("T0", 10, 25, cause="oms:O1")
+
+        def judged(silent: str, *alarms: tuple[int, Alarm]) -> Announcements:
+            silence = of("SILENT_COLLECTOR", 12, 25, silent)
+            return score([planned(10, 14, 15, "T0"), silence], list(alarms), [], SIZES).announced
+
+        assert (judged("T0", late).wrong, len(judged("T0", late).outlasted)) == ([], 1)
+        assert judged("T1", late).wrong == [late[1]]
+        assert judged("T0").held == 1
 
     def test_one_that_outlasts_its_announcement_must_have_one(self):
         late = out("T0", 10, 25, cause="oms:O1")

@@ -125,9 +125,9 @@ class _WindowStatisticsDoFn(beam.DoFn):
                 yield from self._published(key, _revise(base, [block], revised))
                 return
         reads.add(HeldReads([block], published=False))
-        # Late reads of a window that was never published, or whose first publication is on its way. By the first of them,
-        # and each with a timer of its own: of a backlog reads come hours before their time, and what came after a
-        # silence would be put off by later ones until its receipt has been judged without it.
+        # Late reads of a window that was never published, or whose first publication is on its way. By the first of
+        # them, and each with a timer of its own: of a backlog reads come hours before their time, and what came after
+        # a silence would be put off by later ones until its receipt has been judged without it.
         at = block.first_record_time if late else due_at
         publish.set(Timestamp(micros=at), dynamic_timer_tag=f"{LATE}/{at}" if late else DUE)
 
