@@ -6,13 +6,14 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.csv_table import TableError
 from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.event_map import COLUMNS as EVENT_MAP_COLUMNS
@@ -27,6 +28,7 @@ from ami_beam.instants import (
     parse_instant,
 )
 from ami_beam.io.files import ReplayError, replay_files
+from ami_beam.local_days import all_zones, is_zone
 from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
 from ami_beam.producers import load as load_producers
 from ami_beam.quality_map import COLUMNS as QUALITY_MAP_COLUMNS
@@ -103,8 +105,19 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         event_map=event_map_of(values["event_map"]),
         quality_map=quality_map_of(values["quality_map"]),
         also_publish=also_publish_of(values["also_publish"]),
+        time_zone=time_zone_of(values["time_zone"]),
         live=live,
     )
+
+
+def time_zone_of(text: str) -> str:
+    """The name of a zone in the IANA data base."""
+    if not is_zone(text):
+        near = get_close_matches(text, all_zones(), 1)
+        hint = f"; did you mean {near[0]}" if near else ""
+        allowed = "a name of the IANA data base, with upper and lower case as it has them"
+        raise OptionError("--time_zone", text, f"is no time zone{hint}", allowed, "--time_zone=America/Chicago")
+    return text
 
 
 def also_publish_of(text: str | None) -> tuple[str, ...]:

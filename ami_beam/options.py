@@ -144,7 +144,8 @@ def _add_where(group: Any) -> None:
         "--also_publish",
         metavar="NAME,…",
         help="results beside those of every run, each to a topic of its own. feeder_summary: what every feeder's"
-        " transformers add up to, and the whole system, to ami.feeder.summary (none)",
+        " transformers add up to, and the whole system, to ami.feeder.summary. voltage_heatmap: the voltage band of"
+        " every transformer and window, histograms of feeders, minutes outside a day, to ami.voltage.heatmap (none)",
     )
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
@@ -198,6 +199,12 @@ def _add_time(group: Any) -> None:
         metavar="DURATION",
         help="how long after its end a window's missing reads are held against a transformer; 4h to 8h where meters are"
         " collected every few hours; per transformer in the meter counts (the collection delay)",
+    )
+    add(
+        "--time_zone",
+        default="UTC",
+        metavar="ZONE",
+        help="of the utility, such as America/Chicago: whose days are counted in results a day (UTC)",
     )
     add(
         "--source_silent",
@@ -470,9 +477,10 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
             "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
         )
     if source == "kafka":
+        days = [settings.time_zone] if settings.also_publish and settings.time_zone != "UTC" else []
         # They add steps to the graph, and Flink knows state by a step's place in it.
         announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
-        settings = replace(settings, source=",".join([*announced, *settings.also_publish]))
+        settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days]))
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)

@@ -668,6 +668,118 @@ class FeederBatch(Struct, array_like=True, gc=False):
     rows: list[FeederRow]
 
 
+class TransformerLevels(Struct, array_like=True, gc=False):
+    """A transformer's voltages in a window, in volts and counted by per cent of its nominal voltage."""
+
+    transformer_id: str
+    feeder_id: str
+    """Of most of its meters."""
+    others: list[str]
+    """Feeders on which its window was published, too."""
+    revision: int
+    """Of its statistics: of two the greater is the newer."""
+    nominal_voltage_v: float
+    min_voltage_v: float | None
+    avg_voltage_v: float | None
+    max_voltage_v: float | None
+    classes: list[int]
+    """Reads by classes of `voltage_bands`: class, reads, class, reads …"""
+    as_of: int
+
+
+class VoltageLevels(Struct, array_like=True, gc=False):
+    """The voltages of the transformers of a shard whose window is new or changed."""
+
+    window_end: int
+    transformers: list[TransformerLevels]
+
+
+class FeederLevels(Struct, array_like=True, gc=False):
+    """What one transformer adds to the histograms of a feeder in a window."""
+
+    transformer_id: str
+    feeder_id: str
+    revision: int
+    classes: list[int]
+    as_of: int
+
+
+class HistogramInput(Struct, array_like=True, gc=False):
+    """What the histograms of some feeders in a window are made of."""
+
+    levels: list[FeederLevels]
+
+
+class OutsideBands(Struct, array_like=True, gc=False):
+    """Of which bands transformers' voltages were outside in a window; of the newest of two publications that holds."""
+
+    window_end: int
+    transformers: list[str]
+    feeders: list[str]
+    revisions: list[int]
+    outside: list[int]
+    """A sum of bits of `voltage_bands`."""
+    as_of: list[int]
+
+
+class TransformerHeat(Struct, gc=False):
+    """`ami.voltage.heatmap`; identity (segment, transformer_id, window_end). Per cent of nominal, two decimals.
+
+    Bands are null where no meter measured a voltage.
+    """
+
+    transformer_id: str
+    feeder_id: str
+    window_start: int
+    window_end: int
+    nominal_voltage_v: float
+    min_pct: float | None
+    avg_pct: float | None
+    max_pct: float | None
+    ansi_c84_1: Literal["A", "B", "OUTSIDE"] | None
+    en_50160: Literal["NORMAL", "EXTENDED", "OUTSIDE"] | None
+    as_of: int
+    revision: int
+
+
+class FeederHeat(Struct, gc=False):
+    """`ami.voltage.heatmap`; identity (segment, feeder_id, window_end). Reads by per cent of nominal."""
+
+    feeder_id: str
+    window_start: int
+    window_end: int
+    reads: int
+    from_pct: int
+    """Where the first class of `histogram` begins; each is one per cent wide."""
+    below: int
+    histogram: list[int]
+    above: int
+    as_of: int
+    revision: int
+
+
+class DayHeat(Struct, gc=False):
+    """`ami.voltage.heatmap`; identity (segment, transformer_id, day). Minutes in windows outside a band, so far."""
+
+    transformer_id: str
+    feeder_id: str
+    day: str
+    """Of the utility's time zone, as YYYY-MM-DD."""
+    outside_ansi_a_minutes: float
+    outside_ansi_b_minutes: float
+    outside_en_50160_minutes: float
+    as_of: int
+    revision: int
+
+
+class HeatBatch(Struct, array_like=True, gc=False):
+    """Rows of the voltage heat map that are published together."""
+
+    transformers: list[TransformerHeat] = field(default_factory=list)
+    feeders: list[FeederHeat] = field(default_factory=list)
+    days: list[DayHeat] = field(default_factory=list)
+
+
 class PairTotals(Struct, array_like=True, gc=False):
     """What one (transformer, feeder) pair adds to its feeder's window: energies in millionths of a kWh."""
 
@@ -903,4 +1015,8 @@ carries(
     HeardOn,
     GroupTotals,
     FeederBatch,
+    VoltageLevels,
+    HistogramInput,
+    OutsideBands,
+    HeatBatch,
 )

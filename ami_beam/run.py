@@ -29,8 +29,9 @@ from confluent_kafka import KafkaException
 
 from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, OPTIONAL_TOPICS, RESULT_TOPICS
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.command import Stopped, leave, start_logging, stoppable
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError

@@ -63,6 +63,8 @@ class Settings:
     """Which power quality codes of reads are sags and swells; None: none is."""
     event_dedup: int = 48 * MICROS_PER_HOUR
     """For how long, in record time, a resent event is recognised."""
+    time_zone: str = "UTC"
+    """Of the utility: whose days are counted for customers and over a day."""
     also_publish: tuple[str, ...] = ()
     """Which of `json_outputs.OPTIONAL_TOPICS` is published, too; sorted."""
     source: str = ""

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS, RESULT_TOPICS
+from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks import consume_only, systems, throughput
 from benchmarks.systems import Place

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.local import flink_distribution, jars
 
 READS = "ami.headend.reads"

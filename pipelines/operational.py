@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from ami_beam.codecs.json_outputs import FEEDER_SUMMARY
+from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import (
     Alarm,
@@ -21,6 +21,7 @@ from ami_beam.records import (
     FeederBatch,
     GroupInput,
     HeardMeters,
+    HeatBatch,
     JudgeInput,
     ReadPauses,
     ReadProgress,
@@ -30,10 +31,12 @@ from ami_beam.records import (
     SilentMeterBatch,
     StatisticsBatch,
     SummaryBatch,
+    VoltageLevels,
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from pipelines.feeder_summaries import feeder_summaries
+from pipelines.voltage_heatmap import voltage_heatmap
 from transforms.alarm_episodes import AlarmEpisodes
 from transforms.collection_groups import CollectionGroups
 from transforms.decode_announcements import DecodeAnnouncements
@@ -91,7 +94,8 @@ class Outputs:
     silent_meters: beam.PCollection[SilentMeterBatch]
     dead_letters: beam.PCollection[DeadLetterBatch]
     feeders: beam.PCollection[FeederBatch] | None = None
-    """None where nobody has asked for them."""
+    """None where nobody has asked for them, as with what follows."""
+    heatmap: beam.PCollection[HeatBatch] | None = None
 
 
 class Told(NamedTuple):
@@ -138,6 +142,7 @@ class JudgedWindows(NamedTuple):
     hearing: Hearing
     observations: beam.PCollection[tuple[ShardWindow, JudgeInput]]
     """What windows are judged by."""
+    levels: beam.PCollection[tuple[ShardWindow, VoltageLevels]]
 
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
@@ -165,10 +170,12 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     dead_letters = (
         (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
     )  # fmt: skip
-    feeders = None
+    feeders = heatmap = None
     if FEEDER_SUMMARY in settings.also_publish:
         feeders = feeder_summaries(measured.statistics, judged.observations, judged.receipts, settings)
-    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters, feeders)
+    if VOLTAGE_HEATMAP in settings.also_publish:
+        heatmap = voltage_heatmap(judged.levels, settings)
+    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters, feeders, heatmap)
 
 
 def _nothing(_: ReadProgress) -> list[Any]:
@@ -260,5 +267,5 @@ def judge(
     hearing = Hearing(joined.heard, due, progress.pauses)
     return JudgedWindows(
         judged.receipts, judged.comm_alerts, judged.voltage_alerts, published.alarms, explanations, hearing,
-        joined.observations,
+        joined.observations, joined.levels,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from ami_beam import consumers
 from ami_beam.codecs import json_outputs as codec
 from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
@@ -31,7 +32,9 @@ def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[Ke
         codec.DEAD_LETTER_TOPIC: outputs.dead_letters | "DeadLetterJson" >> _to_records(codec.dead_letter_records),
     }
     if outputs.feeders is not None:
-        records[codec.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
+        records[consumers.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
+    if outputs.heatmap is not None:
+        records[consumers.HEATMAP_TOPIC] = outputs.heatmap | "HeatJson" >> _to_records(codec.heat_records)
     return records
 
 

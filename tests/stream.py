@@ -24,10 +24,13 @@ from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import (
     Alarm,
     Alert,
+    DayHeat,
     DeadLetter,
     DeadLetterBatch,
     FeederBatch,
+    FeederHeat,
     FeederRow,
+    HeatBatch,
     MeterCount,
     ReceiptBatch,
     ReceiptRow,
@@ -36,6 +39,7 @@ from ami_beam.records import (
     SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
+    TransformerHeat,
 )
 from ami_beam.settings import Settings
 from pipelines.operational import Inputs, operational
@@ -45,6 +49,8 @@ RUNNER = "BundleBasedDirectRunner"
 DAY = "2026-03-03T"
 READS, EVENTS, OUTAGES, WORK = "ami.headend.reads", "ami.headend.events", "ami.oms.outages", "ami.work"
 
+TEXTS = ("window_closed", "time_zone")
+"""Settings that are no durations."""
 _captured: dict[str, list[Any]] = {}
 _tokens = itertools.count()
 
@@ -90,6 +96,7 @@ class Published:
     alarms: list[Alarm] = field(default_factory=list)
     silent_meters: list[SilentMeter] = field(default_factory=list)
     feeders: list[FeederRow] = field(default_factory=list)
+    heatmap: list[TransformerHeat | FeederHeat | DayHeat] = field(default_factory=list)
 
     def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
         return sorted(
@@ -144,7 +151,7 @@ class HeadEnd:
         self, meter_counts: list[MeterCount] | None = None, producers: frozenset[str] | None = None, **settings: Any
     ):
         durations = {
-            name: parse_duration(value) if isinstance(value, str) and name != "window_closed" else value
+            name: parse_duration(value) if isinstance(value, str) and name not in TEXTS else value
             for name, value in settings.items()
         }
         # Between what a test says there are often hours.
@@ -260,8 +267,7 @@ def run_pipeline(
         )
         outputs = operational(inputs, settings)
         names = ["summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"]
-        if outputs.feeders is not None:
-            names.append("feeders")
+        names += [name for name in ("feeders", "heatmap") if getattr(outputs, name) is not None]
         for name in names:
             _captured[f"{token}/{name}"] = getattr(published, name)
             _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
@@ -275,5 +281,7 @@ def _is_of(batch: RecordBatch, topic: str) -> bool:
 def _capture(row: Any, place: str) -> None:
     if isinstance(row, SummaryBatch | ReceiptBatch | SilentMeterBatch | DeadLetterBatch | FeederBatch):
         _captured[place] += row.rows
+    elif isinstance(row, HeatBatch):
+        _captured[place] += [*row.transformers, *row.feeders, *row.days]
     else:
         _captured[place].append(row)

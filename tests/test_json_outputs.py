@@ -16,16 +16,20 @@ from ami_beam.instants import parse_instant
 from ami_beam.records import (
     Alarm,
     Alert,
+    DayHeat,
     DeadLetter,
     DeadLetterBatch,
     FeederBatch,
+    FeederHeat,
     FeederRow,
+    HeatBatch,
     ReceiptBatch,
     ReceiptRow,
     SilentMeter,
     SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
+    TransformerHeat,
 )
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
@@ -119,6 +123,36 @@ def test_a_feeder_row_and_the_systems() -> None:
         "as_of": "2026-03-03T10:15:42.125Z",
         "revision": 3,
     }
+
+
+def test_rows_of_the_heat_map() -> None:
+    rows = HeatBatch(
+        [TransformerHeat("T1", "F1", START, END, 230.0, 89.42, None, 102.1, "OUTSIDE", "EXTENDED", AS_OF, 1)],
+        [FeederHeat("F1", START, END, 3, 85, 1, [0, 2], 0, AS_OF, 0)],
+        [DayHeat("T1", "F1", "2026-03-03", 30.0, 15.0, 0.0, AS_OF, 2)],
+    )
+    keys, values = astuple(outputs.heat_records(rows))
+    assert keys == [b"T1", b"F1", b"T1"]
+    parsed = [outputs.parse_heat(value) for value in values]
+    assert parsed == [*rows.transformers, *rows.feeders, *rows.days]
+    transformer, feeder, day = map(json.loads, values)
+    assert [each["segment"] for each in (transformer, feeder, day)] == ["TRANSFORMER", "FEEDER", "TRANSFORMER_DAY"]
+    times = {"window_start": "2026-03-03T10:00:00Z", "window_end": "2026-03-03T10:15:00Z"}
+    as_of = {"as_of": "2026-03-03T10:15:42.125Z"}
+    assert transformer == {
+        "segment": "TRANSFORMER", "transformer_id": "T1", "feeder_id": "F1", **times, "nominal_voltage_v": 230.0,
+        "min_pct": 89.42, "avg_pct": None, "max_pct": 102.1, "ansi_c84_1": "OUTSIDE", "en_50160": "EXTENDED",
+        **as_of, "revision": 1,
+    }  # fmt: skip
+    assert feeder == {
+        "segment": "FEEDER", "feeder_id": "F1", **times, "reads": 3, "from_pct": 85, "below": 1, "histogram": [0, 2],
+        "above": 0, **as_of, "revision": 0,
+    }  # fmt: skip
+    assert day == {
+        "segment": "TRANSFORMER_DAY", "transformer_id": "T1", "feeder_id": "F1", "day": "2026-03-03",
+        "outside_ansi_a_minutes": 30.0, "outside_ansi_b_minutes": 15.0, "outside_en_50160_minutes": 0.0, **as_of,
+        "revision": 2,
+    }  # fmt: skip
 
 
 def test_an_alert() -> None:

@@ -15,8 +15,8 @@ from apache_beam.pvalue import PCollection
 from apache_beam.transforms.userstate import get_dofn_specs, is_stateful_dofn
 
 from ami_beam import meter_counts, records
-from ami_beam.codecs.json_outputs import OPTIONAL_TOPICS
 from ami_beam.coders import MsgspecCoder
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.io.files import ReadReplay
 from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
 from ami_beam.meter_counts import MeterCountsVersion, pack

@@ -111,6 +111,7 @@ def test_receipt_delay_is_the_collection_delay_unless_given() -> None:
         ("--allowed_lateness=25h", "--allowed_lateness=24h"),
         ("--shards=7", "--shards=1024"),
         ("--also_publish=feeder_summary", "--also_publish="),
+        ("--also_publish=voltage_heatmap", "--also_publish=feeder_summary"),
     ],
 )
 def test_options_that_shape_state_are_in_the_state_label(option: str, other: str) -> None:
@@ -165,6 +166,8 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--reads=exports/reads.jsonl", "not a topic name"),
         ("--meter_counts=missing.csv", "no such file"),
         ("--also_publish=feeder_summary,feeders", "has feeders, which there is not"),
+        ("--time_zone=america/chicago", "did you mean America/Chicago"),
+        ("--time_zone=CST+6", "is no time zone"),
     ],
 )
 def test_a_wrong_option_names_itself_its_value_what_is_allowed_and_an_example(option: str, problem: str) -> None:

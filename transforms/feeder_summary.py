@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
+from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import (
     FeederBatch,
     FeederInput,
@@ -27,16 +27,12 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.feeder_contributions import GroupWindow
-from transforms.place_silent_transformers import AFTER
+from transforms.gathering import EXPIRE, gathered_until
 from transforms.segment_totals import add, add_pair, revised, row_of
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
 
 ROWS, TOTALS = "rows", "totals"
-EXPIRE = "expire"
-"""The tag of the timer at which a window is forgotten; the others' is when they fire."""
-GATHER_YOUNG, GATHER_OLD = MICROS_PER_MINUTE, 15 * MICROS_PER_MINUTE
-"""Record time for which revisions of a window are gathered: up to an hour after its end, and later."""
 
 
 class Summaries(NamedTuple):
@@ -129,7 +125,6 @@ class _SummariseDoFn(beam.DoFn):
         if not self._settings.live:
             summarise.set(Timestamp(micros=PUBLISHED_AT_END), dynamic_timer_tag="end")
             return
-        # Some revisions have the time at which their window was due.
         times = [at.micros, *(each.as_of for each in news.pairs), *(each.as_of for each in news.receipts)]
         times += [each.as_of for each in news.voltages]
         when = gathered_until(max(times), window_end, self._settings)
@@ -159,16 +154,6 @@ class _SummariseDoFn(beam.DoFn):
         elif news:
             log.clear()
             log.add(LogEntry(None, kept))
-
-
-def gathered_until(at: int, window_end: int, settings: Settings) -> int:
-    """When what came at `at` is looked at, both in record time."""
-    due_at = window_end + settings.collection_delay
-    at -= AFTER  # what was placed at an instant comes so much later
-    if at <= due_at:
-        return due_at + 2 * AFTER
-    gather = GATHER_YOUNG if at < window_end + MICROS_PER_HOUR else GATHER_OLD
-    return -(-at // gather) * gather + 2 * AFTER
 
 
 def _waits(kept: KeptWindow) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ami_beam.consumers import VOLTAGE_HEATMAP
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.read_columns import Flags, Floats
@@ -25,6 +26,7 @@ from ami_beam.records import (
     ReceiptDue,
     StatisticsBatch,
     TransformerStatistics,
+    VoltageLevels,
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
@@ -32,8 +34,9 @@ from transforms.decode_reads import METRICS
 from transforms.heard_meters import heard_meters
 from transforms.supply_notes import pack_notes, supply_notes
 from transforms.transformer_places import PlacesToSay, transformer_places
+from transforms.voltage_levels import voltage_levels
 
-OBSERVATIONS, SUPPLY, HEARD = "observations", "supply", "heard"
+OBSERVATIONS, SUPPLY, HEARD, LEVELS = "observations", "supply", "heard", "levels"
 
 
 class Joined(NamedTuple):
@@ -44,6 +47,8 @@ class Joined(NamedTuple):
     """Keyed by shard: where not all meters have supply, and where the transformers stand."""
     heard: beam.PCollection[tuple[int, HeardMeters]]
     """Keyed by shard: which meters were heard."""
+    levels: beam.PCollection[tuple[ShardWindow, VoltageLevels]]
+    """Voltages by per cent of nominal; nothing unless the heat map is published."""
 
 
 class JoinMeterCounts(beam.PTransform):
@@ -66,10 +71,13 @@ class JoinMeterCounts(beam.PTransform):
 
     def expand(self, statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]) -> Joined:
         join = beam.ParDo(_JoinDoFn(self._settings), view(self._counts)).with_output_types(
-            tuple[tuple[int, int], JudgeInput], supply=tuple[int, AlarmInput], heard=tuple[int, HeardMeters]
+            tuple[tuple[int, int], JudgeInput],
+            supply=tuple[int, AlarmInput],
+            heard=tuple[int, HeardMeters],
+            levels=tuple[tuple[int, int], VoltageLevels],
         )
-        joined = statistics | "Lookup" >> join.with_outputs(SUPPLY, HEARD, main=OBSERVATIONS)
-        return Joined(joined[OBSERVATIONS], joined[SUPPLY], joined[HEARD])
+        joined = statistics | "Lookup" >> join.with_outputs(SUPPLY, HEARD, LEVELS, main=OBSERVATIONS)
+        return Joined(joined[OBSERVATIONS], joined[SUPPLY], joined[HEARD], joined[LEVELS])
 
 
 class _JoinDoFn(beam.DoFn):
@@ -108,6 +116,8 @@ class _JoinDoFn(beam.DoFn):
         heard = heard_meters(batch, observations, rows, self._settings)
         if heard is not None:
             yield TaggedOutput(HEARD, (key[0], heard))
+        if VOLTAGE_HEATMAP in self._settings.also_publish:
+            yield TaggedOutput(LEVELS, (key, voltage_levels(batch, observations)))
 
 
 def observation(statistics: TransformerStatistics, count: MeterCount | None, nominal_voltage: float) -> Observation:

@@ -14,19 +14,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MILLI, MICROS_PER_MINUTE
+from ami_beam.instants import MICROS_PER_DAY
 from ami_beam.records import FeederInput, HeardOn, ReceiptStanding
 from ami_beam.settings import Settings
 from transforms.end_of_replay import FOUND
 from transforms.feeder_contributions import GroupWindow, group_of
+from transforms.gathering import AFTER, GATHER_YOUNG
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
-
-GATHER = MICROS_PER_MINUTE
-"""Record time for which late rows are gathered."""
-
-AFTER = MICROS_PER_MILLI
-"""Timers of one instant may fire in any order, also those of a step and of what it takes from; of two not."""
 
 Came = tuple[int, str]
 """The first window of a UTC day in which a transformer was heard on a feeder, and that feeder."""
@@ -103,7 +98,7 @@ class _PlaceDoFn(beam.DoFn):
             when = at.micros + AFTER
         else:
             # Revisions have the time at which their window was due.
-            when = (max(at.micros, news.as_of) // GATHER + 1) * GATHER + AFTER
+            when = (max(at.micros, news.as_of) // GATHER_YOUNG + 1) * GATHER_YOUNG + AFTER
         place.set(Timestamp(micros=when), dynamic_timer_tag=str(when))
 
     @on_timer(PLACE)

@@ -16,12 +16,10 @@ from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import FeederBatch, FeederRow, GroupTotals, SegmentTotals
 from ami_beam.settings import Settings
 from transforms.end_of_replay import EXPLAINED_AT_END
-from transforms.place_silent_transformers import AFTER
+from transforms.gathering import AFTER, EXPIRE
 from transforms.segment_totals import add, revised, row_of
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
-
-EXPIRE = "expire"
 
 
 class KeptSystem(Struct, array_like=True, gc=False):

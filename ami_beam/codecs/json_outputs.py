@@ -17,10 +17,13 @@ from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_in
 from ami_beam.records import (
     Alarm,
     Alert,
+    DayHeat,
     DeadLetter,
     DeadLetterBatch,
     FeederBatch,
+    FeederHeat,
     FeederRow,
+    HeatBatch,
     KeyedRecords,
     ReceiptBatch,
     ReceiptRow,
@@ -28,6 +31,7 @@ from ami_beam.records import (
     SilentMeterBatch,
     SummaryBatch,
     SummaryRow,
+    TransformerHeat,
 )
 
 SUMMARY_TOPIC = "ami.transformer.summary"
@@ -38,7 +42,6 @@ ALARMS_TOPIC = "ami.alarms"
 SILENT_METERS_TOPIC = "ami.meters.silent"
 DEAD_LETTER_TOPIC = "ami.deadletter"
 CONFIG_TOPIC = "ami.config"
-FEEDER_TOPIC = "ami.feeder.summary"
 OUTPUT_TOPICS = (
     SUMMARY_TOPIC,
     RECEIPT_TOPIC,
@@ -49,9 +52,6 @@ OUTPUT_TOPICS = (
     DEAD_LETTER_TOPIC,
 )
 """What the pipeline always writes."""
-FEEDER_SUMMARY = "feeder_summary"
-OPTIONAL_TOPICS = {FEEDER_SUMMARY: FEEDER_TOPIC}
-"""What it writes where --also_publish names it."""
 RESULT_TOPICS = (*OUTPUT_TOPICS, CONFIG_TOPIC)
 """All topics that must be there: what a run's rules are is written once, at its start."""
 
@@ -62,7 +62,7 @@ _INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window"
 _INSTANTS |= {"silent_since"}
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
-Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter, FeederRow)
+Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter, FeederRow, TransformerHeat, FeederHeat, DayHeat)
 SYSTEM_KEY = b"SYSTEM"
 """The partition key of the whole system's rows."""
 
@@ -239,6 +239,63 @@ def feeder_json(row: FeederRow) -> bytes:
     )
 
 
+def transformer_heat_json(row: TransformerHeat) -> bytes:
+    """The value of a heat-map record of a transformer's window."""
+    return _encode(
+        {
+            "segment": "TRANSFORMER",
+            "transformer_id": row.transformer_id,
+            "feeder_id": row.feeder_id,
+            "window_start": format_instant(row.window_start),
+            "window_end": format_instant(row.window_end),
+            "nominal_voltage_v": row.nominal_voltage_v,
+            "min_pct": row.min_pct,
+            "avg_pct": row.avg_pct,
+            "max_pct": row.max_pct,
+            "ansi_c84_1": row.ansi_c84_1,
+            "en_50160": row.en_50160,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
+def feeder_heat_json(row: FeederHeat) -> bytes:
+    """The value of a heat-map record of a feeder's window."""
+    return _encode(
+        {
+            "segment": "FEEDER",
+            "feeder_id": row.feeder_id,
+            "window_start": format_instant(row.window_start),
+            "window_end": format_instant(row.window_end),
+            "reads": row.reads,
+            "from_pct": row.from_pct,
+            "below": row.below,
+            "histogram": row.histogram,
+            "above": row.above,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
+def day_heat_json(row: DayHeat) -> bytes:
+    """The value of a heat-map record of a transformer's day."""
+    return _encode(
+        {
+            "segment": "TRANSFORMER_DAY",
+            "transformer_id": row.transformer_id,
+            "feeder_id": row.feeder_id,
+            "day": row.day,
+            "outside_ansi_a_minutes": row.outside_ansi_a_minutes,
+            "outside_ansi_b_minutes": row.outside_ansi_b_minutes,
+            "outside_en_50160_minutes": row.outside_en_50160_minutes,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
 def dead_letter_json(letter: DeadLetter) -> bytes:
     """The value of a dead-letter record: can be written for every letter, whatever the record was.
 
@@ -301,6 +358,15 @@ def feeder_records(batch: FeederBatch) -> KeyedRecords:
     return KeyedRecords(keys, list(map(feeder_json, batch.rows)))
 
 
+def heat_records(batch: HeatBatch) -> KeyedRecords:
+    """A record for each row, by transformer, or by feeder where it is a feeder's."""
+    keys = [row.transformer_id.encode() for row in batch.transformers]
+    keys += [row.feeder_id.encode() for row in batch.feeders]
+    keys += [row.transformer_id.encode() for row in batch.days]
+    values = list(map(transformer_heat_json, batch.transformers))
+    return KeyedRecords(keys, [*values, *map(feeder_heat_json, batch.feeders), *map(day_heat_json, batch.days)])
+
+
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
     """A record for each letter, by the provenance of what was set aside."""
     keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
@@ -343,3 +409,11 @@ def parse_silent_meter(data: bytes | str) -> SilentMeter:
 def parse_feeder(data: bytes | str) -> FeederRow:
     """The row of `feeder_json`."""
     return _parse(data, FeederRow)
+
+
+def parse_heat(data: bytes | str) -> TransformerHeat | FeederHeat | DayHeat:
+    """The row of `transformer_heat_json`, `feeder_heat_json` or `day_heat_json`."""
+    segment = msgspec.json.decode(data)["segment"]
+    if segment == "TRANSFORMER":
+        return _parse(data, TransformerHeat)
+    return _parse(data, FeederHeat) if segment == "FEEDER" else _parse(data, DayHeat)

@@ -1,13 +1,14 @@
-"""Feeder summaries against SQL over the same records: the day of simbench-small, whose transformers do not move."""
+"""Results for other consumers against SQL over the same records: simbench-small, whose transformers do not move."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.replays import needs_simbench, replay_with
+from tests.replays import Row, needs_simbench, replay_with
 from tests.test_article_sql import article_over_simbench, by
 
-TOPIC = "ami.feeder.summary"
+TOPIC, HEATMAP = "ami.feeder.summary", "ami.voltage.heatmap"
+EVERYTHING = "--also_publish=feeder_summary,voltage_heatmap"
 
 # Every transformer of the meter counts has a receipt in every window from the first to the last that was judged; it is
 # expected on its feeder, or on none if it never was heard.
@@ -56,10 +57,82 @@ FROM measured FULL JOIN expected USING (feeder_id, window_end) LEFT JOIN violate
 """
 
 
+READS = """reads AS (
+  SELECT *, time_bucket(INTERVAL '15' MINUTE, interval_end) + INTERVAL '15' MINUTE AS window_end
+  FROM ami_interval_reads WHERE read_type = 'INTERVAL' AND voltage_v IS NOT NULL
+), windows AS (
+  SELECT transformer_id, window_end, min(feeder_id) AS feeder_id, min(voltage_v) AS low, avg(voltage_v) AS mean,
+         max(voltage_v) AS high
+  FROM reads GROUP BY 1, 2
+), bands AS (
+  SELECT *,
+    CASE WHEN low >= 230 * 0.95 - 1e-9 AND high <= 230 * 1.05 + 1e-9 THEN 'A'
+         WHEN low >= 230 * 110 / 120 - 1e-9 AND high <= 230 * 127 / 120 + 1e-9 THEN 'B'
+         ELSE 'OUTSIDE' END AS ansi_c84_1,
+    CASE WHEN low >= 230 * 0.9 - 1e-9 AND high <= 230 * 1.1 + 1e-9 THEN 'NORMAL'
+         WHEN low >= 230 * 0.85 - 1e-9 AND high <= 230 * 1.1 + 1e-9 THEN 'EXTENDED' ELSE 'OUTSIDE' END AS en_50160
+  FROM windows
+)"""
+TRANSFORMERS = f"""WITH {READS}
+SELECT transformer_id, window_end, feeder_id, round(low / 2.3, 2) AS min_pct, round(high / 2.3, 2) AS max_pct,
+       ansi_c84_1, en_50160 FROM bands"""
+DAYS = f"""WITH {READS}
+SELECT transformer_id, strftime(window_end - INTERVAL '15' MINUTE, '%Y-%m-%d') AS day,
+       15.0 * count(*) FILTER (ansi_c84_1 <> 'A') AS outside_ansi_a_minutes,
+       15.0 * count(*) FILTER (ansi_c84_1 = 'OUTSIDE') AS outside_ansi_b_minutes,
+       15.0 * count(*) FILTER (en_50160 <> 'NORMAL') AS outside_en_50160_minutes
+FROM bands GROUP BY 1, 2 HAVING count(*) FILTER (ansi_c84_1 <> 'A') > 0"""
+HISTOGRAMS = f"""WITH {READS}
+SELECT feeder_id, window_end, floor(voltage_v * 100 / 230 + 1e-9)::INTEGER AS pct, count(*) AS reads
+FROM reads GROUP BY 1, 2, 3"""
+
+
+def heat(segment: str) -> list[Row]:
+    return [row for row in replay_with(EVERYTHING).rows(HEATMAP) if row["segment"] == segment]
+
+
+@needs_simbench
+def test_bands_are_what_sql_gives():
+    theirs = by(article_over_simbench(right_closed=True).query(TRANSFORMERS), "transformer_id", "window_end")
+    ours = by(heat("TRANSFORMER"), "transformer_id", "window_end")
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        # DuckDB rounds what a float says, ours half up.
+        for name in ("min_pct", "max_pct"):
+            assert ours[key][name] == pytest.approx(expected.pop(name), abs=0.01001)
+        assert {name: ours[key][name] for name in expected} == expected
+    assert {row["ansi_c84_1"] for row in ours.values()} == {"A", "B", "OUTSIDE"}
+
+
+@needs_simbench
+def test_minutes_of_days_are_what_sql_gives():
+    theirs = by(article_over_simbench(right_closed=True).query(DAYS), "transformer_id", "day")
+    ours = by(heat("TRANSFORMER_DAY"), "transformer_id", "day")
+    assert ours.keys() == theirs.keys()
+    for key, expected in theirs.items():
+        assert {name: ours[key][name] for name in expected} == expected
+
+
+@needs_simbench
+def test_histograms_are_what_sql_gives():
+    theirs: dict[tuple, dict[int, int]] = {}
+    for row in article_over_simbench(right_closed=True).query(HISTOGRAMS):
+        classes = theirs.setdefault((row["feeder_id"], row["window_end"]), {})
+        name = min(max(row["pct"], 84), 115)
+        classes[name] = classes.get(name, 0) + row["reads"]
+    ours = {
+        (row["feeder_id"], row["window_end"]): {
+            84 + number: count for number, count in enumerate([row["below"], *row["histogram"], row["above"]]) if count
+        }
+        for row in heat("FEEDER")
+    }
+    assert ours == theirs
+
+
 @needs_simbench
 @pytest.mark.parametrize("segment", ["FEEDER", "SYSTEM"])
-def test_rows_are_what_sql_gives(segment: str):
-    replay = replay_with("--also_publish=feeder_summary")
+def test_summaries_are_what_sql_gives(segment: str):
+    replay = replay_with(EVERYTHING)
     judged = sorted({row["window_end"].removesuffix("Z") for row in replay.rows("ami.transformer.receipt")})
     # Of a null feeder there is no row; the system counts it.
     name = "feeder_id" if segment == "FEEDER" else "'SYSTEM'"

@@ -1,0 +1,10 @@
+"""Results beside those of every run, for other consumers than operations: their names, and the topics they go to."""
+
+from __future__ import annotations
+
+FEEDER_SUMMARY = "feeder_summary"
+VOLTAGE_HEATMAP = "voltage_heatmap"
+FEEDER_TOPIC = "ami.feeder.summary"
+HEATMAP_TOPIC = "ami.voltage.heatmap"
+OPTIONAL_TOPICS = {FEEDER_SUMMARY: FEEDER_TOPIC, VOLTAGE_HEATMAP: HEATMAP_TOPIC}
+"""What the pipeline writes where --also_publish names it, and where to."""
