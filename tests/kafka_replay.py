@@ -18,6 +18,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS, RESULT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
 
@@ -97,11 +98,12 @@ class Outputs:
             }
         )
         known = self._consumer.list_topics(timeout=10).topics
+        topics = [*OUTPUT_TOPICS, *(topic for topic in OPTIONAL_TOPICS.values() if topic in known)]
         self._consumer.assign(
-            [TopicPartition(topic, number, 0) for topic in OUTPUT_TOPICS for number in known[topic].partitions]
+            [TopicPartition(topic, number, 0) for topic in topics for number in known[topic].partitions]
         )
-        self.rows: dict[str, list[dict]] = {topic: [] for topic in OUTPUT_TOPICS}
-        self._files = {topic: (directory / f"{topic}.jsonl").open("wb") for topic in OUTPUT_TOPICS}
+        self.rows: dict[str, list[dict]] = {topic: [] for topic in topics}
+        self._files = {topic: (directory / f"{topic}.jsonl").open("wb") for topic in topics}
 
     def collect(self, seconds: float) -> int:
         """Take what comes within `seconds`. Returns how many records."""

@@ -17,6 +17,7 @@ from ami_beam.codecs.json_outputs import (
     SILENT_METERS_TOPIC,
     SUMMARY_TOPIC,
 )
+from ami_beam.consumers import FEEDER_TOPIC, HEATMAP_TOPIC
 from ami_beam.instants import parse_instant
 
 Row = Mapping[str, Any]
@@ -36,7 +37,11 @@ IDENTITIES: dict[str, Callable[[Row], Key]] = {
     EVENT_ALERTS_TOPIC: lambda row: (row["alert_id"],),
     ALARMS_TOPIC: lambda row: (row["alarm_id"],),
     SILENT_METERS_TOPIC: lambda row: (row["day"], row["meter_id"]),
-}
+    FEEDER_TOPIC: lambda row: (row["segment"], row["feeder_id"], row["window_end"]),
+    HEATMAP_TOPIC: lambda row: (
+        row["segment"], row.get("transformer_id"), row["feeder_id"], row.get("window_end"), row.get("day")
+    ),
+}  # fmt: skip
 
 
 @dataclass
@@ -92,13 +97,17 @@ def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row
 
 
 def _is_gone(row: Row) -> bool:
-    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair without reads, an alarm
-    or a silent meter that was taken back; or that nothing comes any more, which a file's end is not."""
+    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair, a feeder or a histogram
+    without reads, an alarm, a silent meter or a day outside bands that was taken back; or that nothing comes any more,
+    which a file's end is not."""
     return (
         (row.get("alarm_type") == "SOURCE_SILENT" and row["ended_at"] is None)
         or row.get("status") in ("CLEARED", "WITHDRAWN")
         or row.get("windows_in_violation") == 0
-        or ("total_consumption_kwh" in row and row["meters_reported"] == 0)
+        or ("total_consumption_kwh" in row and row["meters_reported"] == 0 and not row.get("meters_expected"))
+        or row.get("outside_ansi_a_minutes") == 0
+        or row.get("reads") == 0
+        or row.get("min_pct", 0) is None
     )
 
 

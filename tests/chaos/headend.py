@@ -21,10 +21,12 @@ from pathlib import Path
 
 from confluent_kafka import Message, Producer
 
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant
 from tests.kafka_replay import EVENTS, READS, exported
 from transforms.silence import CATCH_UP
 
+EVERYTHING = f"--also_publish={','.join(OPTIONAL_TOPICS)}"
 PARTITIONS = 4
 WINDOW_SECONDS = 900
 INTERVALS = 24
@@ -111,7 +113,7 @@ class HeadEnd:
             [
                 *(sys.executable, "-m", "ami_beam.run", "--source=files", "--sink=files"),
                 *(f"--reads={self._directory}/reads.jsonl.gz", f"--events={self._directory}/events.jsonl.gz"),
-                *(f"--meter_counts={self.meter_counts}", f"--output={output}"),
+                *(f"--meter_counts={self.meter_counts}", f"--output={output}", EVERYTHING),
             ],
             check=True,
             capture_output=True,

@@ -17,12 +17,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.local import flink_distribution, process
 from ami_beam.local.flink_cluster import FlinkCluster
 from ami_beam.local.kafka_broker import KafkaBroker
 from tests.chaos.checks import Difference, Row, compare, read_files
-from tests.chaos.headend import PARTITIONS, HeadEnd
+from tests.chaos.headend import EVERYTHING, PARTITIONS, HeadEnd
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, children
 
 CHECKPOINT_MILLIS = 2_000
@@ -103,7 +104,7 @@ class World:
             self.broker.start()
             for topic in (READS, EVENTS):
                 self.broker.create_topic(topic, PARTITIONS)
-            for topic in RESULT_TOPICS:
+            for topic in (*RESULT_TOPICS, *OPTIONAL_TOPICS.values()):
                 self.broker.create_topic(topic, 2)
             (self.directory / "flink" / "tmp").mkdir()
             self.flink.start()
@@ -160,7 +161,7 @@ class World:
             *(f"--environment_config=localhost:{self._pool_port}", "--environment_type=EXTERNAL"),
             *(f"--bootstrap_servers={self.broker.bootstrap_servers}", "--start=earliest", "--shards=4"),
             *(f"--meter_counts={self.head_end.meter_counts}", f"--kafka_io={self._kafka_io}"),
-            *(f"--checkpointing_interval={CHECKPOINT_MILLIS}", "--job_name=ami-beam"),
+            *(f"--checkpointing_interval={CHECKPOINT_MILLIS}", "--job_name=ami-beam", EVERYTHING),
             *((f"--savepoint_path={savepoint}",) if savepoint is not None else ()),
             *arguments,
         ]
