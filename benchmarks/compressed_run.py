@@ -20,10 +20,14 @@ from ami_beam.settings import Settings
 from transforms import (
     alarm_episodes,
     due_windows,
+    feeder_summary,
+    gathering,
     group_causes,
     heard_meters,
     publish_silent_meters,
     silent_meters,
+    system_summary,
+    transformer_heat,
     window_expiry,
 )
 
@@ -46,6 +50,11 @@ def _compress() -> None:
     due_windows.MICROS_PER_DAY = group_causes.ONE_CAUSE = DAY * MICROS_PER_SECOND
     silent_meters.MICROS_PER_DAY = publish_silent_meters.MICROS_PER_DAY = DAY * MICROS_PER_SECOND
     silent_meters.LOOK_EVERY = heard_meters.NAMED_EVERY = DAY * MICROS_PER_SECOND // 4
+    for module in (gathering, feeder_summary, system_summary):
+        module.KEPT_LONGER = SECONDS * MICROS_PER_SECOND
+    gathering.GATHER_YOUNG, gathering.GATHER_OLD = MICROS_PER_SECOND, _JUDGED_WITHIN * MICROS_PER_SECOND
+    gathering.YOUNG = SECONDS * MICROS_PER_SECOND
+    transformer_heat.local_day = lambda instant, zone: str(instant // (DAY * MICROS_PER_SECOND))
     silent_meters.JUDGED_WITHIN = publish_silent_meters.JUDGED_WITHIN = _JUDGED_WITHIN * MICROS_PER_SECOND
 
 

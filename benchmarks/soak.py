@@ -37,6 +37,7 @@ from ami_beam.codecs.json_outputs import (
     RESULT_TOPICS,
     SILENT_METERS_TOPIC,
 )
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.instants import MICROS_PER_SECOND, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
@@ -44,6 +45,7 @@ from benchmarks.latency import METERS_PER_TRANSFORMER, PARTITIONS, Headend
 from benchmarks.process_tree import command_lines, cpu_seconds, rss_by_process
 from benchmarks.systems import EVENTS, READS, Place, Running, System
 from tests.chaos.checks import IDENTITIES, Row, compare, read_files
+from tests.chaos.headend import EVERYTHING
 
 WINDOW = 10
 CYCLE = 12
@@ -229,7 +231,7 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
     """One run, with a broker and a Flink of its own."""
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="ami-beam-soak-") as folder:
         directory = Path(folder)
-        for topic in (READS, EVENTS, *RESULT_TOPICS):
+        for topic in (READS, EVENTS, *RESULT_TOPICS, *OPTIONAL_TOPICS.values()):
             broker.create_topic(topic, PARTITIONS)
         headend = Days(broker.bootstrap_servers, rate, late_pct)
         counts = directory / "counts.csv"
@@ -238,7 +240,7 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
             file.writelines(f"TR-{each:06d},{METERS_PER_TRANSFORMER}\n" for each in range(headend.transformers))
         rules = [
             *(f"--window={WINDOW}s", f"--collection_delay={_DELAY}s", f"--receipt_delay={_DELAY}s"),
-            *(f"--allowed_lateness={_LATENESS}s", "--late_gather=5s", *arguments),
+            *(f"--allowed_lateness={_LATENESS}s", "--late_gather=5s", EVERYTHING, *arguments),
         ]
         options = [*("--runner=FlinkRunner", "--kafka_io=native", "--start=earliest", "--parallelism=1"), *rules]
         system = System("soak", lambda place: _command(place, options), takes_late_reads=True, own_topic=False)
@@ -333,8 +335,9 @@ def _replay(broker: KafkaBroker, directory: Path, since: int, counts: Path, rule
 
 
 def _rows(broker: KafkaBroker, since: int) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = {topic: [] for topic in OUTPUT_TOPICS}
-    for message in _messages(broker, OUTPUT_TOPICS, since):
+    topics = (*OUTPUT_TOPICS, *OPTIONAL_TOPICS.values())
+    rows: dict[str, list[Row]] = {topic: [] for topic in topics}
+    for message in _messages(broker, topics, since):
         rows[message.topic()].append(json.loads(message.value()))
     return rows
 
@@ -344,10 +347,11 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
 
     def belongs(row: Row) -> bool:
         at: Any = row.get("window_end") or row.get("alert_time") or row.get("record_time")
-        return parse_instant(at) >= first * MICROS_PER_SECOND
+        return at is not None and parse_instant(at) >= first * MICROS_PER_SECOND
 
     topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
-    # An alarm is made of windows from before, too, and so are a list of silent meters and what explains an alert.
+    # Days are minutes in one of them. An alarm is made of windows from before, too, and so are a list of silent meters
+    # and what explains an alert.
     whole = {topic: rows[topic] if topic not in (ALARMS_TOPIC, SILENT_METERS_TOPIC) else [] for topic in topics}
     return {
         topic: [{name: value for name, value in row.items() if name != "explained_by"} for row in found if belongs(row)]

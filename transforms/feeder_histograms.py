@@ -13,15 +13,13 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import FeederHeat, FeederLevels, HeatBatch, HistogramInput
 from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.feeder_contributions import GroupWindow
-from transforms.gathering import EXPIRE, gathered_until
+from transforms.gathering import EXPIRE, forgotten_at, gathered_until
 from transforms.state_log import read_log
 from transforms.voltage_bands import CLASSES, FIRST_CLASS
-from transforms.window_expiry import expiry
 
 
 class KeptFeeder(Struct, array_like=True, gc=False):
@@ -80,8 +78,7 @@ class _HistogramDoFn(beam.DoFn):
         newest = max(each.as_of for each in news.levels)
         when = gathered_until(max(at.micros, newest), window_end, self._settings)
         publish.set(Timestamp(micros=when), dynamic_timer_tag=str(when))
-        forgotten = expiry(self._settings, window_end) + MICROS_PER_HOUR
-        publish.set(Timestamp(micros=forgotten), dynamic_timer_tag=EXPIRE)
+        publish.set(Timestamp(micros=forgotten_at(self._settings, window_end)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
     def on_publish(

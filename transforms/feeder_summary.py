@@ -13,7 +13,6 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import (
     FeederBatch,
     FeederInput,
@@ -27,10 +26,9 @@ from ami_beam.records import (
 from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.feeder_contributions import GroupWindow
-from transforms.gathering import EXPIRE, gathered_until
+from transforms.gathering import EXPIRE, KEPT_LONGER, forgotten_at, gathered_until
 from transforms.segment_totals import add, add_pair, revised, row_of
 from transforms.state_log import read_log
-from transforms.window_expiry import expiry
 
 ROWS, TOTALS = "rows", "totals"
 
@@ -130,7 +128,7 @@ class _SummariseDoFn(beam.DoFn):
         when = gathered_until(max(times), window_end, self._settings)
         summarise.set(Timestamp(micros=when), dynamic_timer_tag=str(when))
         # Where the head-end was silent for days, receipt is judged when the rest has been forgotten else.
-        forgotten = max(expiry(self._settings, window_end), at.micros) + MICROS_PER_HOUR
+        forgotten = max(forgotten_at(self._settings, window_end), at.micros + KEPT_LONGER)
         summarise.set(Timestamp(micros=forgotten), dynamic_timer_tag=EXPIRE)
 
     @on_timer(SUMMARISE)

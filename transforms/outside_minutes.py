@@ -13,15 +13,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE
+from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.records import DayHeat, HeatBatch, OutsideBands
 from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
-from transforms.gathering import EXPIRE, gathered_until
+from transforms.gathering import EXPIRE, forgotten_at, gathered_until
 from transforms.state_log import read_log
 from transforms.transformer_heat import ShardDay
 from transforms.voltage_bands import OUTSIDE_ANSI_A, OUTSIDE_ANSI_B, OUTSIDE_EN_50160
-from transforms.window_expiry import expiry
 
 
 class WindowBands(Struct, array_like=True, gc=False):
@@ -90,8 +89,7 @@ class _DayDoFn(beam.DoFn):
         when = gathered_until(max(at.micros, *news.as_of), news.window_end, self._settings)
         publish.set(Timestamp(micros=when), dynamic_timer_tag=str(when))
         # A day has 25 hours at most: the last of its windows is forgotten by then, whichever this one is.
-        forgotten = expiry(self._settings, news.window_end) + MICROS_PER_DAY + 2 * MICROS_PER_HOUR
-        publish.set(Timestamp(micros=forgotten), dynamic_timer_tag=EXPIRE)
+        publish.set(Timestamp(micros=forgotten_at(self._settings, news.window_end, 26)), dynamic_timer_tag=EXPIRE)
 
     @on_timer(PUBLISH)
     def on_publish(

@@ -19,7 +19,7 @@ from ami_beam.records import FeederInput, HeardOn, ReceiptStanding
 from ami_beam.settings import Settings
 from transforms.end_of_replay import FOUND
 from transforms.feeder_contributions import GroupWindow, group_of
-from transforms.gathering import AFTER, GATHER_YOUNG
+from transforms.gathering import AFTER, gathered_with_others
 from transforms.state_log import read_log
 from transforms.window_expiry import expiry
 
@@ -98,7 +98,7 @@ class _PlaceDoFn(beam.DoFn):
             when = at.micros + AFTER
         else:
             # Revisions have the time at which their window was due.
-            when = (max(at.micros, news.as_of) // GATHER_YOUNG + 1) * GATHER_YOUNG + AFTER
+            when = gathered_with_others(max(at.micros, news.as_of))
         place.set(Timestamp(micros=when), dynamic_timer_tag=str(when))
 
     @on_timer(PLACE)

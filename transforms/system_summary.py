@@ -12,14 +12,12 @@ from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.records import FeederBatch, FeederRow, GroupTotals, SegmentTotals
 from ami_beam.settings import Settings
 from transforms.end_of_replay import EXPLAINED_AT_END
-from transforms.gathering import AFTER, EXPIRE
+from transforms.gathering import AFTER, EXPIRE, KEPT_LONGER, forgotten_at
 from transforms.segment_totals import add, revised, row_of
 from transforms.state_log import read_log
-from transforms.window_expiry import expiry
 
 
 class KeptSystem(Struct, array_like=True, gc=False):
@@ -75,7 +73,7 @@ class _SystemDoFn(beam.DoFn):
             return
         # What all groups say at the same instant is one row.
         summarise.set(Timestamp(micros=at.micros + AFTER), dynamic_timer_tag=str(at.micros))
-        forgotten = max(expiry(self._settings, window_end), at.micros) + 2 * MICROS_PER_HOUR
+        forgotten = max(forgotten_at(self._settings, window_end, 2), at.micros + 2 * KEPT_LONGER)
         summarise.set(Timestamp(micros=forgotten), dynamic_timer_tag=EXPIRE)
 
     @on_timer(SUMMARISE)

@@ -97,9 +97,9 @@ def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row
 
 
 def _is_gone(row: Row) -> bool:
-    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair, a feeder or a histogram
-    without reads, an alarm, a silent meter or a day outside bands that was taken back; or that nothing comes any more,
-    which a file's end is not."""
+    """Whether it says that there is nothing, as no row of a replay does: an ended alert, a pair, a feeder or a
+    histogram without reads, an alarm, a silent meter or a day outside bands that was taken back; or that nothing comes
+    any more, which a file's end is not."""
     return (
         (row.get("alarm_type") == "SOURCE_SILENT" and row["ended_at"] is None)
         or row.get("status") in ("CLEARED", "WITHDRAWN")
