@@ -40,6 +40,7 @@ from ami_beam.io.kafka_period import read_period
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import Alarm
 from ami_beam.simulate import main as simulate
+from benchmarks.ending import leave_with
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 from transforms.announcements import LEEWAY
 from transforms.group_causes import COMM_GROUP
@@ -632,4 +633,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -21,6 +21,7 @@ from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker
 from benchmarks import consume_only, systems, throughput
+from benchmarks.ending import leave_with
 from benchmarks.systems import Place
 from benchmarks.throughput import Measured
 from benchmarks.workload import PARTITIONS, Arrivals, Workload
@@ -202,4 +203,4 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

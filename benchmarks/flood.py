@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, RESULT_TOPICS, SUMMARY_TOPIC
 from ami_beam.local.kafka_broker import KafkaBroker
+from benchmarks.ending import leave_with
 from benchmarks.process_tree import cpu_by_program, peak_bytes_by_process, reset_peaks, rss_by_process
 from benchmarks.summary_watch import SummaryWatch
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
@@ -306,4 +307,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from ami_beam.codecs.json_outputs import EVENT_ALERTS_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
+from benchmarks.ending import leave_with
 from benchmarks.flood import malformed
 from benchmarks.process_tree import cpu_seconds
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
@@ -232,4 +233,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

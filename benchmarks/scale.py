@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from ami_beam.codecs.json_outputs import GRID_ALERTS_TOPIC, RESULT_TOPICS
 from ami_beam.instants import MICROS_PER_SECOND, format_instant
 from ami_beam.local.kafka_broker import KafkaBroker
+from benchmarks.ending import leave_with
 from benchmarks.process_tree import PeakMemory, cpu_seconds, peak_bytes_by_process
 from benchmarks.systems import EVENTS, READS, Place, Running, ami_beam
 
@@ -301,4 +302,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)

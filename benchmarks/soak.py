@@ -41,6 +41,7 @@ from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.instants import MICROS_PER_SECOND, parse_instant
 from ami_beam.local.kafka_broker import KafkaBroker
+from benchmarks.ending import leave_with
 from benchmarks.latency import METERS_PER_TRANSFORMER, PARTITIONS, Headend
 from benchmarks.process_tree import command_lines, cpu_seconds, rss_by_process
 from benchmarks.systems import EVENTS, READS, Place, Running, System
@@ -400,4 +401,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave_with(main)
