@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 from ami_beam import explain
 from ami_beam import run as command
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.local.kafka_broker import KafkaBroker, Security
 from tests.certificates import Authority
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
@@ -109,6 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     )
     with KafkaBroker(security=security) as broker:
         create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
+        broker.create_topics(tuple(OPTIONAL_TOPICS.values()))
         for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCUMENT.read_text(), re.MULTILINE):
             words = shlex.split(line.replace("broker1:9092", broker.bootstrap_servers))
             broker.run_tool(ACL_COMMAND, *words)
@@ -215,6 +217,7 @@ class Job:
         for rows in self.outputs.rows.values():
             rows.clear()
         others = ("--window=5s", "--collection_delay=1s", "--late_gather=1s", "--shards=1", "--parallelism=1")
+        others += (f"--also_publish={','.join(OPTIONAL_TOPICS)}",)
         self.run = Run(world.arguments(config, *others, f"--kafka_io={kafka_io}"), folder / "run.log")
 
     def send(self) -> None:
