@@ -143,29 +143,24 @@ def build(
             return ReadTopicNatively(topic, plan.kafka_client, plan.start, readers, keeps_time)
         return ReadTopic(topic, plan.kafka_client, plan.start, known[topic].timestamp_type, expansion_service)
 
+    def without_time(topic: str, start: str | int) -> beam.PTransform:
+        """A topic that holds no watermark back, and of which little comes."""
+        if plan.kafka_io == "native":
+            return ReadTopicNatively(topic, plan.kafka_client, start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
+        return ReadTopic(topic, plan.kafka_client, start, NO_TIME, expansion_service)
+
     def announced(label: str, topic: str | None) -> beam.PCollection[RecordBatch] | None:
         """From its oldest record on, wherever the run starts: an outage of today may have been announced last week."""
         if topic is None:
             return None
-        read: beam.PTransform
-        if plan.source == "files":
-            read = records(topic)
-        elif plan.kafka_io == "native":
-            read = ReadTopicNatively(
-                topic, plan.kafka_client, "earliest", keeps_time=False, idle_seconds=IDLE_SECONDS_BACK
-            )
-        else:
-            read = ReadTopic(topic, plan.kafka_client, "earliest", NO_TIME, expansion_service)
-        return pipeline | label >> read
+        return pipeline | label >> (records(topic) if plan.source == "files" else without_time(topic, "earliest"))
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
     # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one.
     events = pipeline | "Events" >> records(plan.events_topic, keeps_time=False)
     # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
     alerts, alarms = [
-        pipeline
-        | label
-        >> ReadTopicNatively(topic, plan.kafka_client, plan.start, keeps_time=False, idle_seconds=IDLE_SECONDS_BACK)
+        pipeline | label >> without_time(topic, plan.start)
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
     outages, work = announced("Outages", plan.outages_topic), announced("Work", plan.work_topic)
@@ -192,8 +187,8 @@ def producers_of(plan: RunPlan) -> FollowedProducers | None:
 
 
 def _read_back(plan: RunPlan) -> list[str]:
-    """The result topics that are read, too: those of grid alerts and alarms, where Kafka is read natively."""
-    live = plan.source == plan.sink == "kafka" and plan.kafka_io == "native"
+    """The result topics that are read, too: those of grid alerts and alarms, where they are written to Kafka."""
+    live = plan.source == plan.sink == "kafka"
     return [plan.output_prefix + topic for topic in (GRID_ALERTS_TOPIC, ALARMS_TOPIC)] if live else []
 
 
