@@ -22,6 +22,7 @@ from ami_beam.records import (
 from tests.stream import HeadEnd, Published, at, read_json
 from tests.test_feeder_summary import go_on
 from transforms.feeder_histograms import update as update_histograms
+from transforms.outside_minutes import KeptDay, history, needs_history
 from transforms.outside_minutes import update as update_days
 from transforms.voltage_bands import ansi_c84_1, en_50160, outside, per_cent
 
@@ -185,11 +186,14 @@ def test_minutes_do_not_depend_on_the_order(found: list, rng: random.Random):
         last[transformer_id, window] = bits
         news.append(OutsideBands(window, [transformer_id], ["F1"], [revision], [bits], [revision]))
     rng.shuffle(news)
-    kept, rows = {}, {}
+    kept, counted, rows = KeptDay(), [], {}
     while news:
         some = [news.pop() for _ in range(rng.randint(1, len(news)))]
-        for row in update_days(kept, some, "2026-03-03", 15 * 60_000_000):
+        known = history(counted) if needs_history(kept, some) else {}
+        for row in update_days(kept, some, known, "2026-03-03", 15 * 60_000_000):
+            assert row.revision == (rows[row.transformer_id].revision + 1 if row.transformer_id in rows else 0)
             rows[row.transformer_id] = row
+        counted += some
     for transformer_id in ("T1", "T2"):
         bits = [each for (name, _), each in last.items() if name == transformer_id]
         row = rows.get(transformer_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,7 +10,6 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
@@ -22,29 +21,37 @@ from transforms.state_log import read_log
 from transforms.transformer_heat import ShardDay
 from transforms.voltage_bands import OUTSIDE_ANSI_A, OUTSIDE_ANSI_B, OUTSIDE_EN_50160
 
+BITS = (OUTSIDE_ANSI_A, OUTSIDE_ANSI_B, OUTSIDE_EN_50160)
 
-class WindowBands(Struct, array_like=True, gc=False):
-    """What is known of a transformer's window."""
 
-    revision: int
-    """Of its statistics."""
-    outside: int
+class KeptTransformer(Struct, array_like=True, gc=False):
+    """A transformer's day so far, as it was published last unless `revision` is -1."""
+
     feeder_id: str
-    as_of: int
+    last: int
+    """End of the last window outside a band."""
+    windows: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """How many were outside, by band."""
+    as_of: int = 0
+    revision: int = -1
 
 
 class KeptDay(Struct, array_like=True, gc=False):
-    """A transformer's day: its windows that were outside a band or revised, and what was published last."""
+    """A shard's day: the transformers that were outside a band, and those of which a window was revised."""
 
-    windows: dict[int, WindowBands] = field(default_factory=dict)
-    told: DayHeat | None = None
+    transformers: dict[str, KeptTransformer] = field(default_factory=dict)
+    revised: set[str] = field(default_factory=set)
 
 
 class LogEntry(Struct, array_like=True, gc=False):
     """An element of a day's log: something that has come, or what was known when it was read."""
 
     news: OutsideBands | None
-    kept: dict[str, KeptDay] | None
+    kept: KeptDay | None
+
+
+History = dict[tuple[str, int], tuple[int, int]]
+"""(revision of the statistics, bands) by (transformer_id, window_end), of what has been counted."""
 
 
 @beam.typehints.with_input_types(tuple[tuple[int, str], OutsideBands])
@@ -55,7 +62,8 @@ class OutsideMinutes(beam.PTransform):
     A window counts whole, on the day of the utility's time zone in which it begins. Takes what was outside keyed by
     (shard, day). A bounded run publishes the final rows only.
 
-    State per (shard, day): about 25 bytes a transformer and window outside a band, until no read of the day can come.
+    State per (shard, day): about 50 bytes a transformer that was outside a band; and about 30 a window of one, apart,
+    which are read only where windows are revised. Until no read of the day can come.
     """
 
     def __init__(self, settings: Settings):
@@ -69,6 +77,7 @@ class OutsideMinutes(beam.PTransform):
 
 class _DayDoFn(beam.DoFn):
     LOG = BagStateSpec("day_log", MsgspecCoder(LogEntry))
+    COUNTED = BagStateSpec("day_counted", MsgspecCoder(OutsideBands))
     PUBLISH = TimerSpec("day_publish", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
@@ -97,69 +106,101 @@ class _DayDoFn(beam.DoFn):
         key: Any = beam.DoFn.KeyParam,
         tag: Any = beam.DoFn.DynamicTimerTagParam,
         log: Any = beam.DoFn.StateParam(LOG),
+        counted: Any = beam.DoFn.StateParam(COUNTED),
     ) -> Iterator[HeatBatch]:
         news, kept = read_log(log)
         if news:
-            kept = kept or {}
-            rows = update(kept, news, key[1], self._settings.window)
+            kept = kept or KeptDay()
+            known = history(counted.read()) if needs_history(kept, news) else {}
+            rows = update(kept, news, known, key[1], self._settings.window)
+            for each in news:
+                counted.add(each)
             if rows:
                 yield HeatBatch(days=rows)
         if tag == EXPIRE:
             log.clear()
+            counted.clear()
         elif news:
             log.clear()
             log.add(LogEntry(None, kept))
 
 
-def update(kept: dict[str, KeptDay], news: Iterable[OutsideBands], day: str, window: int) -> list[DayHeat]:
-    """Take news in: the rows to publish, which are noted as told. `window`: its length, microseconds."""
-    touched = set()
+def history(counted: Iterable[OutsideBands]) -> History:
+    """What has been counted of each window: its newest revision."""
+    known: History = {}
+    for each in counted:
+        _remember(known, each)
+    return known
+
+
+def _remember(known: History, each: OutsideBands) -> None:
+    for transformer_id, revision, outside in zip(each.transformers, each.revisions, each.outside, strict=True):
+        key = transformer_id, each.window_end
+        if key not in known or revision > known[key][0]:
+            known[key] = revision, outside
+
+
+def needs_history(kept: KeptDay, news: Iterable[OutsideBands]) -> bool:
+    """Whether any of it may have been counted before: a first publication is new unless a revision came before it."""
+    return any(
+        any(each.revisions) or len({*each.transformers}) < len(each.transformers) or kept.revised & {*each.transformers}
+        for each in news
+    )
+
+
+def update(kept: KeptDay, news: Sequence[OutsideBands], known: History, day: str, window: int) -> list[DayHeat]:
+    """Take news in: the rows to publish, which are noted as told.
+
+    Args:
+      known: the history, which is brought up to date; it may be empty unless `needs_history`.
+      window: its length, microseconds.
+    """
+    before: dict[str, tuple[object, ...]] = {}
     for each in news:
         columns = (each.transformers, each.feeders, each.revisions, each.outside, each.as_of)
         for transformer_id, feeder_id, revision, outside, as_of in zip(*columns, strict=True):
-            windows = kept.setdefault(transformer_id, KeptDay()).windows
-            known = windows.get(each.window_end)
-            if known is None or revision > known.revision:
-                windows[each.window_end] = WindowBands(revision, outside, feeder_id, as_of)
-                touched.add(transformer_id)
-    rows = []
-    for transformer_id in sorted(touched):
-        of_day = kept[transformer_id]
-        row, told = _row(transformer_id, of_day.windows, day, window), of_day.told
-        if told is None and row is None:
-            continue
-        if row is None:  # late reads have shown that it never was outside
-            assert told is not None
-            row = replace(
-                told, outside_ansi_a_minutes=0.0, outside_ansi_b_minutes=0.0, outside_en_50160_minutes=0.0,
-                as_of=max(each.as_of for each in of_day.windows.values()),
-            )  # fmt: skip
-        if told is not None:
-            row = replace(row, as_of=max(row.as_of, told.as_of), revision=told.revision)
-            if row == told:
+            key = transformer_id, each.window_end
+            told, was = known.get(key, (-1, 0))
+            if revision <= told:
                 continue
-            row.revision += 1
-        of_day.told = row
-        rows.append(row)
+            known[key] = revision, outside
+            if revision:
+                kept.revised.add(transformer_id)
+            if not outside and not was:
+                continue
+            of_day = kept.transformers.get(transformer_id)
+            if of_day is None:
+                of_day = kept.transformers[transformer_id] = KeptTransformer(feeder_id, 0)
+            before.setdefault(transformer_id, _content(of_day))
+            for place, bit in enumerate(BITS):
+                of_day.windows[place] += bool(outside & bit) - bool(was & bit)
+            of_day.as_of = max(of_day.as_of, as_of)
+            if outside and each.window_end >= of_day.last:
+                of_day.last, of_day.feeder_id = each.window_end, feeder_id
+    rows = []
+    for transformer_id in sorted(before):
+        of_day = kept.transformers[transformer_id]
+        # What was outside only until a revision in the same news is nobody's business.
+        if _content(of_day) == before[transformer_id] or (of_day.revision < 0 and not any(of_day.windows)):
+            continue
+        of_day.revision += 1
+        rows.append(_row(transformer_id, of_day, day, window))
     return rows
 
 
-def _row(transformer_id: str, windows: dict[int, WindowBands], day: str, window: int) -> DayHeat | None:
-    """The row as it should be; None where no window is outside a band."""
-    beyond = {end: bands for end, bands in windows.items() if bands.outside}
-    if not beyond:
-        return None
+def _content(of_day: KeptTransformer) -> tuple[object, ...]:
+    return *of_day.windows, of_day.feeder_id, of_day.as_of
 
-    def minutes(bit: int) -> float:
-        return sum(bool(bands.outside & bit) for bands in beyond.values()) * window / MICROS_PER_MINUTE
 
+def _row(transformer_id: str, of_day: KeptTransformer, day: str, window: int) -> DayHeat:
+    ansi_a, ansi_b, en_50160 = (count * window / MICROS_PER_MINUTE for count in of_day.windows)
     return DayHeat(
         transformer_id=transformer_id,
-        feeder_id=beyond[max(beyond)].feeder_id,
+        feeder_id=of_day.feeder_id,
         day=day,
-        outside_ansi_a_minutes=minutes(OUTSIDE_ANSI_A),
-        outside_ansi_b_minutes=minutes(OUTSIDE_ANSI_B),
-        outside_en_50160_minutes=minutes(OUTSIDE_EN_50160),
-        as_of=max(bands.as_of for bands in beyond.values()),
-        revision=0,
+        outside_ansi_a_minutes=ansi_a,
+        outside_ansi_b_minutes=ansi_b,
+        outside_en_50160_minutes=en_50160,
+        as_of=of_day.as_of,
+        revision=of_day.revision,
     )
