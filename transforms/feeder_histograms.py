@@ -10,7 +10,6 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.records import FeederHeat, FeederLevels, HeatBatch, HistogramInput
@@ -18,6 +17,7 @@ from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.feeder_contributions import GroupWindow
 from transforms.gathering import EXPIRE, forgotten_at, gathered_until
+from transforms.segment_totals import revised
 from transforms.state_log import read_log
 from transforms.voltage_bands import CLASSES, FIRST_CLASS
 
@@ -116,13 +116,8 @@ def update(
     rows = []
     for feeder_id in sorted(touched):
         feeder = kept[feeder_id]
-        row, told = _row(feeder_id, feeder.transformers.values(), window_start, window_end), feeder.told
-        if told is not None:
-            row = replace(row, as_of=max(row.as_of, told.as_of), revision=told.revision)
-            if row == told:
-                continue
-            row.revision += 1
-        elif not row.reads:
+        row = revised(_row(feeder_id, feeder.transformers.values(), window_start, window_end), feeder.told)
+        if row is None or (feeder.told is None and not row.reads):
             continue
         feeder.told = row
         rows.append(row)

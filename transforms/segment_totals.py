@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ami_beam.records import FeederRow, PairTotals, SegmentTotals
+from ami_beam.records import FeederHeat, FeederRow, PairTotals, SegmentTotals
 from transforms.receipt_rate import receipt_rate_pct
 
 MILLIONTHS = 1_000_000
+Row = TypeVar("Row", FeederRow, FeederHeat)
 
 
 def add(totals: SegmentTotals, other: SegmentTotals) -> None:
     """Add `other` to `totals`."""
-    totals.consumption += other.consumption
-    totals.delivered += other.delivered
-    totals.received += other.received
-    totals.meters_reported += other.meters_reported
-    totals.voltage_sum += other.voltage_sum
-    totals.voltage_count += other.voltage_count
-    totals.min_voltage_v = _either(min, totals.min_voltage_v, other.min_voltage_v)
-    totals.max_voltage_v = _either(max, totals.max_voltage_v, other.max_voltage_v)
+    _add_measured(totals, other)
     totals.transformers_reported += other.transformers_reported
     totals.meters_judged += other.meters_judged
     totals.meters_expected += other.meters_expected
     totals.transformers_expected += other.transformers_expected
     totals.transformers_in_violation += other.transformers_in_violation
-    totals.as_of = max(totals.as_of, other.as_of)
 
 
 def add_pair(totals: SegmentTotals, pair: PairTotals) -> None:
     """Add what a transformer's meters on this feeder measured; it counts as reported where most of them are."""
-    totals.consumption += pair.consumption
-    totals.delivered += pair.delivered
-    totals.received += pair.received
-    totals.meters_reported += pair.meters_reported
-    totals.voltage_sum += pair.voltage_sum
-    totals.voltage_count += pair.voltage_count
-    totals.min_voltage_v = _either(min, totals.min_voltage_v, pair.min_voltage_v)
-    totals.max_voltage_v = _either(max, totals.max_voltage_v, pair.max_voltage_v)
+    _add_measured(totals, pair)
     totals.transformers_reported += pair.main
-    totals.as_of = max(totals.as_of, pair.as_of)
+
+
+def _add_measured(totals: SegmentTotals, part: SegmentTotals | PairTotals) -> None:
+    totals.consumption += part.consumption
+    totals.delivered += part.delivered
+    totals.received += part.received
+    totals.meters_reported += part.meters_reported
+    totals.voltage_sum += part.voltage_sum
+    totals.voltage_count += part.voltage_count
+    totals.min_voltage_v = _either(min, totals.min_voltage_v, part.min_voltage_v)
+    totals.max_voltage_v = _either(max, totals.max_voltage_v, part.max_voltage_v)
+    totals.as_of = max(totals.as_of, part.as_of)
 
 
 def _either(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
@@ -81,7 +79,7 @@ def _mean(millionths: int, count: int) -> float | None:
     return (2 * millionths + count) // (2 * count) / MILLIONTHS if count else None
 
 
-def revised(row: FeederRow, before: FeederRow | None) -> FeederRow | None:
+def revised(row: Row, before: Row | None) -> Row | None:
     """The row to publish after `before`; None where it says nothing new. as_of never goes back."""
     if before is None:
         return row
