@@ -880,6 +880,120 @@ class GroupTotals(Struct, array_like=True, gc=False):
     totals: SegmentTotals
 
 
+class ValidatedRead(Struct, gc=False):
+    """`ami.reads.validated`, record READ; identity (meter_id, interval_end). The version of an interval that counts."""
+
+    meter_id: str
+    service_point_id: str
+    customer_id: str | None
+    """As `--customer_id` has it; None where it is dropped."""
+    transformer_id: str
+    interval_start: int
+    interval_end: int
+    consumption_kwh: float
+    delivered_kwh: float
+    received_kwh: float
+    quality: Literal["ACTUAL", "ESTIMATED"]
+    espi_quality: int
+    """The same in the codes of ESPI's QualityOfReading."""
+    late: bool
+    """Whether it reached us after its window's on-time result."""
+    revised: bool
+    """Whether another version of the interval, with other energies or quality, was read, too."""
+    flags: list[str]
+    """What the checks of the read alone found, sorted."""
+    read_ts: int
+    as_of: int
+    revision: int
+
+
+class MeterDay(Struct, gc=False):
+    """`ami.reads.validated`, record METER_DAY; identity (meter_id, day). What checks of a meter's whole day found."""
+
+    meter_id: str
+    day: str
+    """Of the utility's time zone, as YYYY-MM-DD; an interval is of the day in which it begins."""
+    intervals_expected: int
+    """Of the length that most of the day's intervals have."""
+    intervals_reported: int
+    intervals_estimated: int
+    consumption_kwh: float
+    delivered_kwh: float
+    received_kwh: float
+    register_kwh: float | None
+    """Consumption by the day's DAILY read; None without one."""
+    missing_minutes: int
+    first_gap: int | None
+    """Where the first gap begins."""
+    longest_zero_run: int
+    """Intervals in a row without any energy."""
+    spikes: int
+    first_spike: int | None
+    """interval_end of the first."""
+    flags: list[str]
+    """What was found, sorted."""
+    as_of: int
+    revision: int
+
+
+class ValidatedBatch(Struct, array_like=True, gc=False):
+    """Validated reads and days of meters that are published together."""
+
+    reads: list[ValidatedRead] = field(default_factory=list)
+    days: list[MeterDay] = field(default_factory=list)
+
+
+class CustomerMonth(Struct, gc=False):
+    """`ami.customer.consumption`, period MONTH; identity (customer_id, month). What a customer has used so far.
+
+    All of its meters together. net is delivered − received.
+    """
+
+    customer_id: str
+    month: str
+    """Of the utility's time zone, as YYYY-MM; an interval is of the month in which it begins."""
+    interval_start: int
+    """Of the month's last interval."""
+    interval_end: int
+    interval_delivered_kwh: float
+    interval_received_kwh: float
+    interval_net_kwh: float
+    day: str
+    """In which the last interval begins."""
+    day_delivered_kwh: float
+    day_received_kwh: float
+    day_net_kwh: float
+    month_delivered_kwh: float
+    month_received_kwh: float
+    month_net_kwh: float
+    intervals: int
+    """Reads behind the month."""
+    estimated_intervals: int
+    as_of: int
+    revision: int
+
+
+class CustomerDay(Struct, gc=False):
+    """`ami.customer.consumption`, period DAY; identity (customer_id, day). A day that is over, and its revisions."""
+
+    customer_id: str
+    day: str
+    delivered_kwh: float
+    received_kwh: float
+    net_kwh: float
+    intervals: int
+    estimated_intervals: int
+    as_of: int
+    revision: int
+
+
+class CustomerBatch(Struct, array_like=True, gc=False):
+    """Rows of customers that are published together."""
+
+    months: list[CustomerMonth] = field(default_factory=list)
+    days: list[CustomerDay] = field(default_factory=list)
+
+
 class SilentMeter(Struct, gc=False):
     """`ami.meters.silent`; identity (day, meter_id). A meter that had not been heard for long at the end of `day`."""
 
@@ -1019,4 +1133,6 @@ carries(
     HistogramInput,
     OutsideBands,
     HeatBatch,
+    ValidatedBatch,
+    CustomerBatch,
 )

@@ -6,6 +6,7 @@ Instants are RFC 3339 text in UTC; every other field is as in `records`. One row
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -17,6 +18,9 @@ from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_in
 from ami_beam.records import (
     Alarm,
     Alert,
+    CustomerBatch,
+    CustomerDay,
+    CustomerMonth,
     DayHeat,
     DeadLetter,
     DeadLetterBatch,
@@ -25,6 +29,7 @@ from ami_beam.records import (
     FeederRow,
     HeatBatch,
     KeyedRecords,
+    MeterDay,
     ReceiptBatch,
     ReceiptRow,
     SilentMeter,
@@ -32,6 +37,8 @@ from ami_beam.records import (
     SummaryBatch,
     SummaryRow,
     TransformerHeat,
+    ValidatedBatch,
+    ValidatedRead,
 )
 
 SUMMARY_TOPIC = "ami.transformer.summary"
@@ -58,11 +65,12 @@ RESULT_TOPICS = (*OUTPUT_TOPICS, CONFIG_TOPIC)
 MAX_LETTER_BYTES = 512 * 1024
 """How much of a dead letter's original bytes is kept: base64 makes it a third longer, and a broker takes 1 MiB."""
 
-_INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window", "began_at", "ended_at"}
-_INSTANTS |= {"silent_since"}
+INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window", "last_window", "began_at", "ended_at"}
+INSTANTS |= {"silent_since", "interval_start", "interval_end", "read_ts", "first_gap", "first_spike"}
+"""Fields of rows that are instants: microseconds in records, text in JSON. Of dead letters record_time is one, too."""
 _encode = msgspec.json.Encoder().encode
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
-Row = TypeVar("Row", SummaryRow, ReceiptRow, Alert, Alarm, SilentMeter, FeederRow, TransformerHeat, FeederHeat, DayHeat)
+Row = TypeVar("Row", bound=Struct)
 SYSTEM_KEY = b"SYSTEM"
 """The partition key of the whole system's rows."""
 
@@ -296,6 +304,34 @@ def day_heat_json(row: DayHeat) -> bytes:
     )
 
 
+_NAME_OF_KIND = {ValidatedRead: "READ", MeterDay: "METER_DAY", CustomerMonth: "MONTH", CustomerDay: "DAY"}
+
+
+def _texts(row: Struct, kind: str) -> dict[str, object]:
+    """The fields of a row as they are written, behind the one that says what kind of row it is."""
+    fields: dict[str, object] = {kind: _NAME_OF_KIND[type(row)]}
+    for name in row.__struct_fields__:
+        value = getattr(row, name)
+        fields[name] = _text_of(value) if name in INSTANTS and value is not None else value
+    return fields
+
+
+@lru_cache(maxsize=1 << 14)
+def _text_of(instant: int) -> str:
+    """Rows of a batch share most of their instants."""
+    return format_instant(instant)
+
+
+def validated_json(row: ValidatedRead | MeterDay) -> bytes:
+    """The value of a record of `ami.reads.validated`."""
+    return _encode(_texts(row, "record"))
+
+
+def customer_json(row: CustomerMonth | CustomerDay) -> bytes:
+    """The value of a record of `ami.customer.consumption`."""
+    return _encode(_texts(row, "period"))
+
+
 def dead_letter_json(letter: DeadLetter) -> bytes:
     """The value of a dead-letter record: can be written for every letter, whatever the record was.
 
@@ -367,6 +403,18 @@ def heat_records(batch: HeatBatch) -> KeyedRecords:
     return KeyedRecords(keys, [*values, *map(feeder_heat_json, batch.feeders), *map(day_heat_json, batch.days)])
 
 
+def validated_records(batch: ValidatedBatch) -> KeyedRecords:
+    """A record for each row, by meter."""
+    rows: list[ValidatedRead | MeterDay] = [*batch.reads, *batch.days]
+    return KeyedRecords([row.meter_id.encode() for row in rows], list(map(validated_json, rows)))
+
+
+def customer_records(batch: CustomerBatch) -> KeyedRecords:
+    """A record for each row, by customer."""
+    rows: list[CustomerMonth | CustomerDay] = [*batch.months, *batch.days]
+    return KeyedRecords([row.customer_id.encode() for row in rows], list(map(customer_json, rows)))
+
+
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
     """A record for each letter, by the provenance of what was set aside."""
     keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
@@ -375,7 +423,7 @@ def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
 
 def _parse(data: bytes | str, row_type: type[Row]) -> Row:
     fields = msgspec.json.decode(data)
-    for name in _INSTANTS & fields.keys():
+    for name in INSTANTS & fields.keys():
         if fields[name] is not None:
             fields[name] = parse_instant(fields[name])
     return msgspec.convert(fields, row_type)
@@ -417,3 +465,13 @@ def parse_heat(data: bytes | str) -> TransformerHeat | FeederHeat | DayHeat:
     if segment == "TRANSFORMER":
         return _parse(data, TransformerHeat)
     return _parse(data, FeederHeat) if segment == "FEEDER" else _parse(data, DayHeat)
+
+
+def parse_validated(data: bytes | str) -> ValidatedRead | MeterDay:
+    """The row of `validated_json`."""
+    return _parse(data, ValidatedRead) if msgspec.json.decode(data)["record"] == "READ" else _parse(data, MeterDay)
+
+
+def parse_customer(data: bytes | str) -> CustomerMonth | CustomerDay:
+    """The row of `customer_json`."""
+    return _parse(data, CustomerMonth) if msgspec.json.decode(data)["period"] == "MONTH" else _parse(data, CustomerDay)
