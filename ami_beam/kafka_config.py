@@ -159,9 +159,9 @@ def _is_json(path: str) -> bool:
         return bool(stream.read().lstrip().startswith(b"{"))
 
 
-def load(path: str) -> dict[str, str]:
-    """The configuration in a file: JSON (an object) or Java properties. Raises OptionError."""
-    option, example = "--kafka_config_file", "--kafka_config_file=client.properties"
+def load(path: str, option: str = "--kafka_config_file") -> dict[str, str]:
+    """The configuration in a file: JSON (an object) or Java properties. Raises OptionError about `option`."""
+    example = f"{option}=client.properties"
     try:
         with FileSystems.open(path) as stream:
             text = stream.read().decode("utf-8")

@@ -171,6 +171,18 @@ def shards_of(values: Mapping[str, Any]) -> int:
     return int(number_of(values, "shards", 1, 65_536, "1024", whole=True, also=", or auto"))
 
 
+SINKS = ("kafka", "files", "postgresql")
+
+
+def sinks_of(text: str) -> tuple[str, ...]:
+    """Where results go, each once, in our order."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(name in SINKS for name in names):
+        allowed = f"{', '.join(SINKS)}, or several with commas between them"
+        raise OptionError("--sink", text, "has a name that is neither of them", allowed, "--sink=kafka,postgresql")
+    return tuple(name for name in SINKS if name in names)
+
+
 def choice(values: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Any:
     """One of the allowed words; the first is the example."""
     if values[name] not in allowed:
@@ -234,24 +246,24 @@ def plausible_voltage(text: str) -> tuple[float, float]:
     return low, high
 
 
-def runner_of(text: str | None, source: str, sink: str) -> str:
-    """The runner, where it can read that source and end for that sink."""
+def runner_of(text: str | None, source: str, sinks: tuple[str, ...]) -> str:
+    """The runner, where it can read that source and end for those sinks."""
     # Live runs need a runner that can read Kafka, and a replay needs nothing but Python.
-    runner = beam_options.runner_name(text or ("FlinkRunner" if "kafka" in (source, sink) else "DirectRunner"))
-    if source == "kafka" and sink == "files":
+    runner = beam_options.runner_name(text or ("FlinkRunner" if "kafka" in (source, *sinks) else "DirectRunner"))
+    if source == "kafka" and "files" in sinks:
         raise OptionError(
             "--sink",
-            sink,
+            ",".join(sinks),
             "a file is complete when its source ends, and a topic never ends",
-            "--sink=kafka, or --source=files",
+            "--sink=kafka or postgresql, or --source=files",
             "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
         )
-    if "kafka" in (source, sink) and beam_options.runs_in_process(runner):
+    if "kafka" in (source, *sinks) and beam_options.runs_in_process(runner):
         raise OptionError(
             "--runner",
             runner,
             "Beam's DirectRunner cannot run KafkaIO here, so it can neither read nor write topics",
-            "FlinkRunner or DataflowRunner with kafka; DirectRunner for --source=files --sink=files",
+            "FlinkRunner or DataflowRunner with kafka; DirectRunner for --source=files with other sinks",
             "--runner=FlinkRunner",
         )
     return runner
@@ -269,14 +281,14 @@ def without_runner(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def bootstrap_servers_of(text: str | None, source: str, sink: str) -> str | None:
+def bootstrap_servers_of(text: str | None, source: str, sinks: tuple[str, ...]) -> str | None:
     """The brokers; None where none is needed and none given."""
     example = "--bootstrap_servers=localhost:9092"
     if text is None:
-        if "kafka" not in (source, sink):
+        if "kafka" not in (source, *sinks):
             return None
         which = " and ".join(
-            f"--{name}=kafka" for name, value in (("source", source), ("sink", sink)) if value == "kafka"
+            f"--{name}=kafka" for name, values in (("source", (source,)), ("sink", sinks)) if "kafka" in values
         )
         raise OptionError(
             "--bootstrap_servers", None, f"is missing; a broker is needed for {which}", "HOST:PORT,…", example
@@ -365,7 +377,7 @@ def instant_of(option: str, text: str, allowed: str = "a time with a zone", exam
         raise OptionError(option, text, str(error), allowed, example) from None
 
 
-def warnings_of(settings: Settings, source: str, sink: str, explicit: set[str]) -> list[str]:
+def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explicit: set[str]) -> list[str]:
     """What is allowed but hardly meant."""
     warnings = []
     low, high = settings.plausible_voltage
@@ -383,11 +395,21 @@ def warnings_of(settings: Settings, source: str, sink: str, explicit: set[str]) 
         warnings.append(
             "--receipt_delay is shorter than --collection_delay: transformers are judged before their reads are in"
         )
-    if "kafka" not in (source, sink):
+    if "kafka" not in (source, *sinks):
         ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit
         warnings.extend(f"{name} has no effect: neither source nor sink is kafka" for name in sorted(ignored))
-    if sink == "kafka" and "--output" in explicit:
-        warnings.append("--output has no effect with --sink=kafka")
+    if "files" not in sinks and "--output" in explicit:
+        warnings.append(f"--output has no effect with --sink={','.join(sinks)}")
+    if "kafka" not in sinks and "--output_prefix" in explicit:
+        warnings.append("--output_prefix has no effect: it is of topics. For tables there is --postgresql_schema")
+    if "postgresql" not in sinks:
+        ignored = {"--postgresql", "--postgresql_config_file", "--postgresql_schema"} & explicit
+        warnings.extend(f"{name} has no effect without --sink=postgresql" for name in sorted(ignored))
+    elif source == "kafka" and "kafka" not in sinks:
+        warnings.append(
+            "Alerts that a failed attempt has published are found in their topics only, and set right:"
+            " --sink=kafka,postgresql. With tables alone such an alert may stay RAISED"
+        )
     if source == "files" and "--meter_counts_refresh" in explicit:
         warnings.append("--meter_counts_refresh has no effect: a replay reads the meter counts once")
     return warnings

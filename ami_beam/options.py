@@ -42,10 +42,13 @@ from ami_beam.option_checks import (
     producers_of,
     runner_of,
     settings_of,
+    sinks_of,
     start_of,
     warnings_of,
     without_runner,
 )
+from ami_beam.postgresql.connection import Database, database_of
+from ami_beam.postgresql.options import add_options as add_postgresql_options
 from ami_beam.settings import Settings
 
 __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", "validate"]
@@ -74,10 +77,17 @@ def _add_where(group: Any) -> None:
         add(
             "--bootstrap_servers",
             metavar="HOST:PORT,…",
-            help="Kafka brokers; needed when the source or the sink is kafka. Example: broker1:9092,broker2:9092",
+            help="Kafka brokers; needed when the source or a sink is kafka. Example: broker1:9092,broker2:9092",
         )
     add("--source", default="kafka", metavar="kafka|files", help="live topics, or a replay of exported records (kafka)")
-    add("--sink", default="kafka", metavar="kafka|files", help="result topics, or JSON-lines files in --output (kafka)")
+    add(
+        "--sink",
+        default="kafka",
+        metavar="NAME,…",
+        help="kafka: result topics; files: JSON lines in --output, of a replay; postgresql: tables in --postgresql,"
+        " which python -m ami_beam.postgresql makes. Several with commas between them: kafka,postgresql (kafka)",
+    )
+    add_postgresql_options(group)
     add(
         "--reads",
         metavar="TOPIC|PATH",
@@ -331,7 +341,8 @@ class RunPlan:
 
     runner: str
     source: Literal["kafka", "files"]
-    sink: Literal["kafka", "files"]
+    sinks: tuple[str, ...]
+    """Of kafka, files and postgresql at least one."""
     reads: str
     """A topic or a path, as `source` says."""
     events: str
@@ -345,6 +356,8 @@ class RunPlan:
     """A file that can be used; None where nobody knows who is a producer."""
     output: str
     output_prefix: str
+    postgresql: Database | None
+    """Of the sink of that name; it holds no secret."""
     start: Literal["latest", "earliest"] | int
     """Where a live run starts; a number is a record time in microseconds."""
     kafka_io: Literal["beam", "native"]
@@ -444,6 +457,10 @@ def kafka_io_of(given: Literal["auto", "beam", "native"], runner: str) -> Litera
     return given
 
 
+def _database(values: Mapping[str, Any]) -> Database:
+    return database_of(values["postgresql"], values["postgresql_config_file"], values["postgresql_schema"])
+
+
 def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     """The rules and the plan of a command line (without the program's name). Raises OptionError.
 
@@ -460,11 +477,11 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     explicit = {name for name in names if any(word == name or word.startswith(f"{name}=") for word in argv)}
 
     source = choice(values, "source", ("kafka", "files"))
-    sink = choice(values, "sink", ("kafka", "files"))
-    runner = runner_of(getattr(beam_values, "runner", None), source, sink)
+    sinks = sinks_of(values["sink"])
+    runner = runner_of(getattr(beam_values, "runner", None), source, sinks)
     settings = settings_of(values, live=source == "kafka")
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
-    servers = bootstrap_servers_of(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sink)
+    servers = bootstrap_servers_of(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sinks)
     config.pop("bootstrap.servers", None)
     kafka_io = kafka_io_of(values["kafka_io"], runner)
     given_config = pairs("--kafka_config", values["kafka_config"] or ())
@@ -480,7 +497,8 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         days = [settings.time_zone] if settings.also_publish and settings.time_zone != "UTC" else []
         # They add steps to the graph, and Flink knows state by a step's place in it.
         announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
-        settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days]))
+        others = [] if sinks == ("kafka",) else ["+".join(sinks)]
+        settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days, *others]))
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)
@@ -488,7 +506,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     plan = RunPlan(
         runner=runner,
         source=source,
-        sink=sink,
+        sinks=sinks,
         reads=input_of(values, "reads", source, READS_TOPIC, READS_FILE),
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         oms_outages=oms_outages,
@@ -496,8 +514,9 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         meter_counts=meter_counts_of(values["meter_counts"]),
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         producers=producers_of(values["producers"]),
-        output=output_of(values["output"]) if sink == "files" else values["output"],
+        output=output_of(values["output"]) if "files" in sinks else values["output"],
         output_prefix=output_prefix_of(values["output_prefix"]),
+        postgresql=_database(values) if "postgresql" in sinks else None,
         start=start_of(values["start"], source, "--start" in explicit),
         kafka_io=kafka_io,
         on_stop=choice(values, "on_stop", ("savepoint", "cancel", "leave")),
@@ -508,8 +527,8 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         kafka_client=client,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
         warnings=(
-            *warnings_of(settings, source, sink, explicit),
-            *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, sink) else ()),
+            *warnings_of(settings, source, sinks, explicit),
+            *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, *sinks) else ()),
         ),
     )
     return settings, plan

@@ -44,12 +44,16 @@ from ami_beam.io.librdkafka import librdkafka
 from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
+from ami_beam.io.postgresql_config import write_config
+from ami_beam.io.postgresql_sink import WriteTopicToPostgresql
 from ami_beam.io.producers_source import FollowedProducers
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
+from ami_beam.postgresql.connection import PostgresqlError
+from ami_beam.postgresql.migration import check
 from ami_beam.ready_steps import keep_steps_ready
 from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
@@ -95,11 +99,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _log.warning("%s", warning)
             counts = load_version(plan.meter_counts, settings.allowed_lateness)
             settings = with_shards(settings, plan, counts)
+            if plan.postgresql is not None:
+                check(plan.postgresql)
             topics = _look_at_kafka(plan, [OPTIONAL_TOPICS[name] for name in settings.also_publish])
             with open_runner(plan) as runner:
                 return _run(settings, plan, counts, runner, topics)
         except (OptionError, PreflightError, MeterCountsError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
+            return 2
+        except PostgresqlError as error:
+            print(f"ami_beam.run: {error}.", file=sys.stderr)
             return 2
         except (StartError, FlinkError, JobEndedError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
@@ -166,10 +175,12 @@ def build(
     outages, work = announced("Outages", plan.outages_topic), announced("Work", plan.work_topic)
     inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work)
     outputs = published(operational(inputs, settings), config_id(settings))
-    if plan.sink == "files":
+    if "files" in plan.sinks:
         _ = outputs | "Files" >> WriteOutputs(plan.output)
-        return
-    for topic, rows in outputs.items():
+    if plan.postgresql is not None:
+        for topic, rows in outputs.items():
+            _ = rows | f"PostgreSQL {topic}" >> WriteTopicToPostgresql(topic, plan.postgresql)
+    for topic, rows in outputs.items() if "kafka" in plan.sinks else ():
         name = plan.output_prefix + topic
         write: beam.PTransform
         if plan.kafka_io == "native":
@@ -188,7 +199,7 @@ def producers_of(plan: RunPlan) -> FollowedProducers | None:
 
 def _read_back(plan: RunPlan) -> list[str]:
     """The result topics that are read, too: those of grid alerts and alarms, where they are written to Kafka."""
-    live = plan.source == plan.sink == "kafka"
+    live = plan.source == "kafka" and "kafka" in plan.sinks
     return [plan.output_prefix + topic for topic in (GRID_ALERTS_TOPIC, ALARMS_TOPIC)] if live else []
 
 
@@ -216,7 +227,7 @@ def _look_at_kafka(plan: RunPlan, also: Sequence[str]) -> dict[str, Topic]:
         return {}
     announced = [] if plan.bounded else list(plan.announced_topics)
     inputs = [] if plan.bounded else [plan.reads, plan.events, *announced]
-    results = [plan.output_prefix + topic for topic in (*RESULT_TOPICS, *also)] if plan.sink == "kafka" else []
+    results = [plan.output_prefix + topic for topic in (*RESULT_TOPICS, *also)] if "kafka" in plan.sinks else []
     native = plan.kafka_io == "native"
     topics = inspect(plan.bootstrap_servers, plan.kafka_config, inputs, results, native, _read_back(plan))
     report(topics, announced)
@@ -228,7 +239,7 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
     """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
     arguments = list(plan.pipeline_args)
     own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
-    needs_kafka = "kafka" in (plan.source, plan.sink) and plan.kafka_io == "beam"
+    needs_kafka = "kafka" in (plan.source, *plan.sinks) and plan.kafka_io == "beam"
     if plan.runner != "FlinkRunner" or own_server:
         yield Runner(tuple(arguments), partial(beams_expansion, arguments) if needs_kafka else contextlib.nullcontext)
         return
@@ -326,13 +337,16 @@ def _run(
 
 
 def _publish_config(settings: Settings, plan: RunPlan) -> None:
-    """Say what the id on alerts and alarms stands for. Raises PreflightError where the broker does not take it."""
+    """Say what the id on alerts and alarms stands for. Raises PreflightError or PostgresqlError where it is refused."""
     started = time.time_ns() // 1_000
-    if plan.sink == "files":
+    if plan.postgresql is not None:
+        write_config(plan.postgresql, config_json(settings, started))
+    if "files" in plan.sinks:
         if not FileSystems.exists(plan.output):
             FileSystems.mkdirs(plan.output)
         with FileSystems.create(FileSystems.join(plan.output, f"{CONFIG_TOPIC}.jsonl")) as file:
             file.write(config_json(settings, started) + b"\n")
+    if "kafka" not in plan.sinks:
         return
     config = librdkafka(plan.kafka_connection)
     try:

@@ -212,7 +212,7 @@ def _exported(question: Question, settings: Settings, plan: RunPlan, folder: Pat
         for name, topic in (("outages", plan.outages_topic), ("work", plan.work_topic))
     ]
     return replace(
-        plan, source="files", sink="files", reads=str(reads), events=str(events), oms_outages=outages, work=work
+        plan, source="files", sinks=("files",), reads=str(reads), events=str(events), oms_outages=outages, work=work
     )
 
 

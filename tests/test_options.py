@@ -49,7 +49,7 @@ def refusal(*argv: str) -> str:
 def test_every_option_has_a_default_but_the_broker() -> None:
     settings, plan = validate(LIVE)
     assert settings == Settings(live=True)
-    assert (plan.source, plan.sink, plan.runner, plan.start) == ("kafka", "kafka", "FlinkRunner", "latest")
+    assert (plan.source, plan.sinks, plan.runner, plan.start) == ("kafka", ("kafka",), "FlinkRunner", "latest")
     assert (plan.reads, plan.events) == ("ami.headend.reads", "ami.headend.events")
     assert plan.meter_counts_refresh == 60 * MICROS_PER_SECOND
     assert (plan.bootstrap_servers, plan.bounded, plan.warnings) == ("broker:9092", False, ())
@@ -157,6 +157,7 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--shards=٧", "not a whole number"),
         ("--source=pubsub", "neither"),
         ("--sink=bigquery", "neither"),
+        ("--sink=kafka,", "neither"),
         ("--runner=FlinkRuner", "did you mean FlinkRunner"),
         ("--start=yesterday", "not a timestamp"),
         ("--start=2026-03-03T00:00:00", "not a timestamp"),
