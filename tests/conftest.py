@@ -15,6 +15,7 @@ from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.local import java
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
 from tests.kafka_replay import EVENTS, READS
 
 # How long an example takes is the machine's affair: a deadline fails where others work, too.
@@ -72,3 +73,12 @@ def local_flink() -> Iterator[LocalFlink]:
     """A job server. Cancel every streaming job with its `cancel`: others run on until the session ends."""
     with LocalFlink() as flink:
         yield flink
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A server without tables, which goes on: make databases of names of your own, and do not stop it."""
+    if programs() is None:
+        pytest.skip(MISSING)
+    with PostgresqlServer() as server:
+        yield server

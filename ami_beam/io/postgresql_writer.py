@@ -194,18 +194,22 @@ class _Transaction:
             if not _is_of_a_row(error):
                 raise
             if len(versions) == 1:
-                self._reject(table, versions[0], reason_of(error))
+                self._reject(table, versions[0], error)
                 return 0
         middle = len(versions) // 2
         return self._halve(table, versions[:middle]) + self._halve(table, versions[middle:])
 
-    def _reject(self, table: Table, version: Version, reason: str) -> None:
+    def _reject(self, table: Table, version: Version, error: psycopg.Error) -> None:
         self._rejected += 1
-        _log.error("PostgreSQL cannot hold a row of %s, which is in rejected_row now: %s", table.name, reason)
+        # The reason may quote a value, which is for those alone who may read the row.
+        why = error.sqlstate or type(error).__name__
+        _log.error(
+            "PostgreSQL cannot hold a row of %s, which is in rejected_row now, with the reason (%s).", table.name, why
+        )
         self._connection.execute(
             f"INSERT INTO {full_name(self._schema, REJECTED.name)} ({listed(REJECTED.names)})"
             " VALUES (%s, %s, %s, %s, now()) ON CONFLICT DO NOTHING".encode(),
-            (self._topic, sha256(version.record).digest(), version.record, reason),
+            (self._topic, sha256(version.record).digest(), version.record, reason_of(error)),
         )
 
 

@@ -237,12 +237,10 @@ def _missing_of(schema: str, table: Table, columns: Mapping[str, str] | None, ke
     for column in table.columns:
         there = columns.get(column.name, column.type)
         if there != column.type:
-            change = (
-                f"ALTER TABLE {ddl.full_name(schema, table.name)} ALTER {ddl.quoted(column.name)} TYPE {column.type}"
-            )
+            name = ddl.full_name(schema, table.name)
             raise PostgresqlError(
                 f"Column {column.name} of {schema}.{table.name} is {there}, and this version writes {column.type}."
-                f" Change it, for example: {alter}"
+                f" Change it, for example: ALTER TABLE {name} ALTER {ddl.quoted(column.name)} TYPE {column.type}"
             )
     found = [
         Change(f"column {table.name}.{column.name}", ddl.add_column(schema, table, column))
