@@ -10,6 +10,7 @@ from ami_beam.beam_options import OptionError
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
 from ami_beam.kafka_config import REDACTED, properties, redacted
 from ami_beam.options import AmiOptions, help_text, kafka_io_of, validate
+from ami_beam.postgresql.connection import Database
 from ami_beam.settings import Settings
 
 LIVE = ("--bootstrap_servers=broker:9092",)
@@ -55,6 +56,47 @@ def test_every_option_has_a_default_but_the_broker() -> None:
     assert (plan.bootstrap_servers, plan.bounded, plan.warnings) == ("broker:9092", False, ())
     assert "--bootstrap_servers: is missing" in refusal()
     assert "--bootstrap_servers: is missing" in refusal("--source=files")
+
+
+def test_several_sinks_stand_beside_each_other(folder: Path) -> None:
+    database = "--postgresql=postgresql://ami_writer@db1/ami"
+    settings, plan = validate((*LIVE, "--sink=postgresql,kafka", database))
+    assert (plan.sinks, plan.runner) == (("kafka", "postgresql"), "FlinkRunner")
+    assert plan.postgresql == Database("postgresql://ami_writer@db1/ami", None, "ami")
+    # It adds steps to the graph, which a savepoint of before does not fit.
+    assert settings.state_label() != validate(LIVE)[0].state_label()
+    _, plan = validate(("--source=files", "--sink=files,postgresql", database, "--postgresql_schema=meters"))
+    assert (plan.runner, plan.bootstrap_servers, plan.warnings) == ("DirectRunner", None, ())
+    assert plan.postgresql is not None
+    assert plan.postgresql.schema == "meters"
+    (warning,) = validate((*LIVE, "--sink=postgresql", database))[1].warnings
+    assert "may stay RAISED" in warning
+    (warning,) = validate((*LIVE, database))[1].warnings
+    assert warning == "--postgresql has no effect without --sink=postgresql"
+    assert "a topic never ends" in refusal(*LIVE, "--sink=files,postgresql", database)
+    assert "--bootstrap_servers: is missing" in refusal("--source=files", "--sink=kafka,postgresql", database)
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("--postgresql=postgresql://ami:pw-UNMISTAKABLE@db1/ami", "holds the password"),
+        ("--postgresql=host=db1 password=pw-UNMISTAKABLE", "holds the password"),
+        ("--postgresql=host=db1 pw-UNMISTAKABLE", "is no connection string"),
+        ("--postgresql=postgresql://db1?sslpassword=pw-UNMISTAKABLE", "holds the sslpassword"),
+        ("--postgresql_config_file=wrong.properties", 'invalid connection option "pasword"'),
+        ("--postgresql_config_file=none.properties", "cannot be read"),
+        ("--postgresql_schema=pg_mine", "is no name for a schema"),
+        ("--postgresql_schema=Ami", "is no name for a schema"),
+    ],
+)
+def test_a_wrong_database_is_refused_without_its_secrets(folder: Path, option: str, problem: str) -> None:
+    (folder / "wrong.properties").write_text("pasword=pw-UNMISTAKABLE\n")
+    said = refusal("--source=files", "--sink=postgresql", option)
+    assert said.startswith(option.partition("=")[0])
+    assert problem in said
+    assert "Example: --postgresql" in said
+    assert "UNMISTAKABLE" not in said
 
 
 def test_a_replay_needs_no_broker_and_no_flink() -> None:

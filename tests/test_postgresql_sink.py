@@ -122,7 +122,7 @@ def test_a_row_that_cannot_be_held_is_set_aside_and_the_others_are_not(
         "out of range": summary("big", revision=2**64 - 1),
     }
     good = [summary(f"T{number:03}") for number in range(40)]
-    records = [*good[:10], wrong["NUL"], *good[10:20], wrong["row size"], wrong["out of range"], *good[20:]]
+    records = [*good[:10], wrong["NUL"], *good[10:20], wrong["index row"], wrong["out of range"], *good[20:]]
     with Sink(database) as sink:
         sink.bundle(records)
         sink.bundle(records)
