@@ -31,8 +31,8 @@ def record(number: int, later: int) -> bytes:
     name = number % TRANSFORMERS
     return summary_json(
         SummaryRow(
-            f"TRF-{name:06}", f"FDR-{name % 500:04}", end - WINDOW, end, 12.345678, 12.5, 0.154322, 47 + later, 231.123456,
-            228.4, 233.9, 2, 0, 0, end + later * 1_000_000, later, 0, 0, 45,
+            f"TRF-{name:06}", f"FDR-{name % 500:04}", end - WINDOW, end, 12.345678, 12.5, 0.154322, 47 + later,
+            231.123456, 228.4, 233.9, 2, 0, 0, end + later * 1_000_000, later, 0, 0, 45,
         )
     )  # fmt: skip
 
