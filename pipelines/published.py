@@ -35,6 +35,10 @@ def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[Ke
         records[consumers.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
     if outputs.heatmap is not None:
         records[consumers.HEATMAP_TOPIC] = outputs.heatmap | "HeatJson" >> _to_records(codec.heat_records)
+    if outputs.validated is not None:
+        records[consumers.VALIDATED_TOPIC] = outputs.validated | "ValidatedJson" >> _to_records(codec.validated_records)
+    if outputs.customers is not None:
+        records[consumers.CUSTOMER_TOPIC] = outputs.customers | "CustomerJson" >> _to_records(codec.customer_records)
     return records
 
 
