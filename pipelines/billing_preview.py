@@ -18,10 +18,13 @@ from transforms.validate_reads import ValidateReads
 
 
 class BillingPreview(NamedTuple):
-    """None what no consumer has asked for."""
+    """Empty what no consumer has asked for.
 
-    validated: beam.PCollection[ValidatedBatch] | None
-    customers: beam.PCollection[CustomerBatch] | None
+    In parts, each from another step: Flink would carry every row from step to writer and back to put them together.
+    """
+
+    validated: tuple[beam.PCollection[ValidatedBatch], ...] = ()
+    customers: tuple[beam.PCollection[CustomerBatch], ...] = ()
 
 
 def billing_preview(reads: beam.PCollection[ReadColumns], settings: Settings) -> BillingPreview:
@@ -30,12 +33,12 @@ def billing_preview(reads: beam.PCollection[ReadColumns], settings: Settings) ->
     late = packed.late | "GatherLateMeterReads" >> GatherLateMeterReads(settings)
     blocks = (packed.on_time, late) | "AllMeterBlocks" >> beam.Flatten()
     intervals = blocks | "ValidateReads" >> ValidateReads(settings)
-    validated = customers = None
+    bills = BillingPreview()
     if intervals.rows is not None:
         days = (intervals.meter_days, packed.registers) | "MeterDays" >> MeterDays(settings)
-        validated = (intervals.rows, days) | "ValidatedRows" >> beam.Flatten()
+        bills = bills._replace(validated=(intervals.rows, days))
     if intervals.customers is not None:
         of_days = intervals.customers | "CustomerDays" >> CustomerDays(settings)
         of_months = of_days.changes | "CustomerMonths" >> CustomerMonths(settings)
-        customers = (of_days.rows, of_months) | "CustomerRows" >> beam.Flatten()
-    return BillingPreview(validated, customers)
+        bills = bills._replace(customers=(of_months, of_days.rows))
+    return bills

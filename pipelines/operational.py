@@ -100,8 +100,9 @@ class Outputs:
     feeders: beam.PCollection[FeederBatch] | None = None
     """None where nobody has asked for them, as with what follows."""
     heatmap: beam.PCollection[HeatBatch] | None = None
-    validated: beam.PCollection[ValidatedBatch] | None = None
-    customers: beam.PCollection[CustomerBatch] | None = None
+    validated: tuple[beam.PCollection[ValidatedBatch], ...] = ()
+    """In parts; empty where nobody has asked."""
+    customers: tuple[beam.PCollection[CustomerBatch], ...] = ()
 
 
 class Told(NamedTuple):
@@ -183,7 +184,7 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
         feeders = feeder_summaries(measured.statistics, judged.observations, judged.receipts, settings)
     if VOLTAGE_HEATMAP in settings.also_publish:
         heatmap = voltage_heatmap(judged.levels, settings)
-    bills = BillingPreview(None, None)
+    bills = BillingPreview()
     if measured.to_bill is not None:
         bills = billing_preview(measured.to_bill, settings)
     return Outputs(

@@ -307,7 +307,9 @@ def run_pipeline(
         ]
         for name in names:
             _captured[f"{token}/{name}"] = getattr(published, name)
-            _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
+            parts = getattr(outputs, name)
+            for number, part in enumerate(parts if isinstance(parts, tuple) else (parts,)):
+                _ = part | f"Capture {name} {number}" >> beam.Map(_capture, f"{token}/{name}")
     return published
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -13,17 +14,17 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.codecs.number_columns import decoded, encoded
+from ami_beam.codecs.number_columns import MICRO_KWH, decoded, encoded
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MILLI
 from ami_beam.local_days import bounds_of
-from ami_beam.read_columns import Flags, Ints
+from ami_beam.read_columns import Flags, Floats, Ints
 from ami_beam.records import CustomerBatch, CustomerChanges, CustomerDay, CustomerDayChanges
 from ami_beam.settings import Settings
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.gathering import KEPT_LONGER, gathered_until
 from transforms.pack_meter_reads import ShardDay
-from transforms.read_checks import NANO_KWH
+from transforms.read_checks import NANO_PER_MICRO
 from transforms.state_log import read_log
 from transforms.window_expiry import billing_expiry
 
@@ -249,29 +250,27 @@ class Customers:
         # Who never had a read that counts has no day.
         touched = touched[(mine["reads"][touched] > 0) | (mine["revision"][touched] != NEVER)]
         mine["revision"][touched] += 1
-        values = [mine[name][touched].tolist() for name in (*COLUMNS[:5], "revision")]
-        return [
-            CustomerDay(
-                customer_id=self.names[place],
-                day=day,
-                delivered_kwh=kwh(delivered),
-                received_kwh=kwh(received),
-                net_kwh=kwh(delivered - received),
-                intervals=reads,
-                estimated_intervals=estimated,
-                as_of=as_of,
-                revision=revision,
+        now = {name: mine[name][touched] for name in (*COLUMNS[:5], "revision")}
+        return list(
+            map(
+                CustomerDay,
+                [self.names[place] for place in touched.tolist()],
+                repeat(day),
+                kwh(now["delivered"]).tolist(),
+                kwh(now["received"]).tolist(),
+                kwh(now["delivered"] - now["received"]).tolist(),
+                now["reads"].tolist(),
+                now["estimated"].tolist(),
+                now["as_of"].tolist(),
+                now["revision"].tolist(),
             )
-            for place, delivered, received, reads, estimated, as_of, revision in zip(
-                touched.tolist(), *values, strict=True
-            )
-        ]
+        )
 
     def kept(self) -> KeptCustomers:
         """All of it for the state."""
         return KeptCustomers(self.names, [encoded(self._columns[name]) for name in COLUMNS], self.over)
 
 
-def kwh(nano: int) -> float:
-    """Of billionths, rounded to millionths as all rows are."""
-    return round(nano / NANO_KWH, 6)
+def kwh(nano: Ints) -> Floats:
+    """Of billionths, rounded to millionths as all rows are: half away from zero."""
+    return np.sign(nano) * ((np.abs(nano) + NANO_PER_MICRO // 2) // NANO_PER_MICRO) / MICRO_KWH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import apache_beam as beam
@@ -166,34 +167,29 @@ class Months:
         mine = self._columns
         touched = touched[(mine["reads"][touched] > 0) | (mine["revision"][touched] != NEVER)]
         mine["revision"][touched] += 1
-        names = [self.names[place] for place in touched.tolist()]
-        values = [mine[name][touched].tolist() for name in COLUMNS]
-        return [
-            CustomerMonth(
-                customer_id=name,
-                month=month,
-                interval_start=start,
-                interval_end=end,
-                interval_delivered_kwh=kwh(interval_delivered),
-                interval_received_kwh=kwh(interval_received),
-                interval_net_kwh=kwh(interval_delivered - interval_received),
-                day=f"{month}-{day:02}",
-                day_delivered_kwh=kwh(day_delivered),
-                day_received_kwh=kwh(day_received),
-                day_net_kwh=kwh(day_delivered - day_received),
-                month_delivered_kwh=kwh(delivered),
-                month_received_kwh=kwh(received),
-                month_net_kwh=kwh(delivered - received),
-                intervals=reads,
-                estimated_intervals=estimated,
-                as_of=as_of,
-                revision=revision,
+        now = {name: column[touched] for name, column in mine.items()}
+
+        def energies(delivered: str, received: str) -> list[list[float]]:
+            return [kwh(each).tolist() for each in (now[delivered], now[received], now[delivered] - now[received])]
+
+        days = [f"{month}-{day:02}" for day in range(32)]
+        return list(
+            map(
+                CustomerMonth,
+                [self.names[place] for place in touched.tolist()],
+                repeat(month),
+                now["starts"].tolist(),
+                now["ends"].tolist(),
+                *energies("interval_delivered", "interval_received"),
+                [days[day] for day in now["day"].tolist()],
+                *energies("day_delivered", "day_received"),
+                *energies("delivered", "received"),
+                now["reads"].tolist(),
+                now["estimated"].tolist(),
+                now["as_of"].tolist(),
+                now["revision"].tolist(),
             )
-            for (
-                name, delivered, received, reads, estimated, as_of, day, day_delivered, day_received, start, end,
-                interval_delivered, interval_received, revision,
-            ) in zip(names, *values, strict=True)
-        ]  # fmt: skip
+        )
 
     def kept(self) -> KeptMonth:
         """All of it for the state."""

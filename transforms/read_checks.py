@@ -6,6 +6,8 @@ Estimating Monthly and Interval Data" ask for: a day's highest peak may be 180 %
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ami_beam.codecs.json_reads import BALANCE_TOLERANCE_KWH
@@ -31,6 +33,7 @@ ZERO_RUN_LENGTH = 12 * MICROS_PER_HOUR
 SUM_TOLERANCE_KWH, SUM_TOLERANCE = 0.01, 0.001
 """Between the intervals and the register of a day: the greater of so many kWh and this part of the register."""
 NANO_KWH = 1_000_000_000
+NANO_PER_MICRO = 1_000
 
 _PER = 15 * MICROS_PER_MINUTE
 
@@ -43,31 +46,29 @@ def implausible(columns: MeterColumns, settings: Settings) -> Flags:
     return np.maximum(greatest, np.abs(columns.consumption_kwh)) > most
 
 
-def flags_of(columns: MeterColumns, settings: Settings) -> list[list[str]]:
-    """What the checks of single reads find, by read, sorted."""
-    found: list[list[str]] = [[] for _ in range(len(columns))]
+class Checked(NamedTuple):
+    """What the checks of single reads find."""
+
+    flags: list[list[str]]
+    """By read, sorted."""
+    espi_quality: list[int]
+
+
+def checked(columns: MeterColumns, settings: Settings) -> Checked:
+    """The flags of each read, and its quality in ESPI's codes. A negative consumption alone is nothing to doubt."""
     net = columns.delivered_kwh - columns.received_kwh
     # Head-ends send for consumption the net energy, nothing where that is negative, or what was delivered; and some
     # leave the other two at 0.
     usual = [np.abs(columns.consumption_kwh - each) for each in (net, np.maximum(net, 0), columns.delivered_kwh)]
     balanced = np.minimum.reduce(usual) <= BALANCE_TOLERANCE_KWH
     balanced |= (columns.delivered_kwh == 0) & (columns.received_kwh == 0)
-    checks = (
-        (IMPLAUSIBLE, implausible(columns, settings)),
-        (NEGATIVE, columns.consumption_kwh < 0),
-        (UNBALANCED, ~balanced),
-    )
-    for name, marked in checks:
+    beyond = implausible(columns, settings)
+    found: list[list[str]] = [[] for _ in range(len(columns))]
+    for name, marked in ((IMPLAUSIBLE, beyond), (NEGATIVE, columns.consumption_kwh < 0), (UNBALANCED, ~balanced)):
         for place in np.flatnonzero(marked).tolist():
             found[place].append(name)
-    return found
-
-
-def espi_quality(actual: bool, flags: list[str]) -> int:
-    """The code. A negative consumption alone is a meter that feeds in, and nothing to doubt."""
-    if IMPLAUSIBLE in flags or UNBALANCED in flags:
-        return ESPI_QUESTIONABLE
-    return ESPI_RAW if actual else ESPI_DERIVED
+    unless = np.where(columns.estimated, ESPI_DERIVED, ESPI_RAW)
+    return Checked(found, np.where(beyond | ~balanced, ESPI_QUESTIONABLE, unless).tolist())
 
 
 def nano_kwh(kwh: Floats) -> Ints:

@@ -27,7 +27,7 @@ from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
 from transforms.interval_versions import Key, by_interval, different, settled, winners
 from transforms.pack_meter_reads import ShardDay
-from transforms.read_checks import espi_quality, flags_of, implausible, nano_kwh
+from transforms.read_checks import checked, implausible, nano_kwh
 from transforms.window_expiry import billing_expiry
 
 DUE, LATE, EXPIRE = "due", "late", "expire"
@@ -265,8 +265,7 @@ def _columns_from(versions: Iterable[Version]) -> MeterColumns:
 def rows_of(window_end: int, changes: IntervalChanges, settings: Settings) -> list[ValidatedRead]:
     """The rows to publish."""
     now = changes.now
-    flags, due_at = flags_of(now, settings), window_end + settings.collection_delay
-    actual = (~now.estimated).tolist()
+    found, due_at = checked(now, settings), window_end + settings.collection_delay
     customers: Iterable[str | None] = now.customer_id or repeat(None)
     return list(
         map(
@@ -280,11 +279,11 @@ def rows_of(window_end: int, changes: IntervalChanges, settings: Settings) -> li
             now.consumption_kwh.tolist(),
             now.delivered_kwh.tolist(),
             now.received_kwh.tolist(),
-            ["ACTUAL" if each else "ESTIMATED" for each in actual],
-            map(espi_quality, actual, flags),
+            ["ESTIMATED" if each else "ACTUAL" for each in now.estimated.tolist()],
+            found.espi_quality,
             (now.record_time >= due_at).tolist(),
             changes.revised.tolist(),
-            flags,
+            found.flags,
             now.read_ts.tolist(),
             changes.as_of.tolist(),
             changes.revisions.tolist(),
