@@ -178,16 +178,19 @@ def build(
     if "files" in plan.sinks:
         _ = outputs | "Files" >> WriteOutputs(plan.output)
     if plan.postgresql is not None:
-        for topic, rows in outputs.items():
-            _ = rows | f"PostgreSQL {topic}" >> WriteTopicToPostgresql(topic, plan.postgresql)
-    for topic, rows in outputs.items() if "kafka" in plan.sinks else ():
+        for topic, parts in outputs.items():
+            for number, rows in enumerate(parts, 1):
+                write_rows = WriteTopicToPostgresql(topic, plan.postgresql)
+                _ = rows | (f"PostgreSQL {topic}" if number == 1 else f"PostgreSQL {topic} {number}") >> write_rows
+    for topic, parts in outputs.items() if "kafka" in plan.sinks else ():
         name = plan.output_prefix + topic
-        write: beam.PTransform
-        if plan.kafka_io == "native":
-            write = WriteTopicNatively(name, plan.kafka_client)
-        else:
-            write = WriteTopic(name, plan.kafka_client, expansion_service)
-        _ = rows | f"Kafka {topic}" >> write
+        for number, rows in enumerate(parts, 1):
+            write: beam.PTransform
+            if plan.kafka_io == "native":
+                write = WriteTopicNatively(name, plan.kafka_client)
+            else:
+                write = WriteTopic(name, plan.kafka_client, expansion_service)
+            _ = rows | (f"Kafka {topic}" if number == 1 else f"Kafka {topic} {number}") >> write
 
 
 def producers_of(plan: RunPlan) -> FollowedProducers | None:
