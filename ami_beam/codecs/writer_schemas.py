@@ -93,7 +93,7 @@ class WriterSchema:
         """Of the fields that are instants: how many microseconds one of their units is."""
         self._parsed: Any = None
         try:
-            given = parse_schema(json.loads(text), named_schemas=dict(named or {}), expand=True)
+            given: Any = parse_schema(json.loads(text), named_schemas=dict(named or {}), expand=True)
             plain = _without_logical_types(given, (), set())
             if not isinstance(plain, dict) or plain["type"] != "record":
                 raise ValueError("it is none of a record")

@@ -9,6 +9,7 @@ import signal
 import tarfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -78,7 +79,7 @@ class SchemaRegistry:
             packed.extractall(directory, filter="data")
         (program,) = directory.glob("*-runner.jar")
         (port,) = process.free_ports(1)
-        command = [
+        command: list[str | Path] = [
             *(java.find_java(), "-XX:+UseSerialGC", java.LIGHT, _HEAP, f"-Djava.io.tmpdir={directory}"),
             *("-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={port}", "-jar", program),
         ]

@@ -1,9 +1,9 @@
 """`python -m ami_beam.schemas`: are the Avro schemas in step with the record types? Writes them, registers them.
 
-    python -m ami_beam.schemas                                   # check: exit code 1 names what is out of step
-    python -m ami_beam.schemas write                             # after a change of a record type
-    python -m ami_beam.schemas print ami.alarms                  # one topic's schema
-    python -m ami_beam.schemas register --schema_registry=URL    # all topics' schemas, once, before a run that uses them
+python -m ami_beam.schemas                                   # check: exit code 1 names what is out of step
+python -m ami_beam.schemas write                             # after a change of a record type
+python -m ami_beam.schemas print ami.alarms                  # one topic's schema
+python -m ami_beam.schemas register --schema_registry=URL    # all topics' schemas, once, before a run that uses them
 """
 
 from __future__ import annotations
