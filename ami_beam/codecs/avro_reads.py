@@ -140,6 +140,11 @@ class AvroReadDecoder(ReadDecoder):
         return avro_fields(value, self._schemas)
 
 
+def read_decoder(settings: Settings, schemas: WriterSchemas | None) -> ReadDecoder:
+    """The decoder of reads in the format that they have: JSON where there are no schemas."""
+    return ReadDecoder(settings) if schemas is None else AvroReadDecoder(settings, schemas)
+
+
 def avro_fields(value: bytes | None, schemas: WriterSchemas) -> checks.Fields:
     """The fields of a record in wire format. Raises Rejection, or what `schemas` raises."""
     number = number_of(value)
