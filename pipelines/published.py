@@ -13,13 +13,13 @@ from ami_beam.codecs.avro_outputs import AvroValues
 from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
+Parts = tuple[beam.PCollection[KeyedRecords], ...]
 
-def published(
-    outputs: Outputs, config_id: str, avro: AvroValues | None = None
-) -> dict[str, beam.PCollection[KeyedRecords]]:
+
+def published(outputs: Outputs, config_id: str, avro: AvroValues | None = None) -> dict[str, Parts]:
     """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own.
 
-    Those of consumers who were not asked for are not there.
+    Those of consumers who were not asked for are not there. What comes in several parts is written by several writers.
     `config_id` names the rules of the run on every alert and alarm. `avro` makes the values; JSON where it is None.
     """
 
@@ -43,7 +43,18 @@ def published(
         records[consumers.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
     if outputs.heatmap is not None:
         records[consumers.HEATMAP_TOPIC] = outputs.heatmap | "HeatJson" >> _to_records(codec.heat_records)
-    return records
+    parts: dict[str, Parts] = {topic: (one,) for topic, one in records.items()}
+    if outputs.validated:
+        parts[consumers.VALIDATED_TOPIC] = tuple(
+            part | label >> _to_records(codec.validated_records)
+            for part, label in zip(outputs.validated, ("ValidatedJson", "MeterDayJson"), strict=True)
+        )
+    if outputs.customers:
+        parts[consumers.CUSTOMER_TOPIC] = tuple(
+            part | label >> _to_records(codec.customer_records)
+            for part, label in zip(outputs.customers, ("CustomerMonthJson", "CustomerDayJson"), strict=True)
+        )
+    return parts
 
 
 def _is_grid(alert: Alert) -> bool:

@@ -57,7 +57,7 @@ class PublishedAlerts(beam.PTransform):
 
 
 class _ParseDoFn(beam.DoFn):
-    def __init__(self, shards: int, schemas: WriterSchemas | None):
+    def __init__(self, shards: int, schemas: WriterSchemas | None = None):
         self._shards = shards
         self._parse = RowParser(parse_alert, Alert, schemas)
         self._unreadable = Metrics.counter(METRICS, "unreadable_published_alerts")

@@ -68,15 +68,16 @@ class AvroReadDecoder(ReadDecoder):
     Args:
       settings: the rules of the run.
       schemas: the writers' schemas.
+      keep_customers: as for `ReadDecoder`.
     """
 
-    def __init__(self, settings: Settings, schemas: WriterSchemas) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, schemas: WriterSchemas, keep_customers: bool = False) -> None:
+        super().__init__(settings, keep_customers)
         self._schemas = schemas
         self._steps = cache(_steps)
 
     def __reduce__(self) -> Any:
-        return AvroReadDecoder, (self._settings, self._schemas)
+        return AvroReadDecoder, (self._settings, self._schemas, self._keep_customers)
 
     def _clean_columns(self, batch: RecordBatch, greatest: int) -> ReadColumns | None:
         values = batch.values
@@ -140,9 +141,11 @@ class AvroReadDecoder(ReadDecoder):
         return avro_fields(value, self._schemas)
 
 
-def read_decoder(settings: Settings, schemas: WriterSchemas | None) -> ReadDecoder:
+def read_decoder(settings: Settings, schemas: WriterSchemas | None, keep_customers: bool = False) -> ReadDecoder:
     """The decoder of reads in the format that they have: JSON where there are no schemas."""
-    return ReadDecoder(settings) if schemas is None else AvroReadDecoder(settings, schemas)
+    if schemas is None:
+        return ReadDecoder(settings, keep_customers)
+    return AvroReadDecoder(settings, schemas, keep_customers)
 
 
 def avro_fields(value: bytes | None, schemas: WriterSchemas) -> checks.Fields:
