@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from ami_beam.codecs.writer_schemas import WriterSchemas
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.read_columns import ReadColumns
@@ -69,16 +69,6 @@ from transforms.window_statistics import WindowStatistics
 
 
 @dataclass(frozen=True)
-class Schemas:
-    """What records in Avro were written with; None where they are JSON."""
-
-    reads: WriterSchemas | None = None
-    events: WriterSchemas | None = None
-    published: WriterSchemas | None = None
-    """Of alerts and alarms that are read back, where any are in Avro."""
-
-
-@dataclass(frozen=True)
 class Inputs:
     """What a source gives: batches of records of both topics with plain record time, and the meter counts."""
 
@@ -96,7 +86,7 @@ class Inputs:
     """Outages that the OMS plans or knows; None where nobody tells. They hold no watermark back."""
     work: beam.PCollection[RecordBatch] | None = None
     """Work at meters, likewise."""
-    schemas: Schemas = Schemas()
+    schemas: Schemas = NO_SCHEMAS
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections.abc import Container
 
 import apache_beam as beam
 
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import Alarm, RecordBatch
 from ami_beam.settings import Settings
-from pipelines.operational import Schemas, announced, judge, measure, told_by_events
+from pipelines.operational import announced, judge, measure, told_by_events
 from transforms.decode_events import DecodeEvents
 
 
@@ -21,7 +22,7 @@ def alarms_of(
     producers: Container[str] | None = None,
     outages: beam.PCollection[RecordBatch] | None = None,
     work: beam.PCollection[RecordBatch] | None = None,
-    schemas: Schemas = Schemas(),
+    schemas: Schemas = NO_SCHEMAS,
 ) -> beam.PCollection[Alarm]:
     """What `operational` gives as alarms, with the same steps.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastavro import parse_schema, schemaless_reader
@@ -30,6 +31,19 @@ class WriterSchemas(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """What the records of a run were written with; None where they are JSON."""
+
+    reads: WriterSchemas | None = None
+    events: WriterSchemas | None = None
+    published: WriterSchemas | None = None
+    """Of alerts and alarms that are read back, where any are in Avro."""
+
+
+NO_SCHEMAS = Schemas()
 
 
 class KnownSchemas:
