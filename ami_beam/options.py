@@ -25,6 +25,7 @@ from ami_beam.input_topics import (
     WORK_TOPIC,
 )
 from ami_beam.instants import (
+    MICROS_PER_MINUTE,
     MICROS_PER_SECOND,
     format_duration,
     format_instant,
@@ -387,6 +388,8 @@ class RunPlan:
     """JSON or Avro."""
     validated_files: str | None = None
     """The folder of Avro files of validated reads; None where there are none."""
+    validated_files_every: int = 15 * MICROS_PER_MINUTE
+    """How long a live run gathers rows for them, in microseconds."""
     warnings: tuple[str, ...] = ()
     """What is allowed but hardly meant; to be logged at start."""
 
@@ -433,6 +436,7 @@ class RunPlan:
         del plan["pipeline_args"], plan["kafka_client"]
         plan["kafka_config"] = redacted(self.kafka_config)
         plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
+        plan["validated_files_every"] = format_duration(self.validated_files_every)
         plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
         return plan
 
@@ -540,6 +544,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
         formats=formats,
         validated_files=validated_files,
+        validated_files_every=duration_of(values, "validated_files_every", "15m", least=MICROS_PER_SECOND),
         warnings=(
             *warnings_of(settings, source, sink, explicit),
             *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, sink) else ()),

@@ -38,6 +38,7 @@ from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
+from ami_beam.instants import MICROS_PER_SECOND
 from ami_beam.io.avro_files import WriteAvroFiles
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
@@ -187,8 +188,9 @@ def build(
     found = operational(inputs, settings)
     outputs = published(found, config_id(settings), AvroValues(registered.ids) if registered.ids else None)
     if plan.validated_files is not None:
+        gather = None if plan.bounded else plan.validated_files_every / MICROS_PER_SECOND
         for part, label in zip(found.validated, ("ValidatedFiles", "MeterDayFiles"), strict=True):
-            _ = part | label >> WriteAvroFiles(plan.validated_files, settings.time_zone, live=not plan.bounded)
+            _ = part | label >> WriteAvroFiles(plan.validated_files, settings.time_zone, gather)
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return

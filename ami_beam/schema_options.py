@@ -56,6 +56,12 @@ def add_schema_options(group: Any) -> None:
         help="Avro files of validated reads, too, by day and hour of interval_start in --time_zone; a folder or gs://…;"
         " needs validated_reads in --also_publish (none)",
     )
+    add(
+        "--validated_files_every",
+        default="15m",
+        metavar="DURATION",
+        help="how long a live run gathers rows for them: shorter makes more and smaller files; at least 1s (15m)",
+    )
 
 
 def format_of(values: Mapping[str, Any], name: str) -> Format:

@@ -36,8 +36,6 @@ from ami_beam.records import MeterDay, ValidatedBatch, ValidatedRead
 from ami_beam.schemas import schema_text
 from transforms.decode_reads import METRICS
 
-GATHER_SECONDS = 15 * 60
-"""How long a live run gathers rows for a file: the rows of a window come within minutes."""
 MOST_ROWS = 100_000
 """Of a file; a few megabytes."""
 WRITERS = 4
@@ -54,21 +52,20 @@ class WriteAvroFiles(beam.PTransform):
     as_of counts, as on the topic. A file is written under a name that begins with a dot and then renamed. Its name is
     made of its rows: the same rows written again after a failure are the same file, others may be in two.
 
-    A live run writes what it has gathered for 15 minutes, or 100,000 rows; a replay when it ends. What has been
+    A live run writes what it has gathered for a while, or 100,000 rows; a replay when it ends. What has been
     gathered so far is state: a job that goes on from a savepoint writes it.
 
     Args:
       folder: where; made if it is not there. Any of Beam's file systems.
       zone: whose days and hours.
-      live: whether rows never end.
-      gather_seconds: how long a live run gathers.
+      gather_seconds: how long a live run gathers rows; None where they end.
     """
 
-    def __init__(self, folder: str, zone: str, live: bool, gather_seconds: float = GATHER_SECONDS) -> None:
+    def __init__(self, folder: str, zone: str, gather_seconds: float | None) -> None:
         super().__init__()
         self._folder = folder
         self._zone = zone
-        self._gather = _GatherDoFn(gather_seconds if live else None)
+        self._gather = _GatherDoFn(gather_seconds)
 
     def expand(self, batches: beam.PCollection[ValidatedBatch]) -> beam.PCollection[str]:
         keyed = beam.FlatMap(by_file, self._zone).with_output_types(tuple[str, ValidatedBatch])
@@ -128,9 +125,9 @@ class _GatherDoFn(beam.DoFn):
         held.add(rows)
         count.write(after)
         if before == 0:
-            if self._seconds is None:
-                end.set(GlobalWindow().max_timestamp())
-            else:
+            # A live run comes to its end, too, when it is drained.
+            end.set(GlobalWindow().max_timestamp())
+            if self._seconds is not None:
                 due.set(Timestamp(time.time() + self._seconds))
 
     @on_timer(DUE)
