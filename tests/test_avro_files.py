@@ -42,10 +42,10 @@ BATCHES = [
 ]
 
 
-def written(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def written(folder: Path, pattern: str = "*") -> dict[str, list[dict[str, Any]]]:
     """What a reader that knows none of our code finds, by folder."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob(pattern)):
         if path.is_file():
             assert path.suffix == ".avro", path
             with path.open("rb") as stream:

@@ -35,6 +35,9 @@ _UNKNOWN_SUBJECT = (40401, 40402)
 _DEFAULTS = {"timeout": 10, "max.retries": 1}
 _NUMBERS = ("timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity")
 _log = logging.getLogger(__name__)
+for _transport in ("httpx", "httpx2"):
+    # Says of every request that it was made: in a flood of ids that nobody knows, of each.
+    logging.getLogger(_transport).setLevel(logging.WARNING)
 
 
 class RegistryError(RuntimeError):
