@@ -53,19 +53,28 @@ class AvroValues:
 
     def __init__(self, numbers: Mapping[str, int]) -> None:
         self._numbers = dict(numbers)
-        self._encoders: dict[tuple[type, str], Encode] = {}
+        self._of_type: dict[type, Encode] = {}
+        self._of_topic: dict[str, Encode] = {}
+        """Of alerts, which have two."""
 
     def __reduce__(self) -> tuple[type[AvroValues], tuple[dict[str, int]]]:
         return AvroValues, (self._numbers,)
 
     def __call__(self, row: Any) -> bytes:
+        encode = self._of_type.get(type(row))
+        return self._found(row)(row) if encode is None else encode(row)
+
+    def _found(self, row: Any) -> Encode:
         topic = topic_of(row)
-        key = type(row), topic
-        encode = self._encoders.get(key)
+        encode = self._of_topic.get(topic) if type(row) is Alert else None
         if encode is None:
-            (result,) = [each for each in RESULTS if (each.row_type, each.topic) == key]
-            encode = self._encoders[key] = row_encoder(result, self._numbers[topic])
-        return encode(letter(row) if isinstance(row, DeadLetter) else row)
+            (result,) = [each for each in RESULTS if each.row_type is type(row) and each.topic == topic]
+            encode = row_encoder(result, self._numbers[topic])
+            if type(row) is Alert:
+                self._of_topic[topic] = encode
+            else:
+                self._of_type[type(row)] = encode
+        return encode
 
 
 def topic_of(row: Any) -> str:
@@ -113,47 +122,40 @@ def row_encoder(result: Result, number: int) -> Encode:
     join = b"".join
 
     def encode(row: Any) -> bytes:
-        return beginning + join([each(value) for each, value in zip(encoders, values(row), strict=True)])
+        return beginning + join([each(value) for each, value in zip(encoders, values(row))])  # noqa: B905
 
-    return encode
+    def encode_letter(row: DeadLetter) -> bytes:
+        return encode(letter(row))
+
+    return encode_letter if result.row_type is DeadLetter else encode
 
 
 class _Longs(dict[int, bytes]):
-    """Integers as varints. Rows of a batch share their instants, and counts are small."""
+    """Integers as varints, remembered: rows of a batch share their instants, and counts are small."""
 
     SIZE = 1 << 16
 
     def __missing__(self, value: int) -> bytes:
         rest = (value << 1) ^ (value >> 63)
-        octets = bytearray()
-        while rest > 0x7F:
-            octets.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        octets.append(rest)
+        made = b""
+        while rest >= 1 << 14:
+            made += _TWO_OCTETS[rest & 0x3FFF]
+            rest >>= 14
+        made += bytes((rest,)) if rest < 0x80 else bytes((rest & 0x7F | 0x80, rest >> 7))
         if len(self) >= self.SIZE:
             self.clear()
-        made = self[value] = bytes(octets)
+        self[value] = made
         return made
 
 
-class _Texts(dict[str, bytes]):
-    """Texts with their lengths: ids come again with every window."""
-
-    SIZE = 1 << 16
-    LONGEST = 64
-
-    def __missing__(self, text: str) -> bytes:
-        octets = text.encode()
-        made = _LONGS[len(octets)] + octets
-        if len(text) <= self.LONGEST:
-            if len(self) >= self.SIZE:
-                self.clear()
-            self[text] = made
-        return made
+_TWO_OCTETS = [bytes((low | 0x80, high | 0x80)) for high in range(0x80) for low in range(0x80)]
+"""Fourteen bits of a number that goes on."""
+_LONGS = _Longs()
 
 
-_LONGS, _TEXTS = _Longs(), _Texts()
-_text = _TEXTS.__getitem__
+def _text(text: str) -> bytes:
+    octets = text.encode()
+    return _LONGS[len(octets)] + octets
 
 
 def _bytes(value: bytes) -> bytes:
