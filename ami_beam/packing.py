@@ -8,11 +8,11 @@ _LEVEL = 1
 """Greater levels save a few per cent and cost several times as much."""
 
 
-def packed(data: bytes) -> bytes:
+def compressed(data: bytes) -> bytes:
     """The same in fewer bytes."""
     return zlib.compress(data, _LEVEL)
 
 
-def unpacked(data: bytes) -> bytes:
-    """What was packed."""
+def decompressed(data: bytes) -> bytes:
+    """What was compressed."""
     return zlib.decompress(data)

@@ -944,24 +944,6 @@ class ValidatedBatch(Struct, array_like=True, gc=False):
     days: list[MeterDay] = field(default_factory=list)
 
 
-class MeterDayReads(Struct, array_like=True, gc=False):
-    """Intervals of meters that begin on one day, as they count or have ceased to; columns of `number_columns`."""
-
-    meters: list[str]
-    starts: bytes
-    ends: bytes
-    consumption: bytes
-    """kWh; likewise the others."""
-    delivered: bytes
-    received: bytes
-    estimated: bytes
-    record_times: bytes
-    revisions: bytes
-    """Of two of one (meter, interval_end) the greater is the newer."""
-    gone: bytes
-    """Whether the interval is not of this day any more."""
-
-
 class CustomerChanges(Struct, array_like=True, gc=False):
     """What is added to a day of customers, or taken away again; columns of `number_columns`."""
 
@@ -1191,7 +1173,6 @@ carries(
     HeatBatch,
     ValidatedBatch,
     CustomerBatch,
-    MeterDayReads,
     CustomerChanges,
     CustomerDayChanges,
 )

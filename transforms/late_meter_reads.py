@@ -12,7 +12,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
-from ami_beam.codecs.meter_block import MeterBlock, columns_of
+from ami_beam.codecs.meter_block import MeterReads, pack, unpack
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.settings import Settings
@@ -23,8 +23,8 @@ GATHER = 5 * MICROS_PER_MINUTE
 """Record time at least: nobody acts on a bill within minutes, and each look at a window reads all of it."""
 
 
-@beam.typehints.with_input_types(tuple[int, MeterBlock])
-@beam.typehints.with_output_types(tuple[tuple[int, int], MeterBlock])
+@beam.typehints.with_input_types(tuple[int, MeterReads])
+@beam.typehints.with_output_types(tuple[tuple[int, int], MeterReads])
 class GatherLateMeterReads(beam.PTransform):
     """Every late read comes out once, in a block of its shard and window, when the gathering it fell into is over.
 
@@ -35,13 +35,13 @@ class GatherLateMeterReads(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[ShardWindow, MeterBlock]]:
+    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[ShardWindow, MeterReads]]:
         label = f"GatherMeters {self._settings.state_label()}"
         return blocks | label >> beam.ParDo(_GatherDoFn(self._settings))
 
 
 class _GatherDoFn(beam.DoFn):
-    WAITING = BagStateSpec("late_meter_reads", MsgspecCoder(MeterBlock))
+    WAITING = BagStateSpec("late_meter_reads", MsgspecCoder(MeterReads))
     RELEASE = TimerSpec("late_meter_reads_release", TimeDomain.WATERMARK)
 
     def __init__(self, settings: Settings):
@@ -49,7 +49,7 @@ class _GatherDoFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[int, MeterBlock],
+        element: tuple[int, MeterReads],
         waiting: Any = beam.DoFn.StateParam(WAITING),
         release: Any = beam.DoFn.TimerParam(RELEASE),
     ) -> None:
@@ -65,12 +65,12 @@ class _GatherDoFn(beam.DoFn):
         self,
         key: Any = beam.DoFn.KeyParam,
         waiting: Any = beam.DoFn.StateParam(WAITING),
-    ) -> Iterator[tuple[ShardWindow, MeterBlock]]:
+    ) -> Iterator[tuple[ShardWindow, MeterReads]]:
         blocks = list(waiting.read())
         if not blocks:
             return
         waiting.clear()
-        columns = columns_of(blocks)
+        columns = unpack(blocks)
         ends = window_ends(columns.interval_end, self._settings)
         for window_end in np.unique(ends).tolist():
-            yield (key, window_end), columns.take(np.flatnonzero(ends == window_end)).block()
+            yield (key, window_end), pack(columns.take(np.flatnonzero(ends == window_end)))

@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from ami_beam.codecs.meter_block import MeterBlock, MeterColumns, joined
+from ami_beam.codecs.meter_block import MeterColumns, MeterReads, joined, pack
 from ami_beam.local_days import days_of
 from ami_beam.read_columns import Ints, ReadColumns, flags, floats, ints
 from ami_beam.settings import Settings
@@ -29,11 +29,11 @@ ShardDay = tuple[int, str]
 class PackedMeterReads(NamedTuple):
     """What `PackMeterReads` gives."""
 
-    on_time: beam.PCollection[tuple[tuple[int, int], MeterBlock]]
+    on_time: beam.PCollection[tuple[tuple[int, int], MeterReads]]
     """Keyed by (shard of meters, window_end)."""
-    late: beam.PCollection[tuple[int, MeterBlock]]
+    late: beam.PCollection[tuple[int, MeterReads]]
     """Keyed by shard: reads of all windows that were due before the read's record time."""
-    registers: beam.PCollection[tuple[ShardDay, MeterBlock]]
+    registers: beam.PCollection[tuple[ShardDay, MeterReads]]
     """DAILY reads."""
 
 
@@ -53,9 +53,9 @@ class PackMeterReads(beam.PTransform):
     def expand(self, reads: beam.PCollection[ReadColumns]) -> PackedMeterReads:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
         packed = reads | "ByMeter" >> beam.ParDo(_PackDoFn(self._settings, self._max_pending)).with_output_types(
-            tuple[tuple[int, int], MeterBlock],
-            late=tuple[int, MeterBlock],
-            registers=tuple[tuple[int, str], MeterBlock],
+            tuple[tuple[int, int], MeterReads],
+            late=tuple[int, MeterReads],
+            registers=tuple[tuple[int, str], MeterReads],
         ).with_outputs(LATE, REGISTERS, main=ON_TIME)
         return PackedMeterReads(packed[ON_TIME], packed[LATE], packed[REGISTERS])
 
@@ -90,7 +90,7 @@ def _in_global_window(value: Any, at: Timestamp) -> WindowedValue:
     return WindowedValue(value, at, (GlobalWindow(),))
 
 
-def blocks_of(parts: list[ReadColumns], settings: Settings) -> Iterator[tuple[str, Any, MeterBlock]]:
+def blocks_of(parts: list[ReadColumns], settings: Settings) -> Iterator[tuple[str, Any, MeterReads]]:
     """(output, key, block) of all the reads; reads of a block keep their order."""
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -111,18 +111,18 @@ def blocks_of(parts: list[ReadColumns], settings: Settings) -> Iterator[tuple[st
     late = columns.record_time >= window_end + settings.collection_delay
     for place in _groups(shard, np.where(late, 0, window_end)):
         first = int(place[0])
-        block = columns.take(place).block()
+        block = pack(columns.take(place))
         if late[first]:
             yield LATE, int(shard[first]), block
         else:
             yield ON_TIME, (int(shard[first]), int(window_end[first])), block
 
 
-def _registers(columns: MeterColumns, shard: Ints, settings: Settings) -> Iterator[tuple[str, Any, MeterBlock]]:
+def _registers(columns: MeterColumns, shard: Ints, settings: Settings) -> Iterator[tuple[str, Any, MeterReads]]:
     days, number = days_of(columns.interval_start, settings.time_zone)
     for place in _groups(shard, number):
         first = int(place[0])
-        yield REGISTERS, (int(shard[first]), days[int(number[first])]), columns.take(place).block()
+        yield REGISTERS, (int(shard[first]), days[int(number[first])]), pack(columns.take(place))
 
 
 def _groups(shard: Ints, other: Ints) -> Iterator[Ints]:

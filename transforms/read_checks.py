@@ -6,10 +6,13 @@ Estimating Monthly and Interval Data" ask for: a day's highest peak may be 180 %
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from ami_beam.codecs.day_reads import DayColumns
 from ami_beam.codecs.json_reads import BALANCE_TOLERANCE_KWH
 from ami_beam.codecs.meter_block import MeterColumns
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
@@ -76,97 +79,159 @@ def nano_kwh(kwh: Floats) -> Ints:
     return np.rint(kwh * NANO_KWH).astype(np.int64)
 
 
-def checked_day(
-    meter_id: str,
-    day: str,
-    bounds: tuple[int, int],
-    starts: Ints,
-    ends: Ints,
-    consumption: Floats,
-    delivered: Floats,
-    received: Floats,
-    estimated: Flags,
-    as_of: int,
-    register_kwh: float | None,
-) -> MeterDay:
-    """What the checks of a meter's day find, its `revision` 0. The intervals are those that count, in order of start.
+def checked_days(
+    known: DayColumns, day: str, bounds: tuple[int, int], registers: Mapping[str, tuple[float, int]]
+) -> list[MeterDay]:
+    """What the checks of each meter's day find, a row a meter, their `revision` 0.
 
     Args:
+      known: the intervals, in order of meter and start. What is gone does not count, but its record time does.
       bounds: the instants at which the day begins and ends.
-      register_kwh: consumption by the day's DAILY read.
+      registers: (consumption by the day's DAILY read, record time), by meter.
     """
-    count = len(starts)
+    if not len(known):
+        return []
     begins, over = bounds
-    length = _usual(ends - starts) if count else _PER
-    gaps = _gaps(starts, ends, begins, over)
-    run = _longest(((consumption == 0) & (delivered == 0) & (received == 0)), ends - starts)
-    spikes = _spikes(consumption)
-    total = float(nano_kwh(consumption).sum()) / NANO_KWH
-    flags = [
-        name
-        for name, marked in (
-            (ESTIMATED, bool(estimated.any())),
-            (GAP, bool(gaps)),
-            (NEGATIVE, bool((consumption < 0).any())),
-            (SPIKE, bool(len(spikes))),
-            (SUM_MISMATCH, register_kwh is not None and _differ(total, register_kwh)),
-            (ZERO_RUN, run[1] >= ZERO_RUN_LENGTH),
+    meter = np.concatenate(([0], np.cumsum([a != b for a, b in pairwise(known.meter_id)]))).astype(np.int64)
+    meters = [known.meter_id[place] for place in _firsts(meter).tolist()]
+    as_of = np.maximum.reduceat(known.record_time, _firsts(meter)).tolist()
+    here = np.flatnonzero(~known.gone)
+    found = {name: values.tolist() for name, values in _by_meter(known, meter, here, len(meters), bounds).items()}
+    rows = []
+    for place, meter_id in enumerate(meters):
+        register_kwh, register_at = registers.get(meter_id, (None, 0))
+        count = found["count"][place]
+        total = found["consumption"][place] / NANO_KWH
+        spikes, missing = found["spikes"][place], found["missing"][place]
+        flags = [
+            name
+            for name, marked in (
+                (ESTIMATED, found["estimated"][place] > 0),
+                (GAP, missing > 0),
+                (NEGATIVE, found["negative"][place] > 0),
+                (SPIKE, spikes > 0),
+                (SUM_MISMATCH, register_kwh is not None and _differ(total, register_kwh)),
+                (ZERO_RUN, found["zero_length"][place] >= ZERO_RUN_LENGTH),
+            )
+            if marked
+        ]
+        rows.append(
+            MeterDay(
+                meter_id=meter_id,
+                day=day,
+                intervals_expected=-(-(over - begins) // found["usual"][place]),
+                intervals_reported=count,
+                intervals_estimated=found["estimated"][place],
+                consumption_kwh=round(total, 6),
+                delivered_kwh=round(found["delivered"][place] / NANO_KWH, 6),
+                received_kwh=round(found["received"][place] / NANO_KWH, 6),
+                register_kwh=register_kwh,
+                missing_minutes=missing // MICROS_PER_MINUTE,
+                first_gap=found["first_gap"][place] if missing else None,
+                longest_zero_run=found["zero_run"][place],
+                spikes=spikes,
+                first_spike=found["first_spike"][place] if spikes else None,
+                flags=flags,
+                as_of=max(as_of[place], register_at),
+                revision=0,
+            )
         )
-        if marked
-    ]
-    return MeterDay(
-        meter_id=meter_id,
-        day=day,
-        intervals_expected=-(-(over - begins) // length),
-        intervals_reported=count,
-        intervals_estimated=int(estimated.sum()),
-        consumption_kwh=round(total, 6),
-        delivered_kwh=round(float(nano_kwh(delivered).sum()) / NANO_KWH, 6),
-        received_kwh=round(float(nano_kwh(received).sum()) / NANO_KWH, 6),
-        register_kwh=register_kwh,
-        missing_minutes=sum(end - start for start, end in gaps) // MICROS_PER_MINUTE,
-        first_gap=gaps[0][0] if gaps else None,
-        longest_zero_run=run[0],
-        spikes=len(spikes),
-        first_spike=int(ends[spikes[0]]) if len(spikes) else None,
-        flags=flags,
-        as_of=as_of,
-        revision=0,
-    )
+    return rows
 
 
-def _usual(lengths: Ints) -> int:
-    """The length that most have; of several the shortest."""
-    different, counts = np.unique(lengths, return_counts=True)
-    return int(different[counts.argmax()])
+def _firsts(numbers: Ints) -> Ints:
+    """Where each number begins; equal ones follow each other."""
+    return np.flatnonzero(np.concatenate(([True], np.diff(numbers) != 0)))
 
 
-def _gaps(starts: Ints, ends: Ints, begins: int, over: int) -> list[tuple[int, int]]:
-    """What no interval covers, from the first to the last."""
-    gaps, covered = [], begins
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if start > covered:
-            gaps.append((covered, start))
-        covered = max(covered, end)
-    if covered < over:
-        gaps.append((covered, over))
-    return gaps
+def _by_meter(
+    known: DayColumns, meter: Ints, here: Ints, meters: int, bounds: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """What is counted, added up and looked for, a value a meter; of the intervals at `here`, those that count."""
+    begins, over = bounds
+    found = {
+        name: np.zeros(meters, np.int64)
+        for name in (
+            "count", "estimated", "negative", "consumption", "delivered", "received", "zero_run", "zero_length",
+            "spikes", "first_spike",
+        )
+    }  # fmt: skip
+    found |= {"usual": np.full(meters, _PER), "missing": np.full(meters, over - begins)}
+    found["first_gap"] = np.full(meters, begins)
+    if not len(here):
+        return found
+    meter, start, end = meter[here], known.start[here], known.end[here]
+    first = _firsts(meter)
+    whose = meter[first]
+
+    def add_up(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values.astype(np.int64), first)
+
+    consumption = known.consumption_kwh[here]
+    found["count"][whose] = add_up(np.ones(len(here)))
+    found["estimated"][whose] = add_up(known.estimated[here])
+    found["negative"][whose] = add_up(consumption < 0)
+    for name, kwh in (("consumption", consumption), ("delivered", known.delivered_kwh[here]),
+                      ("received", known.received_kwh[here])):  # fmt: skip
+        found[name][whose] = add_up(nano_kwh(kwh))
+    found["usual"][whose] = _usual(end - start, first)
+
+    covered, last = _covered(start, end, first, begins)
+    gap = np.maximum(start - covered, 0)
+    tail = np.maximum(over - last, 0)
+    found["missing"][whose] = add_up(gap) + tail
+    where = np.where(gap > 0, covered, np.iinfo(np.int64).max)
+    found["first_gap"][whose] = np.minimum(np.minimum.reduceat(where, first), np.where(tail > 0, last, over))
+
+    zero = (consumption == 0) & (known.delivered_kwh[here] == 0) & (known.received_kwh[here] == 0)
+    for name, lengths in (("zero_run", np.ones(len(here), np.int64)), ("zero_length", end - start)):
+        found[name][whose] = np.maximum.reduceat(_runs(zero, lengths, first), first)
+
+    spike = _spikes(consumption, meter, first)
+    found["spikes"][whose] = add_up(spike)
+    found["first_spike"][whose] = np.minimum.reduceat(np.where(spike, end, np.iinfo(np.int64).max), first)
+    return found
 
 
-def _longest(zero: Flags, lengths: Ints) -> tuple[int, int]:
-    """The longest run of intervals in a row: how many, and how long, microseconds."""
-    best = run = (0, 0)
-    for is_zero, length in zip(zero.tolist(), lengths.tolist(), strict=True):
-        run = (run[0] + 1, run[1] + length) if is_zero else (0, 0)
-        best = max(best, run)
-    return best
+def _usual(lengths: Ints, first: Ints) -> Ints:
+    """The length that most intervals of each meter have; of several the shortest."""
+    found = lengths[first].copy()
+    different = np.flatnonzero(np.maximum.reduceat(lengths, first) != np.minimum.reduceat(lengths, first))
+    after = [*first[1:].tolist(), len(lengths)]
+    for place in different.tolist():
+        each, counts = np.unique(lengths[first[place] : after[place]], return_counts=True)
+        found[place] = each[counts.argmax()]
+    return found
 
 
-def _spikes(consumption: Floats) -> Ints:
-    if len(consumption) < 3:
-        return np.zeros(0, np.int64)
-    third = np.partition(consumption, -3)[-3]
-    return np.flatnonzero((consumption > SPIKE_RATIO * third) & (consumption >= SPIKE_LEAST_KWH))
+def _covered(start: Ints, end: Ints, first: Ints, begins: int) -> tuple[Ints, Ints]:
+    """Up to where the day is covered before each interval of a meter, and after all of them."""
+    number = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(start))))
+    # Each meter's ends are moved beyond all of the one before, so that one pass finds the greatest so far of each.
+    apart = (max(int(end.max()), begins) - min(int(start.min()), begins) + 1) * number
+    greatest = np.maximum.accumulate(np.maximum(end, begins) + apart) - apart
+    before = np.concatenate(([begins], greatest[:-1]))
+    before[first] = begins
+    return before, np.append(greatest[first[1:] - 1], greatest[-1])
+
+
+def _runs(marked: Flags, lengths: Ints, first: Ints) -> Ints:
+    """How long the run of marked intervals is that ends with each interval; runs do not go from meter to meter."""
+    total = np.cumsum(np.where(marked, lengths, 0))
+    # What was added up before the run: at the last interval that is not marked, or before the meter's first.
+    base = np.where(marked, 0, total)
+    base[first] = np.where(marked[first], total[first] - lengths[first], total[first])
+    return total - np.maximum.accumulate(base)
+
+
+def _spikes(consumption: Floats, meter: Ints, first: Ints) -> Flags:
+    """Which intervals stand out of their meter's third highest; of a meter with less than three none does."""
+    counts = np.diff(np.append(first, len(meter)))
+    order = np.lexsort((-consumption, meter))
+    third = np.full(len(first), np.inf)
+    enough = counts >= 3
+    third[enough] = consumption[order[first[enough] + 2]]
+    return (consumption > SPIKE_RATIO * np.repeat(third, counts)) & (consumption >= SPIKE_LEAST_KWH)
 
 
 def _differ(total: float, register_kwh: float) -> bool:

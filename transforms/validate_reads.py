@@ -15,13 +15,14 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.codecs.meter_block import MeterBlock, MeterColumns, Version, columns_of, compressed, joined, restored
-from ami_beam.codecs.number_columns import encoded, encoded_floats
+from ami_beam.codecs.day_reads import DayColumns, DayReads, pack_day
+from ami_beam.codecs.meter_block import MeterColumns, MeterReads, Version, joined, pack, unpack
+from ami_beam.codecs.number_columns import encoded
 from ami_beam.coders import MsgspecCoder
 from ami_beam.consumers import CUSTOMER_CONSUMPTION, VALIDATED_READS
 from ami_beam.local_days import days_of
 from ami_beam.read_columns import Flags, Ints
-from ami_beam.records import CustomerChanges, MeterDayReads, ValidatedBatch, ValidatedRead
+from ami_beam.records import CustomerChanges, ValidatedBatch, ValidatedRead
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
@@ -32,6 +33,8 @@ from transforms.window_expiry import billing_expiry
 
 DUE, LATE, EXPIRE = "due", "late", "expire"
 ROWS, MONTHLY, DAILY = "rows", "customers", "meter_days"
+BLOCK_READS = 256
+"""Smaller blocks are merged when they are published."""
 LATE_BLOCKS = 16
 """More of them in a window are merged, as in `WindowStatistics`."""
 
@@ -39,15 +42,14 @@ LATE_BLOCKS = 16
 class HeldVersions(Struct, array_like=True, gc=False):
     """An element of a window's bag: blocks that have just come, or all that were part of its first publication."""
 
-    blocks: list[MeterBlock]
-    published: bytes | None
-    """Compressed."""
+    blocks: list[MeterReads]
+    published: bool
 
 
 class RevisedIntervals(Struct, array_like=True, gc=False):
     """What came after a window's first publication, and what was published of the intervals that it touched."""
 
-    blocks: list[MeterBlock]
+    blocks: list[MeterReads]
     published: list[tuple[str, int, int, int]]
     """(meter_id, interval_end, revision, as_of)."""
 
@@ -56,12 +58,12 @@ class Validated(NamedTuple):
     """What `ValidateReads` gives; None what no consumer has asked for."""
 
     rows: beam.PCollection[ValidatedBatch] | None
-    meter_days: beam.PCollection[tuple[ShardDay, MeterDayReads]] | None
+    meter_days: beam.PCollection[tuple[ShardDay, DayReads]] | None
     customers: beam.PCollection[tuple[ShardDay, CustomerChanges]] | None
     """Keyed by (shard of customers, day)."""
 
 
-@beam.typehints.with_input_types(tuple[tuple[int, int], MeterBlock])
+@beam.typehints.with_input_types(tuple[tuple[int, int], MeterReads])
 class ValidateReads(beam.PTransform):
     """One row for every (meter, interval_end), published again only when its content has changed.
 
@@ -71,19 +73,19 @@ class ValidateReads(beam.PTransform):
 
     Days of meters and of customers get what is added to them and what is taken away.
 
-    State per (shard, window): every version of the reads, compressed, until none can come any more.
+    State per (shard, window): every version of the reads, as it came, until none can come any more.
     """
 
     def __init__(self, settings: Settings):
         super().__init__()
         self._settings = settings
 
-    def expand(self, blocks: beam.PCollection[tuple[ShardWindow, MeterBlock]]) -> Validated:
+    def expand(self, blocks: beam.PCollection[tuple[ShardWindow, MeterReads]]) -> Validated:
         settings = self._settings
         validate = beam.ParDo(_ValidateDoFn(settings)).with_output_types(
             ValidatedBatch,
             customers=tuple[tuple[int, str], CustomerChanges],
-            meter_days=tuple[tuple[int, str], MeterDayReads],
+            meter_days=tuple[tuple[int, str], DayReads],
         )
         label = f"Validate {settings.state_label()}"
         found = blocks | label >> validate.with_outputs(MONTHLY, DAILY, main=ROWS)
@@ -104,7 +106,7 @@ class _ValidateDoFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[ShardWindow, MeterBlock],
+        element: tuple[ShardWindow, MeterReads],
         reads: Any = beam.DoFn.StateParam(READS),
         revised: Any = beam.DoFn.StateParam(REVISED),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
@@ -117,7 +119,7 @@ class _ValidateDoFn(beam.DoFn):
             if base:
                 yield from self._published(key, _revise(key[1], base, [block], revised, self._settings))
                 return
-        reads.add(HeldVersions([block], None))
+        reads.add(HeldVersions([block], published=False))
         # Each late block of a window that was never published has a timer of its own, as in `WindowStatistics`.
         at = block.first_record_time if late else due_at
         publish.set(Timestamp(micros=at), dynamic_timer_tag=f"{LATE}/{at}" if late else DUE)
@@ -136,13 +138,14 @@ class _ValidateDoFn(beam.DoFn):
             if base:
                 changes = _revise(key[1], base, fresh, revised, self._settings)
             else:
-                columns = columns_of(fresh)
+                columns = unpack(fresh)
                 changes = first_publication(columns)
-                base = [compressed(columns.block())]
+                small = len(fresh) > 1 and len(columns) < BLOCK_READS * len(fresh)
+                base = [pack(columns)] if small else fresh
                 expires = billing_expiry(self._settings, key[1])
                 publish.set(Timestamp(micros=expires), dynamic_timer_tag=EXPIRE)
             reads.clear()
-            reads.add(HeldVersions([], base[0]))
+            reads.add(HeldVersions(base, published=True))
             yield from self._published(key, changes)
         if tag == EXPIRE:
             reads.clear()
@@ -175,17 +178,18 @@ class IntervalChanges(NamedTuple):
     """`revisions` of what replaces them."""
 
 
-def _divided(reads: Any) -> tuple[list[bytes], list[MeterBlock]]:
-    """What was part of a window's first publication, in one piece or none, and the blocks that have come since."""
+def _divided(reads: Any) -> tuple[list[MeterReads], list[MeterReads]]:
+    """The blocks of a window that were part of its first publication, and those that have come since."""
     held: list[HeldVersions] = list(reads.read())
-    return [each.published for each in held if each.published is not None], [b for each in held for b in each.blocks]
+    base = [block for each in held if each.published for block in each.blocks]
+    return base, [block for each in held if not each.published for block in each.blocks]
 
 
 def _revise(
-    window_end: int, base: list[bytes], fresh: list[MeterBlock], revised: Any, settings: Settings
+    window_end: int, base: list[MeterReads], fresh: list[MeterReads], revised: Any, settings: Settings
 ) -> IntervalChanges:
     due_at = window_end + settings.collection_delay
-    after, changes = revise(columns_of([restored(each) for each in base]), revised.read(), fresh, due_at)
+    after, changes = revise(unpack(base), revised.read(), fresh, due_at)
     revised.write(after)
     return changes
 
@@ -199,17 +203,17 @@ def first_publication(columns: MeterColumns) -> IntervalChanges:
 
 
 def revise(
-    base: MeterColumns, earlier: RevisedIntervals | None, fresh: list[MeterBlock], due_at: int
+    base: MeterColumns, earlier: RevisedIntervals | None, fresh: list[MeterReads], due_at: int
 ) -> tuple[RevisedIntervals, IntervalChanges]:
     """Merge versions that came after the first publication: what to remember, and what has changed by them.
 
     `due_at`: from when on a read was late.
     """
-    late = columns_of(fresh)
+    late = unpack(fresh)
     earlier = earlier or RevisedIntervals([], [])
     touched = set(zip(late.meter_id, late.interval_end.tolist(), strict=True))
     meters = {meter for meter, _ in touched}
-    known = [*base.of(meters).versions(), *(columns_of(earlier.blocks).of(meters).versions() if earlier.blocks else ())]
+    known = [*base.of(meters).versions(), *(unpack(earlier.blocks).of(meters).versions() if earlier.blocks else ())]
     old = by_interval(version for version in known if version[:2] in touched)
     new = by_interval([*(version for versions in old.values() for version in versions), *late.versions()])
     published = {(meter, end): (revision, as_of) for meter, end, revision, as_of in earlier.published}
@@ -230,7 +234,7 @@ def revise(
         now.append((winner, is_revised, revision + 1, as_of))
     blocks = [*earlier.blocks, *fresh]
     if len(blocks) > LATE_BLOCKS:
-        blocks = [_columns_from(different(columns_of(blocks).versions())).block()]
+        blocks = [pack(_columns_from(different(unpack(blocks).versions())))]
     remembered = [(meter, end, revision, as_of) for (meter, end), (revision, as_of) in published.items()]
     columns = list(zip(*now, strict=True)) or [(), (), (), ()]
     return RevisedIntervals(blocks, remembered), IntervalChanges(
@@ -291,7 +295,7 @@ def rows_of(window_end: int, changes: IntervalChanges, settings: Settings) -> li
     )
 
 
-def day_reads(changes: IntervalChanges, settings: Settings) -> Iterator[tuple[str, MeterDayReads]]:
+def day_reads(changes: IntervalChanges, settings: Settings) -> Iterator[tuple[str, DayReads]]:
     """What days of meters learn, by day."""
     parts = [(changes.now, changes.revisions, implausible(changes.now, settings))]
     if changes.before is not None:
@@ -308,15 +312,10 @@ def day_reads(changes: IntervalChanges, settings: Settings) -> Iterator[tuple[st
     for number, name in enumerate(days):
         here = np.flatnonzero(day == number) if len(days) > 1 else np.arange(len(columns))
         some = columns.take(here) if len(days) > 1 else columns
-        yield (
-            name,
-            MeterDayReads(
-                some.meter_id, encoded(some.interval_start), encoded(some.interval_end),
-                encoded_floats(some.consumption_kwh), encoded_floats(some.delivered_kwh),
-                encoded_floats(some.received_kwh), encoded(some.estimated.astype(np.int64)),
-                encoded(some.record_time), encoded(revisions[here]), encoded(gone[here].astype(np.int64)),
-            ),
-        )  # fmt: skip
+        yield name, pack_day(DayColumns(
+            some.meter_id, some.interval_start, some.interval_end, some.consumption_kwh, some.delivered_kwh,
+            some.received_kwh, some.estimated, some.record_time, revisions[here], gone[here],
+        ))  # fmt: skip
 
 
 def _moved(changes: IntervalChanges, settings: Settings) -> Ints:

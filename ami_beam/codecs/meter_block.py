@@ -1,7 +1,7 @@
 """Reads of meters as columns, with whom they belong to: how they cross a shuffle and wait in state for billing.
 
 As `read_block`, for other consumers: the beginning of the interval, service point and customer are there, voltages and
-feeders are not. Nothing is lost: `columns_of(pack(columns))` gives the same values back.
+feeders are not. Nothing is lost: `unpack([pack(columns)])` gives the same values back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Struct
 from ami_beam.codecs.number_columns import FLOAT, MICRO_KWH, Scaled, decoded, encoded
 from ami_beam.coders import carries
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
-from ami_beam.packing import packed, unpacked
+from ami_beam.packing import compressed, decompressed
 from ami_beam.read_columns import Flags, Floats, Ints
 
 
@@ -54,12 +54,6 @@ class MeterBlock(Struct, array_like=True, gc=False):
     delivered: bytes
     received: bytes
     estimated: bytes
-
-    def __len__(self) -> int:
-        return len(self.meters)
-
-
-carries(MeterBlock)
 
 
 class Version(NamedTuple):
@@ -179,13 +173,6 @@ class MeterColumns:
         )
 
 
-def columns_of(blocks: Sequence[MeterBlock]) -> MeterColumns:
-    """The reads of the blocks, in order. There must be at least one block."""
-    if len(blocks) == 1:
-        return _columns(blocks[0])
-    return joined([_columns(block) for block in blocks])
-
-
 def joined(parts: Sequence[MeterColumns]) -> MeterColumns:
     """All reads of `parts`, in order. There must be at least one."""
     if len(parts) == 1:
@@ -226,11 +213,25 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(MeterBlock).decode
 
 
-def compressed(block: MeterBlock) -> bytes:
-    """The block as it waits in state for weeks."""
-    return packed(_encode(block))
+class MeterReads(Struct, array_like=True, gc=False):
+    """Reads in as few bytes as they take: how they cross the shuffle, and how they wait in state for weeks."""
+
+    first_record_time: int
+    last_record_time: int
+    count: int
+    data: bytes
+    """A `MeterBlock`, compressed."""
 
 
-def restored(data: bytes) -> MeterBlock:
-    """The block of `compressed`."""
-    return _decode(unpacked(data))
+carries(MeterReads)
+
+
+def pack(columns: MeterColumns) -> MeterReads:
+    """The reads packed. There must be at least one."""
+    block = columns.block()
+    return MeterReads(block.first_record_time, block.last_record_time, len(columns), compressed(_encode(block)))
+
+
+def unpack(packed: Sequence[MeterReads]) -> MeterColumns:
+    """The reads of all that was packed, in order. There must be at least one."""
+    return joined([_columns(_decode(decompressed(each.data))) for each in packed])
