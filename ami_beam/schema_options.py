@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,6 +87,9 @@ def registry_of(url: str | None, config_file: str | None, registration: str) -> 
     if registration not in ("look_up", "register"):
         allowed = "look_up or register"
         raise OptionError("--schema_registration", registration, "is neither", allowed, "--schema_registration=look_up")
+    if config_file is not None and "://" not in config_file:
+        # Workers have other working folders.
+        config_file = os.path.abspath(config_file)
     address = RegistryAddress(url, config_file, "register" if registration == "register" else "look_up")
     with address.client():
         return address
@@ -122,7 +126,8 @@ def formats_of(values: Mapping[str, Any], sink: str) -> Formats:
     if output == "avro" and sink == "files":
         problem = "a file of --sink=files has JSON lines"
         raise OptionError("--output_format", output, problem, "json, or --sink=kafka", "--output_format=json")
-    if "avro" not in (reads, events, output) and values["schema_registry"] is None:
+    named = values["schema_registry"] or values["schema_registry_config_file"]
+    if "avro" not in (reads, events, output) and named is None:
         return JSON
     registry = registry_of(
         values["schema_registry"], values["schema_registry_config_file"], values["schema_registration"]

@@ -22,6 +22,7 @@ from fastavro.validation import validate
 
 from ami_beam.codecs import strict_json
 from ami_beam.codecs.dead_letter_reasons import Rejection
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.consumers import VALIDATED_TOPIC
 from ami_beam.instants import parse_instant
 from ami_beam.io.schema_registry import RegistryAddress
@@ -30,7 +31,7 @@ from ami_beam.local.schema_registry import SchemaRegistry
 from ami_beam.schemas import schema_text, subject_of
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics, publish, shift_to_now
 from tests.replays import EVENTS as EVENTS_FILE
-from tests.replays import METER_COUNTS, SIMBENCH, needs_simbench
+from tests.replays import METER_COUNTS, SIMBENCH, exported, needs_simbench, replay, write_export
 from tests.replays import READS as READS_FILE
 from tests.test_avro_files import written
 from tests.test_end_to_end_kafka import accepted
@@ -86,6 +87,41 @@ class Consumer:
 
 def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else base64.b64encode(value).decode()  # type: ignore[arg-type]
+
+
+@needs_simbench
+def test_files_in_avro_give_the_rows_of_those_in_json(schema_registry: SchemaRegistry, tmp_path: Path) -> None:
+    paths = {READS: READS_FILE, EVENTS: EVENTS_FILE}
+    lines = {topic: exported(path)[:6_000] for topic, path in paths.items()}
+    files: dict[str, list[Path]] = {topic: [] for topic in paths}
+    for topic, rows in lines.items():
+        files[topic].append(write_export(tmp_path / f"{topic}.json.jsonl", rows))
+        produce = Producer(schema_registry, topic)
+        avro = [row | {"value_b64": _encoded(produce(_decoded(row["value_b64"])))} for row in rows]
+        files[topic].append(write_export(tmp_path / f"{topic}.avro.jsonl", avro))
+    options = ("--reads_format=avro", "--events_format=avro", f"--schema_registry={schema_registry.url}")
+    of_json = replay(reads=files[READS][0], events=files[EVENTS][0])
+    of_avro = replay(*options, reads=files[READS][1], events=files[EVENTS][1])
+    for topic in OUTPUT_TOPICS:
+        if topic != "ami.deadletter":
+            assert of_avro.lines(topic) == of_json.lines(topic), topic
+    assert len(of_json.lines("ami.transformer.summary")) > 100
+    assert of_avro.set_aside() == of_json.set_aside()
+    alarm = of_json.rows("ami.alerts.grid")[0]["alert_id"]
+    arguments = ["--source=files", f"--output={of_avro.output}", f"--meter_counts={METER_COUNTS}"]
+    arguments += [f"--reads={files[READS][1]}", f"--events={files[EVENTS][1]}", *options, "--json"]
+    command = [sys.executable, "-m", "ami_beam.explain", alarm, *arguments]
+    explained = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert explained.returncode == 0, explained.stderr[-4000:]
+    assert any(window["reads"] for window in json.loads(explained.stdout)["windows"])
+
+
+def _decoded(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def _encoded(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
 
 
 @needs_simbench
