@@ -237,7 +237,7 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
         ]
         alarms = alarms_of(reads, events, table, settings, producers_of(plan), outages, work, plan.formats.inputs())
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
-        _ = {name: records} | "Files" >> WriteOutputs(str(output))
+        _ = {name: (records,)} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()
 
 
