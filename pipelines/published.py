@@ -1,4 +1,4 @@
-"""What goes to which topic: the outputs as keyed JSON records."""
+"""What goes to which topic: the outputs as keyed records, in JSON or Avro."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import apache_beam as beam
 
 from ami_beam import consumers
 from ami_beam.codecs import json_outputs as codec
+from ami_beam.codecs.avro_outputs import AvroValues
 from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
 Parts = tuple[beam.PCollection[KeyedRecords], ...]
 
 
-def published(outputs: Outputs, config_id: str) -> dict[str, Parts]:
+def published(outputs: Outputs, config_id: str, avro: AvroValues | None = None) -> dict[str, Parts]:
     """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own.
 
     Those of consumers who were not asked for are not there. What comes in several parts is written by several writers.
-    `config_id` names the rules of the run on every alert and alarm.
+    `config_id` names the rules of the run on every alert and alarm. `avro` makes the values; JSON where it is None.
     """
+
+    def _to_records(encode: Callable[..., KeyedRecords], *arguments: Any) -> beam.PTransform:
+        value = {} if avro is None else {"value": avro}
+        return beam.Map(encode, *arguments, **value).with_output_types(KeyedRecords)
+
     grid = outputs.alerts | "GridAlerts" >> beam.Filter(_is_grid).with_output_types(Alert)
     events = outputs.alerts | "EventAlertsOnly" >> beam.Filter(_is_event).with_output_types(Alert)
     records = {
@@ -49,10 +55,6 @@ def published(outputs: Outputs, config_id: str) -> dict[str, Parts]:
             for part, label in zip(outputs.customers, ("CustomerMonthJson", "CustomerDayJson"), strict=True)
         )
     return parts
-
-
-def _to_records(encode: Callable[..., KeyedRecords], *arguments: Any) -> beam.PTransform:
-    return beam.Map(encode, *arguments).with_output_types(KeyedRecords)
 
 
 def _is_grid(alert: Alert) -> bool:
