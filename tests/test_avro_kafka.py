@@ -92,7 +92,7 @@ def _text(value: object) -> str:
 @needs_simbench
 def test_files_in_avro_give_the_rows_of_those_in_json(schema_registry: SchemaRegistry, tmp_path: Path) -> None:
     paths = {READS: READS_FILE, EVENTS: EVENTS_FILE}
-    lines = {topic: exported(path)[:6_000] for topic, path in paths.items()}
+    lines = {topic: exported(path)[:20_000] for topic, path in paths.items()}
     files: dict[str, list[Path]] = {topic: [] for topic in paths}
     for topic, rows in lines.items():
         files[topic].append(write_export(tmp_path / f"{topic}.json.jsonl", rows))
