@@ -14,8 +14,10 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.codecs.avro_events import event_decoder
+from ami_beam.codecs.avro_outputs import RowParser
+from ami_beam.codecs.avro_reads import read_decoder
 from ami_beam.codecs.json_announcements import AnnouncementDecoder
-from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
     CONFIG_TOPIC,
@@ -24,7 +26,6 @@ from ami_beam.codecs.json_outputs import (
     parse_alarm,
     parse_alert,
 )
-from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.event_map import EventType
 from ami_beam.explanation import (
@@ -47,6 +48,7 @@ from ami_beam.io.kafka_period import PeriodError, period_batches, read_period
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import load_version
+from ami_beam.io.schema_registry import RegistryError
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
 from ami_beam.options import RunPlan, validate
 from ami_beam.records import Alarm, Alert, Announcement, Event, Read, RecordBatch
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
             explanation = explain(given.id, *_plan(rest))
-        except (OptionError, PreflightError, MeterCountsError, SettingError) as error:
+        except (OptionError, PreflightError, MeterCountsError, SettingError, RegistryError) as error:
             print(f"ami_beam.explain: {error}", file=sys.stderr)
             return 2
         except (NotFoundError, PeriodError, KafkaException, ValueError) as error:
@@ -164,8 +166,11 @@ def with_rules(settings: Settings, rules: Mapping[str, Any]) -> Settings:
 
 
 def _find(identity: str, plan: RunPlan) -> Judged:
+    schemas = plan.formats.schemas()
     for topic in _ALERT_TOPICS:
-        parse: Callable[[bytes | str], Alert | Alarm] = parse_alarm if topic == ALARMS_TOPIC else parse_alert
+        parse: Callable[[bytes | str], Alert | Alarm] = RowParser(parse_alert, Alert, schemas)
+        if topic == ALARMS_TOPIC:
+            parse = RowParser(parse_alarm, Alarm, schemas)
         values = (value for value in _results(topic, plan) if identity.encode() in value)
         rows = judged(row for row in readable(values, parse) if _id(row) == identity)
         if rows is not None:
@@ -203,7 +208,7 @@ def _results(topic: str, plan: RunPlan) -> Iterator[bytes]:
 
 def _reads(found: Judged, until: int, settings: Settings, plan: RunPlan) -> Iterator[Read]:
     """The transformer's reads with record times up to `until`, and perhaps others."""
-    decoder = ReadDecoder(settings)
+    decoder = read_decoder(settings, plan.formats.inputs().reads)
     name = found.transformer_id.encode()
     if plan.source == "files":
         batches = read_batches(replay_files(plan.reads), plan.reads_topic)
@@ -223,7 +228,7 @@ def _events(
     """The events of these types that these meters sent around the alarm, and had arrived when it was published last."""
     if not replays_events(plan):
         return []
-    decoder = EventDecoder(settings)
+    decoder = event_decoder(settings, plan.formats.inputs().events)
     kinds = {code for code, kind in settings.event_map.kinds if kind.event_type in types}
     begin, end = found.first_window - 2 * settings.window, found.last_window + settings.window
     if plan.source == "files":
@@ -242,7 +247,7 @@ def _events(
 def _last_alarms(plan: RunPlan) -> list[Alarm]:
     """All alarms as they were published last."""
     last: dict[str, Alarm] = {}
-    for alarm in readable(_results(ALARMS_TOPIC, plan), parse_alarm):
+    for alarm in readable(_results(ALARMS_TOPIC, plan), RowParser(parse_alarm, Alarm, plan.formats.schemas())):
         known = last.get(alarm.alarm_id)
         if known is None or alarm.as_of >= known.as_of:
             last[alarm.alarm_id] = alarm

@@ -362,7 +362,7 @@ def meter_counts_of(path: str) -> str:
     return path
 
 
-def output_of(path: str) -> str:
+def output_of(path: str, option: str = "--output") -> str:
     """A folder that can be written to, or made."""
     if "://" in path:
         return path
@@ -371,7 +371,7 @@ def output_of(path: str) -> str:
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         allowed = "a folder that exists or can be made, and be written to"
-        raise OptionError("--output", path, f"{parent} is not a folder to write to", allowed, "--output=output")
+        raise OptionError(option, path, f"{parent} is not a folder to write to", allowed, f"{option}=output")
     return path
 
 

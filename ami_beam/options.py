@@ -25,6 +25,7 @@ from ami_beam.input_topics import (
     WORK_TOPIC,
 )
 from ami_beam.instants import (
+    MICROS_PER_MINUTE,
     MICROS_PER_SECOND,
     format_duration,
     format_instant,
@@ -49,6 +50,7 @@ from ami_beam.option_checks import (
 )
 from ami_beam.postgresql.connection import Database, database_of
 from ami_beam.postgresql.options import add_options as add_postgresql_options
+from ami_beam.schema_options import JSON, Formats, add_schema_options, formats_of, validated_files_of
 from ami_beam.settings import Settings
 
 __all__ = ["AmiOptions", "OptionError", "RunPlan", "help_text", "rule_options", "validate"]
@@ -65,6 +67,7 @@ class AmiOptions(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser: Any) -> None:
         _add_where(parser.add_argument_group("Where records come from and results go"))
+        add_schema_options(parser.add_argument_group("Avro"))
         _add_time(parser.add_argument_group("Windows and time"))
         _add_rules(parser.add_argument_group("Thresholds and quality filters"))
         _add_running(parser.add_argument_group("Running"))
@@ -394,6 +397,12 @@ class RunPlan:
     """The same as the job's graph may hold them: references instead of what `--kafka_config_file` has."""
     pipeline_args: tuple[str, ...] = field(repr=False)
     """For `PipelineOptions`: Beam's options and ours, but never --kafka_config, which runners would show and log."""
+    formats: Formats = JSON
+    """JSON or Avro."""
+    validated_files: str | None = None
+    """The folder of Avro files of validated reads; None where there are none."""
+    validated_files_every: int = 15 * MICROS_PER_MINUTE
+    """How long a live run gathers rows for them, in microseconds."""
     warnings: tuple[str, ...] = ()
     """What is allowed but hardly meant; to be logged at start."""
 
@@ -440,6 +449,7 @@ class RunPlan:
         del plan["pipeline_args"], plan["kafka_client"]
         plan["kafka_config"] = redacted(self.kafka_config)
         plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
+        plan["validated_files_every"] = format_duration(self.validated_files_every)
         plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
         return plan
 
@@ -515,12 +525,15 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         raise OptionError(
             "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
         )
+    formats = formats_of(values, sinks)
+    validated_files = validated_files_of(values, settings.also_publish)
     if source == "kafka":
         days = [settings.time_zone] if settings.also_publish and settings.time_zone != "UTC" else []
         # They add steps to the graph, and Flink knows state by a step's place in it.
         announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
+        files = ["validated_files"] if validated_files is not None else []
         others = [] if sinks == ("kafka",) else ["+".join(sinks)]
-        settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days, *others]))
+        settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days, *files, *others]))
     rest = [f"--runner={runner}", *without_runner(beam_options.java_spelling(rest))]
     own = [
         f"{name}={values[name[2:]]}" for name in names if name in explicit and not isinstance(values[name[2:]], list)
@@ -548,6 +561,9 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         kafka_config=config,
         kafka_client=client,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
+        formats=formats,
+        validated_files=validated_files,
+        validated_files_every=duration_of(values, "validated_files_every", "15m", least=MICROS_PER_SECOND),
         warnings=(
             *warnings_of(settings, source, sinks, explicit),
             *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, *sinks) else ()),

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,13 +29,17 @@ from confluent_kafka import KafkaException
 
 from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, RESULT_TOPICS
+from ami_beam.codecs.avro_outputs import AvroValues
+from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS_TOPIC, OUTPUT_TOPICS, RESULT_TOPICS
+from ami_beam.codecs.writer_schemas import KnownSchemas
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
+from ami_beam.instants import MICROS_PER_SECOND
+from ami_beam.io.avro_files import WriteAvroFiles
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
 from ami_beam.io.kafka_expansion import beams_expansion
@@ -47,6 +51,8 @@ from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
 from ami_beam.io.postgresql_config import write_config
 from ami_beam.io.postgresql_sink import WriteTopicToPostgresql
 from ami_beam.io.producers_source import FollowedProducers
+from ami_beam.io.schema_registry import RegistryError, all_versions, register
+from ami_beam.io.schema_registry import check as check_registry
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
@@ -86,6 +92,16 @@ class Runner:
     cluster: FlinkCluster | None = None
 
 
+@dataclass(frozen=True)
+class Registered:
+    """What the schema registry has of the result topics. Workers get it as it is, and ask nobody."""
+
+    ids: Mapping[str, int] = field(default_factory=dict)
+    """Of our schemas, by topic; empty where results are JSON."""
+    written: Mapping[int, str] = field(default_factory=dict)
+    """Schemas of alerts and alarms that are read back, by id."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit code."""
     share_arenas()
@@ -101,10 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = with_shards(settings, plan, counts)
             if plan.postgresql is not None:
                 check(plan.postgresql)
-            topics = _look_at_kafka(plan, [OPTIONAL_TOPICS[name] for name in settings.also_publish])
+            also = [OPTIONAL_TOPICS[name] for name in settings.also_publish]
+            topics = _look_at_kafka(plan, also)
+            registered = _look_at_registry(plan, [*OUTPUT_TOPICS, *also])
             with open_runner(plan) as runner:
-                return _run(settings, plan, counts, runner, topics)
-        except (OptionError, PreflightError, MeterCountsError) as error:
+                return _run(settings, plan, counts, runner, topics, registered)
+        except (OptionError, PreflightError, MeterCountsError, RegistryError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 2
         except PostgresqlError as error:
@@ -131,6 +149,7 @@ def build(
     meter_counts: MeterCountsVersion,
     expansion_service: Any = None,
     topics: Mapping[str, Topic] | None = None,
+    registered: Registered = Registered(),
 ) -> None:
     """Build the whole graph: source, operational pipeline, sink. `meter_counts` is the plan's file as it is now."""
     follow = FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
@@ -173,12 +192,22 @@ def build(
         for label, topic in zip(("PublishedGridAlerts", "PublishedAlarmRecords"), _read_back(plan), strict=False)
     ] or (None, None)
     outages, work = announced("Outages", plan.outages_topic), announced("Work", plan.work_topic)
-    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work)
-    outputs = published(operational(inputs, settings), config_id(settings))
+    schemas = replace(plan.formats.inputs(), published=KnownSchemas(registered.written) if registered.written else None)
+    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work, schemas)
+    found = operational(inputs, settings)
+    outputs = published(found, config_id(settings), AvroValues(registered.ids) if registered.ids else None)
+    # Files and tables are made of JSON, whatever topics have.
+    texts = outputs
+    if registered.ids and plan.sinks != ("kafka",):
+        texts = published(found, config_id(settings), label="Text")
+    if plan.validated_files is not None:
+        gather = None if plan.bounded else plan.validated_files_every / MICROS_PER_SECOND
+        for part, label in zip(found.validated, ("ValidatedFiles", "MeterDayFiles"), strict=True):
+            _ = part | label >> WriteAvroFiles(plan.validated_files, settings.time_zone, gather)
     if "files" in plan.sinks:
-        _ = outputs | "Files" >> WriteOutputs(plan.output)
+        _ = texts | "Files" >> WriteOutputs(plan.output)
     if plan.postgresql is not None:
-        for topic, parts in outputs.items():
+        for topic, parts in texts.items():
             for number, rows in enumerate(parts, 1):
                 write_rows = WriteTopicToPostgresql(topic, plan.postgresql)
                 _ = rows | (f"PostgreSQL {topic}" if number == 1 else f"PostgreSQL {topic} {number}") >> write_rows
@@ -237,6 +266,17 @@ def _look_at_kafka(plan: RunPlan, also: Sequence[str]) -> dict[str, Topic]:
     return {topic.name: topic for topic in topics}
 
 
+def _look_at_registry(plan: RunPlan, topics: Sequence[str]) -> Registered:
+    """What the registry says of the result topics. Raises RegistryError."""
+    registry, kafka = plan.formats.registry, "kafka" in plan.sinks
+    if registry is None:
+        return Registered()
+    check_registry(registry)
+    ids = register(registry, topics, plan.output_prefix) if plan.formats.output == "avro" else {}
+    read_back = (GRID_ALERTS_TOPIC, ALARMS_TOPIC) if kafka and not plan.bounded else ()
+    return Registered(ids, all_versions(registry, read_back, plan.output_prefix))
+
+
 @contextlib.contextmanager
 def open_runner(plan: RunPlan) -> Iterator[Runner]:
     """The runner that was asked for. FlinkRunner without a master means a Flink of our own, for as long as we run."""
@@ -291,6 +331,7 @@ def _run(
     counts: MeterCountsVersion,
     runner: Runner,
     topics: Mapping[str, Topic],
+    registered: Registered,
 ) -> int:
     options = PipelineOptions(list(runner.pipeline_args))
     options.view_as(StandardOptions).streaming = not plan.bounded
@@ -301,7 +342,7 @@ def _run(
         source = f"beam,parallelism={parallelism}"
         settings = replace(settings, source=",".join(filter(None, (source, settings.source))))
     with runner.expansion() as expansion_service:
-        build(pipeline, settings, plan, counts, expansion_service, topics)
+        build(pipeline, settings, plan, counts, expansion_service, topics, registered)
     _publish_config(settings, plan)
     _log.info("Run: %s", json.dumps(plan.redacted(), default=str, ensure_ascii=False))
     # The local Flink with one slot has its worker in this process.

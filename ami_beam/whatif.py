@@ -235,9 +235,9 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
             pipeline | label >> ReadReplay(plan.announced_topics[topic], topic) if topic is not None else None
             for label, topic in (("Outages", plan.outages_topic), ("Work", plan.work_topic))
         ]
-        alarms = alarms_of(reads, events, table, settings, producers_of(plan), outages, work)
+        alarms = alarms_of(reads, events, table, settings, producers_of(plan), outages, work, plan.formats.inputs())
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
-        _ = {name: records} | "Files" >> WriteOutputs(str(output))
+        _ = {name: (records,)} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.read_columns import ReadColumns
@@ -85,6 +86,7 @@ class Inputs:
     """Outages that the OMS plans or knows; None where nobody tells. They hold no watermark back."""
     work: beam.PCollection[RecordBatch] | None = None
     """Work at meters, likewise."""
+    schemas: Schemas = NO_SCHEMAS
 
 
 @dataclass(frozen=True)
@@ -156,16 +158,16 @@ class JudgedWindows(NamedTuple):
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
     """Assemble the graph. Labels name state: a change of one makes savepoints of older versions unusable."""
-    measured = measure(inputs.reads, inputs.meter_counts, settings)
+    measured = measure(inputs.reads, inputs.meter_counts, settings, inputs.schemas.reads)
     summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
-    events = inputs.events | "DecodeEvents" >> DecodeEvents(settings)
+    events = inputs.events | "DecodeEvents" >> DecodeEvents(settings, inputs.schemas.events)
     clock = measured.progress | "ReadsClock" >> beam.FlatMap(_nothing).with_output_types(Event)
     accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
     told = announced(inputs.outages, inputs.work, measured.progress, settings)
     by_events = told_by_events(accepted, measured, settings, inputs.producers, told.announced)
     judged = judge(
         measured, by_events, inputs.meter_counts, settings, told.announced,
-        inputs.published_alerts, inputs.published_alarms,
+        inputs.published_alerts, inputs.published_alarms, inputs.schemas.published,
     )  # fmt: skip
 
     grid_alerts = (judged.comm_alerts, judged.voltage_alerts) | "WindowAlerts" >> beam.Flatten()
@@ -217,9 +219,14 @@ def announced(
     return Told(last, tuple(each.dead_letters for each in decoded))
 
 
-def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSource, settings: Settings) -> Measured:
+def measure(
+    records: beam.PCollection[RecordBatch],
+    meter_counts: MeterCountsSource,
+    settings: Settings,
+    schemas: WriterSchemas | None = None,
+) -> Measured:
     """From records of the reads topic to every window's statistics and their revisions."""
-    reads = records | "DecodeReads" >> DecodeReads(settings)
+    reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
     packed = reads.accepted | "PackReads" >> PackReads(settings)
     late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
     blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
@@ -251,6 +258,7 @@ def judge(
     announced: Announced | None = None,
     published_alerts: beam.PCollection[RecordBatch] | None = None,
     published_alarms: beam.PCollection[RecordBatch] | None = None,
+    schemas: WriterSchemas | None = None,
 ) -> JudgedWindows:
     """From statistics, from windows of which too little came, from meters' words and from what others have announced,
     to rates, alerts and alarms."""
@@ -259,7 +267,7 @@ def judge(
     due = progress.windows | "ExpandDueWindows" >> ExpandDueWindows(settings, meter_counts)
     judged_by, explained_by = [due, joined.observations], []
     if published_alerts is not None:
-        read_back = published_alerts | "PublishedAlerts" >> PublishedAlerts(settings)
+        read_back = published_alerts | "PublishedAlerts" >> PublishedAlerts(settings, schemas)
         judged_by.append(read_back.to_judge)
         explained_by.append(read_back.to_explain)
     judged = tuple(judged_by) | "JudgeWindows" >> JudgeWindows(settings)
@@ -273,7 +281,7 @@ def judge(
     if announced is not None:
         groups.append(announced.feeders)
     if published_alarms is not None:
-        groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms())
+        groups.append(published_alarms | "PublishedAlarms" >> PublishedAlarms(schemas))
     published = tuple(groups) | "GroupInputs" >> beam.Flatten() | "PublishAlarms" >> PublishAlarms(settings)
     explanations = published.causes
     if explained_by:

@@ -16,6 +16,7 @@ from ami_beam.local import java
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
+from ami_beam.local.schema_registry import SchemaRegistry
 from tests.kafka_replay import EVENTS, READS
 
 # How long an example takes is the machine's affair: a deadline fails where others work, too.
@@ -66,6 +67,13 @@ def product_broker(kafka_broker: KafkaBroker) -> KafkaBroker:
     """The same broker, without any of the product's topics: what an earlier test has left in them is gone."""
     kafka_broker.delete_topics((READS, EVENTS, *RESULT_TOPICS))
     return kafka_broker
+
+
+@pytest.fixture(scope="session")
+def schema_registry() -> Iterator[SchemaRegistry]:
+    """A registry. It outlives a test: give every test subjects of its own."""
+    with SchemaRegistry() as registry:
+        yield registry
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -65,14 +65,22 @@ def _moved(time_text: bytes, seconds: int) -> bytes:
     return format_instant(instant + seconds * MICROS_PER_SECOND)[:19].encode()
 
 
-def publish(broker: KafkaBroker, topic: str, path: Path, seconds: int) -> int:
-    """Publish an export in arrival order, moved by `seconds`. Returns how many records."""
+def publish(
+    broker: KafkaBroker,
+    topic: str,
+    path: Path,
+    seconds: int,
+    encode: Callable[[bytes | None], bytes | None] | None = None,
+) -> int:
+    """Publish an export in arrival order, moved by `seconds`, encoded anew by `encode`. Returns how many records."""
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 20, "enable.idempotence": True})
     count = 0
     for ts_ms, key, value in exported(path):
         while True:
             try:
-                producer.produce(topic, value=shifted(value, seconds), key=key, timestamp=ts_ms + seconds * 1000)
+                sent = shifted(value, seconds)
+                sent = sent if encode is None else encode(sent)
+                producer.produce(topic, value=sent, key=key, timestamp=ts_ms + seconds * 1000)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -86,8 +94,10 @@ def publish(broker: KafkaBroker, topic: str, path: Path, seconds: int) -> int:
 class Outputs:
     """Everything in the output topics so far, as the files that `--sink=files` would write."""
 
-    def __init__(self, broker: KafkaBroker, directory: Path):
+    def __init__(self, broker: KafkaBroker, directory: Path, as_json: Callable[[bytes], bytes] = bytes):
+        """`as_json`: of a value that is none."""
         self._directory = directory
+        self._as_json = as_json
         directory.mkdir(parents=True, exist_ok=True)
         self._consumer = Consumer(
             {
@@ -111,7 +121,7 @@ class Outputs:
         while (left := until - time.monotonic()) > 0:
             for message in self._consumer.consume(1000, timeout=min(left, 0.5)):
                 assert message.error() is None, message.error()
-                value = message.value()
+                value = self._as_json(message.value())
                 self.rows[message.topic()].append(json.loads(value))
                 self._files[message.topic()].write(value + b"\n")
                 count += 1

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import pytest
 from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.io.meter_counts_source import load_version
 from ami_beam.io.postgresql_sink import UpsertDoFn
@@ -21,7 +23,7 @@ from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
 from ami_beam.options import validate
 from ami_beam.postgresql.connection import Database
 from ami_beam.results import RESULTS, Kind, Result
-from ami_beam.run import build, new_pipeline
+from ami_beam.run import Registered, build, new_pipeline
 from tests.article_sql import AMI_OPERATIONAL_ALERTS, READ_RECEIPT_RATE
 from tests.postgresql import new_database, psql, rows
 from tests.replays import EVENTS, EVENTS_TOPIC, METER_COUNTS, READS, ROOT, Replay, Row, needs_simbench
@@ -243,3 +245,30 @@ def test_no_password_is_in_the_plan_or_the_graph(postgresql_server: PostgresqlSe
     assert PASSWORD.encode() not in held
     assert str(secret).encode() in held
     assert PASSWORD not in shown
+
+
+def test_tables_are_made_of_json_where_topics_have_avro(tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,1\n")
+    (tmp_path / "reads.jsonl").write_text("")
+    inputs = [f"--{name}={tmp_path}/reads.jsonl" for name in ("reads", "events")]
+    database = Database("postgresql://ami_writer@db1/ami", None, "ami")
+    words = ["--source=files", "--sink=kafka,postgresql", "--runner=FlinkRunner", "--kafka_io=native", *inputs]
+    words += ["--bootstrap_servers=broker:9092", "--output_format=avro", "--schema_registry=http://registry:8081"]
+    words += [f"--meter_counts={tmp_path}/counts.csv", f"--postgresql={database.conninfo}"]
+    settings, plan = validate(words)
+    pipeline = beam.Pipeline(options=PipelineOptions(["--runner=DirectRunner"]))
+    ids = dict.fromkeys(OUTPUT_TOPICS, 1)
+    counts = load_version(plan.meter_counts, settings.allowed_lateness)
+    build(pipeline, settings, plan, counts, registered=Registered(ids))
+    made_by: dict[str, str] = {}
+
+    class Look:
+        def visit_transform(self, step: Any) -> None:
+            if step.full_label.startswith(("Kafka ", "PostgreSQL ")):
+                made_by.setdefault(step.full_label.partition("/")[0], step.inputs[0].producer.full_label)
+
+        enter_composite_transform = leave_composite_transform = visit_value = lambda self, *_: None
+
+    pipeline.visit(Look())
+    assert made_by["PostgreSQL ami.transformer.summary"].startswith("TextSummaryJson")
+    assert made_by["Kafka ami.transformer.summary"].startswith("SummaryJson")

@@ -62,9 +62,12 @@ def _jars() -> Iterator[Component]:
         for artefact in jars.read_lock(lock.stem)
     }
     for coordinates, artefact in found.items():
-        group, name, version, *classifier = coordinates.split(":")
-        qualifiers = {"classifier": classifier[0]} if classifier else None
-        purl = PackageURL("maven", group, name, version, qualifiers)
+        plain, _, extension = coordinates.partition("@")
+        group, name, version, *classifier = plain.split(":")
+        qualifiers = {"classifier": classifier[0]} if classifier else {}
+        if extension:
+            qualifiers["type"] = extension
+        purl = PackageURL("maven", group, name, version, qualifiers or None)
         hashes = [HashType(alg=HashAlgorithm.SHA_256, content=artefact.sha256)]
         yield Component(group=group, name=name, version=version, purl=purl, bom_ref=str(purl), hashes=hashes)
 

@@ -9,7 +9,9 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from ami_beam.codecs.avro_events import event_decoder
 from ami_beam.codecs.json_events import EventDecoder
+from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.records import DeadLetterBatch, Event, RecordBatch
 from ami_beam.settings import Settings
 from transforms.decode_reads import ACCEPTED, DEAD_LETTERS, METRICS, tagged_letters
@@ -20,27 +22,37 @@ class DecodeEvents(beam.PTransform):
 
     Outputs (a tuple by tag): `accepted` events, `dead_letters` in batches. Counters: accepted_events,
     dead_letter_<REASON>.
+
+    Args:
+      settings: the rules of the run.
+      schemas: what events in Avro were written with; None where they are JSON.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
         super().__init__()
         self._settings = settings
+        self._schemas = schemas
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
-        return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings)).with_output_types(
+        return batches | "Decode" >> beam.ParDo(_DecodeEventsDoFn(self._settings, self._schemas)).with_output_types(
             Event, dead_letters=DeadLetterBatch
         ).with_outputs(DEAD_LETTERS, main=ACCEPTED)
 
 
 class _DecodeEventsDoFn(beam.DoFn):
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
         self._settings = settings
+        self._schemas = schemas
         self._decoder: EventDecoder | None = None
         self._accepted = Metrics.counter(METRICS, "accepted_events")
 
     def setup(self) -> None:
-        self._decoder = EventDecoder(self._settings)
+        self._decoder = event_decoder(self._settings, self._schemas)
+
+    def teardown(self) -> None:
+        if self._schemas is not None:
+            self._schemas.close()
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         assert self._decoder is not None

@@ -15,9 +15,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from msgspec import structs
 
+from ami_beam.codecs.avro_reads import read_decoder
 from ami_beam.codecs.checks import greatest_record_time
 from ami_beam.codecs.dead_letter_reasons import Reason
 from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.customer_ids import namer
 from ami_beam.garbage import collect_rarely
 from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
@@ -52,22 +54,28 @@ class DecodeReads(beam.PTransform):
     (record time minus interval_end, added up over accepted reads; a negative one as 0, because a counter never goes
     down). Distribution: collection_delay_ms, record time minus interval_end, of which every batch gives its least,
     its mean and its greatest value.
+
+    Args:
+      settings: the rules of the run.
+      schemas: what reads in Avro were written with; None where they are JSON.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
         super().__init__()
         self._settings = settings
+        self._schemas = schemas
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
-        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_output_types(
+        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings, self._schemas)).with_output_types(
             ReadColumns, dead_letters=DeadLetterBatch, progress=ReadProgress, to_bill=ReadColumns
         ).with_outputs(DEAD_LETTERS, PROGRESS, TO_BILL, main=ACCEPTED)
 
 
 class _DecodeReadsDoFn(beam.DoFn):
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
         self._settings = settings
+        self._schemas = schemas
         self._decoder: ReadDecoder | None = None
         self._late_decoder: ReadDecoder | None = None
         self._names: Callable[[list[str]], list[str]] = list
@@ -84,11 +92,15 @@ class _DecodeReadsDoFn(beam.DoFn):
     def setup(self) -> None:
         collect_rarely()
         settings = self._settings
-        self._decoder = ReadDecoder(settings, keep_customers=settings.bills)
+        self._decoder = read_decoder(settings, self._schemas, keep_customers=settings.bills)
         if settings.bills:
             self._names = namer(settings.customer_id, settings.customer_key_file)
             late = replace(settings, allowed_lateness=max(settings.billing_lateness, settings.allowed_lateness))
-            self._late_decoder = ReadDecoder(late, keep_customers=True)
+            self._late_decoder = read_decoder(late, self._schemas, keep_customers=True)
+
+    def teardown(self) -> None:
+        if self._schemas is not None:
+            self._schemas.close()
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         assert self._decoder is not None

@@ -9,7 +9,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 
+from ami_beam.codecs.avro_outputs import RowParser
 from ami_beam.codecs.json_outputs import parse_alert
+from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.records import Alert, ExplainInput, JudgeInput, PublishedAlert, RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
@@ -36,16 +38,18 @@ class PublishedAlerts(beam.PTransform):
 
     Args:
       settings: the shards.
+      schemas: what alerts in Avro were written with; None where there are none.
 
     Counter: unreadable_published_alerts, records of the topic that are none of ours. They are passed over.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
         super().__init__()
         self._settings = settings
+        self._schemas = schemas
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> ReadBack:
-        parse = beam.ParDo(_ParseDoFn(self._settings.shards)).with_output_types(
+        parse = beam.ParDo(_ParseDoFn(self._settings.shards, self._schemas)).with_output_types(
             tuple[tuple[int, int], JudgeInput], to_explain=tuple[int, ExplainInput]
         )
         parsed = batches | "Parse" >> parse.with_outputs(TO_EXPLAIN, main=TO_JUDGE)
@@ -53,14 +57,15 @@ class PublishedAlerts(beam.PTransform):
 
 
 class _ParseDoFn(beam.DoFn):
-    def __init__(self, shards: int):
+    def __init__(self, shards: int, schemas: WriterSchemas | None = None):
         self._shards = shards
+        self._parse = RowParser(parse_alert, Alert, schemas)
         self._unreadable = Metrics.counter(METRICS, "unreadable_published_alerts")
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         found: dict[ShardWindow, list[PublishedAlert]] = {}
         by_shard: dict[int, list[Alert]] = {}
-        for alert in readable(batch.values, parse_alert, self._unreadable):
+        for alert in readable(batch.values, self._parse, self._unreadable):
             if alert.window_end is not None:
                 key = shard_of(alert.entity_id, self._shards), alert.window_end
                 found.setdefault(key, []).append(

@@ -90,6 +90,10 @@ class EventDecoder:
             self._decode_one(batch.topic, partition, offset, record_time, value, greatest, events, letters)
         return events, letters
 
+    def _fields_of(self, value: bytes | None) -> checks.Fields:
+        """A record's fields, by definition."""
+        return checks.fields_of(value)
+
     def _code(self, fields: checks.Fields) -> int | str:
         """An integer, or a text that the event map has."""
         code = fields["event_code"]
@@ -112,7 +116,7 @@ class EventDecoder:
     ) -> None:
         """Adds the record to `events` or to `letters`. The first rule that is broken is the letter's reason."""
         try:
-            fields = checks.fields_of(value)
+            fields = self._fields_of(value)
             checks.check_present(fields, REQUIRED)
             event = Event(
                 meter_id=checks.identifier(fields, "meter_id"),

@@ -68,6 +68,8 @@ INSTANTS = {"window_start", "window_end", "as_of", "alert_time", "first_window",
 INSTANTS |= {"silent_since", "interval_start", "interval_end", "read_ts", "first_gap", "first_spike"}
 """Fields of rows that are instants: microseconds in records, text in JSON. Of dead letters record_time is one, too."""
 _encode = msgspec.json.Encoder().encode
+Encode = Callable[[Any], bytes]
+"""What makes the value of a row's record: a row's own JSON, or `avro_outputs.AvroValues`."""
 TransformerRow = TypeVar("TransformerRow", SummaryRow, ReceiptRow)
 Row = TypeVar("Row", bound=Struct)
 SYSTEM_KEY = b"SYSTEM"
@@ -467,69 +469,83 @@ def dead_letter_json(letter: DeadLetter) -> bytes:
         return _encode(fields)
 
 
-def summary_records(batch: SummaryBatch) -> KeyedRecords:
+def summary_records(batch: SummaryBatch, value: Encode = summary_json) -> KeyedRecords:
     """A record for each row, by transformer."""
-    return _by_transformer(batch.rows, summary_json)
+    return _by_transformer(batch.rows, value)
 
 
-def receipt_records(batch: ReceiptBatch) -> KeyedRecords:
+def receipt_records(batch: ReceiptBatch, value: Encode = receipt_json) -> KeyedRecords:
     """A record for each row, by transformer."""
-    return _by_transformer(batch.rows, receipt_json)
+    return _by_transformer(batch.rows, value)
 
 
-def _by_transformer(rows: list[TransformerRow], encode: Callable[[TransformerRow], bytes]) -> KeyedRecords:
-    return KeyedRecords([row.transformer_id.encode() for row in rows], list(map(encode, rows)))
+def _by_transformer(rows: list[TransformerRow], value: Encode) -> KeyedRecords:
+    return KeyedRecords([row.transformer_id.encode() for row in rows], list(map(value, rows)))
 
 
-def alert_records(alert: Alert, config_id: str | None = None) -> KeyedRecords:
+def alert_records(alert: Alert, config_id: str | None = None, value: Encode = alert_json) -> KeyedRecords:
     """Its one record, by entity. `config_id`: of the run that publishes it."""
-    return KeyedRecords([alert.entity_id.encode()], [alert_json(replace(alert, config_id=config_id))])
+    return KeyedRecords([alert.entity_id.encode()], [value(replace(alert, config_id=config_id))])
 
 
-def alarm_records(alarm: Alarm, config_id: str | None = None) -> KeyedRecords:
+def alarm_records(alarm: Alarm, config_id: str | None = None, value: Encode = alarm_json) -> KeyedRecords:
     """Its one record, by entity. `config_id`: of the run that publishes it."""
-    return KeyedRecords([alarm.entity_id.encode()], [alarm_json(replace(alarm, config_id=config_id))])
+    return KeyedRecords([alarm.entity_id.encode()], [value(replace(alarm, config_id=config_id))])
 
 
-def silent_meter_records(batch: SilentMeterBatch, config_id: str | None = None) -> KeyedRecords:
+def silent_meter_records(
+    batch: SilentMeterBatch, config_id: str | None = None, value: Encode = silent_meter_json
+) -> KeyedRecords:
     """A record for each row, by meter: a meter that moves keeps its partition, and with it the order of its rows."""
     rows = [replace(row, config_id=config_id) for row in batch.rows]
-    return KeyedRecords([row.meter_id.encode() for row in rows], list(map(silent_meter_json, rows)))
+    return KeyedRecords([row.meter_id.encode() for row in rows], list(map(value, rows)))
 
 
-def feeder_records(batch: FeederBatch) -> KeyedRecords:
+def feeder_records(batch: FeederBatch, value: Encode = feeder_json) -> KeyedRecords:
     """A record for each row, by feeder."""
     keys = [SYSTEM_KEY if row.feeder_id is None else row.feeder_id.encode() for row in batch.rows]
-    return KeyedRecords(keys, list(map(feeder_json, batch.rows)))
+    return KeyedRecords(keys, list(map(value, batch.rows)))
 
 
-def heat_records(batch: HeatBatch) -> KeyedRecords:
+def heat_json(row: TransformerHeat | FeederHeat | DayHeat) -> bytes:
+    """The value of a heat-map record."""
+    if type(row) is TransformerHeat:
+        return transformer_heat_json(row)
+    return feeder_heat_json(row) if type(row) is FeederHeat else day_heat_json(row)  # type: ignore[arg-type]
+
+
+def heat_records(batch: HeatBatch, value: Encode = heat_json) -> KeyedRecords:
     """A record for each row, by transformer, or by feeder where it is a feeder's."""
     keys = [row.transformer_id.encode() for row in batch.transformers]
     keys += [row.feeder_id.encode() for row in batch.feeders]
     keys += [row.transformer_id.encode() for row in batch.days]
-    values = list(map(transformer_heat_json, batch.transformers))
-    return KeyedRecords(keys, [*values, *map(feeder_heat_json, batch.feeders), *map(day_heat_json, batch.days)])
+    return KeyedRecords(keys, list(map(value, [*batch.transformers, *batch.feeders, *batch.days])))
 
 
-def validated_records(batch: ValidatedBatch) -> KeyedRecords:
+def validated_records(batch: ValidatedBatch, value: Encode | None = None) -> KeyedRecords:
     """A record for each row, by meter."""
+    if value is not None:
+        rows: list[ValidatedRead | MeterDay] = [*batch.reads, *batch.days]
+        return KeyedRecords([row.meter_id.encode() for row in rows], list(map(value, rows)))
     texts = _Texts()
     keys = [*(row.meter_id.encode() for row in batch.reads), *(row.meter_id.encode() for row in batch.days)]
     return KeyedRecords(keys, [*(_read_json(row, texts) for row in batch.reads), *map(meter_day_json, batch.days)])
 
 
-def customer_records(batch: CustomerBatch) -> KeyedRecords:
+def customer_records(batch: CustomerBatch, value: Encode | None = None) -> KeyedRecords:
     """A record for each row, by customer."""
+    if value is not None:
+        rows: list[CustomerMonth | CustomerDay] = [*batch.months, *batch.days]
+        return KeyedRecords([row.customer_id.encode() for row in rows], list(map(value, rows)))
     texts = _Texts()
     keys = [*(row.customer_id.encode() for row in batch.months), *(row.customer_id.encode() for row in batch.days)]
     return KeyedRecords(keys, [*(_month_json(row, texts) for row in batch.months), *map(customer_day_json, batch.days)])
 
 
-def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:
+def dead_letter_records(batch: DeadLetterBatch, value: Encode = dead_letter_json) -> KeyedRecords:
     """A record for each letter, by the provenance of what was set aside."""
     keys = [f"{letter.topic}/{letter.partition}/{letter.offset}".encode() for letter in batch.rows]
-    return KeyedRecords(keys, list(map(dead_letter_json, batch.rows)))
+    return KeyedRecords(keys, list(map(value, batch.rows)))
 
 
 def _parse(data: bytes | str, row_type: type[Row]) -> Row:

@@ -43,13 +43,16 @@ class JarError(RuntimeError):
 @dataclass(frozen=True)
 class Artefact:
     coordinates: str
+    """`group:artifact:version[:classifier][@extension]`; a jar without one."""
     sha256: str
 
     @property
     def path(self) -> str:
         """Where a Maven repository keeps it, relative to the repository's root."""
-        group, artifact, version, *classifier = self.coordinates.split(":")
-        return f"{group.replace('.', '/')}/{artifact}/{version}/{'-'.join([artifact, version, *classifier])}.jar"
+        coordinates, _, extension = self.coordinates.partition("@")
+        group, artifact, version, *classifier = coordinates.split(":")
+        name = "-".join([artifact, version, *classifier])
+        return f"{group.replace('.', '/')}/{artifact}/{version}/{name}.{extension or 'jar'}"
 
 
 def read_lock(name: str) -> list[Artefact]:
