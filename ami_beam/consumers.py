@@ -13,5 +13,7 @@ CUSTOMER_TOPIC = "ami.customer.consumption"
 OPTIONAL_TOPICS = {
     FEEDER_SUMMARY: FEEDER_TOPIC,
     VOLTAGE_HEATMAP: HEATMAP_TOPIC,
+    VALIDATED_READS: VALIDATED_TOPIC,
+    CUSTOMER_CONSUMPTION: CUSTOMER_TOPIC,
 }
 """What the pipeline writes where --also_publish names it, and where to."""

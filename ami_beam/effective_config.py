@@ -15,11 +15,11 @@ from ami_beam.codecs.json_outputs import CONFIG_TOPIC
 from ami_beam.instants import MICROS_PER_MILLI, format_duration, format_instant
 from ami_beam.settings import Settings
 
-_NO_RULES = ("shards", "source", "also_publish", "live", "max_disorder", "late_gather")
+_NO_RULES = ("shards", "source", "also_publish", "live", "max_disorder", "late_gather", "customer_key_file")
 """What results do not depend on in the end."""
 _DURATIONS = (
     "window", "collection_delay", "receipt_delay", "allowed_lateness", "future_limit", "clock_skew", "event_dedup",
-    "source_silent",
+    "source_silent", "billing_lateness",
 )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
-from ami_beam.consumers import OPTIONAL_TOPICS
+from ami_beam.consumers import CUSTOMER_CONSUMPTION, OPTIONAL_TOPICS, VALIDATED_READS
 from ami_beam.csv_table import TableError
+from ami_beam.customer_ids import LEAST_KEY_BYTES, POLICIES, CustomerKeyError, Policy, load_key
 from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.event_map import COLUMNS as EVENT_MAP_COLUMNS
 from ami_beam.event_map import load as load_event_map
@@ -78,6 +79,8 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
             "--low_voltage_pct=90 --high_voltage_pct=110",
         )
     silent_after = duration_of(values, "silent_after", "24h", least=window)
+    also_publish = also_publish_of(values["also_publish"])
+    customer_id = choice(values, "customer_id", POLICIES)
     if silent_after > LONGEST_SILENT_AFTER:
         allowed = f"{format_duration(window)}, the window, to {format_duration(LONGEST_SILENT_AFTER)}"
         raise OptionError("--silent_after", values["silent_after"], "is too long", allowed, "--silent_after=24h")
@@ -104,7 +107,10 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         silent_after=silent_after,
         event_map=event_map_of(values["event_map"]),
         quality_map=quality_map_of(values["quality_map"]),
-        also_publish=also_publish_of(values["also_publish"]),
+        also_publish=also_publish,
+        billing_lateness=duration_of(values, "billing_lateness", "45d"),
+        customer_id=customer_id,
+        customer_key_file=customer_key_file_of(values["customer_key_file"], customer_id, also_publish),
         time_zone=time_zone_of(values["time_zone"]),
         live=live,
     )
@@ -128,6 +134,26 @@ def also_publish_of(text: str | None) -> tuple[str, ...]:
         allowed, example = ", ".join(OPTIONAL_TOPICS), f"--also_publish={next(iter(OPTIONAL_TOPICS))}"
         raise OptionError("--also_publish", text, f"has {unknown[0]}, which there is not", allowed, example)
     return tuple(sorted(names))
+
+
+def customer_key_file_of(path: str | None, policy: Policy, also_publish: Sequence[str]) -> str | None:
+    """The file of the key, where one is needed; it can be used."""
+    if CUSTOMER_CONSUMPTION in also_publish and policy == "drop":
+        raise OptionError(
+            "--customer_id", policy, "leaves nothing to add up by, which --also_publish=customer_consumption does",
+            "hmac, keep", "--customer_id=hmac",
+        )  # fmt: skip
+    if policy != "hmac" or not {CUSTOMER_CONSUMPTION, VALIDATED_READS} & set(also_publish):
+        return None
+    allowed, example = f"a file with {LEAST_KEY_BYTES} bytes or more", "--customer_key_file=/etc/ami-beam/customer.key"
+    if path is None:
+        missing = "is missing, and --customer_id=hmac needs it (--customer_id=keep shows customers' ids as they are)"
+        raise OptionError("--customer_key_file", path, missing, allowed, example)
+    try:
+        load_key(path)
+    except CustomerKeyError as error:
+        raise OptionError("--customer_key_file", path, str(error), allowed, example) from None
+    return path
 
 
 def event_map_of(path: str | None) -> EventMap:

@@ -145,7 +145,22 @@ def _add_where(group: Any) -> None:
         metavar="NAME,…",
         help="results beside those of every run, each to a topic of its own. feeder_summary: what every feeder's"
         " transformers add up to, and the whole system, to ami.feeder.summary. voltage_heatmap: the voltage band of"
-        " every transformer and window, histograms of feeders, minutes outside a day, to ami.voltage.heatmap (none)",
+        " every transformer and window, histograms of feeders, minutes outside a day, to ami.voltage.heatmap."
+        " validated_reads: the version of every meter's interval that counts, and checks of its days, for billing, to"
+        " ami.reads.validated. customer_consumption: what every customer used in the last interval, its day and its"
+        " month, to ami.customer.consumption (none)",
+    )
+    add(
+        "--customer_id",
+        default="hmac",
+        metavar="hmac|keep|drop",
+        help="what validated_reads and customer_consumption name customers by: a keyed hash, the ids as they were sent,"
+        " or nothing. No other result has them (hmac)",
+    )
+    add(
+        "--customer_key_file",
+        metavar="PATH",
+        help="the key of that hash, 16 bytes or more, which every worker must be able to read: openssl rand -hex 32",
     )
     add("--output", default="output", metavar="FOLDER", help="where --sink=files writes (output)")
     add(
@@ -218,6 +233,13 @@ def _add_time(group: Any) -> None:
         default="24h",
         metavar="DURATION",
         help="how long after its end a window takes reads; later ones go to the dead letters as TOO_LATE (24h)",
+    )
+    add(
+        "--billing_lateness",
+        default="45d",
+        metavar="DURATION",
+        help="how long after the end of its window a read is still taken for validated_reads and customer_consumption;"
+        " their state is kept so long (45d)",
     )
     add(
         "--max_disorder",

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ami_beam.coders import carries
 from ami_beam.records import Read
@@ -46,6 +46,8 @@ class ReadColumns(Struct, array_like=True, gc=False):
     record_time: bytes
     partition: bytes
     offset: bytes
+    customer_id: list[str] = field(default_factory=list)
+    """Empty where reads are without their customers."""
 
     def __len__(self) -> int:
         return len(self.meter_id)
@@ -62,6 +64,8 @@ class ReadColumns(Struct, array_like=True, gc=False):
                 columns.append(floats(column).tolist())
             elif name in _FLAGS:
                 columns.append(flags(column).tolist())
+            elif name == "customer_id":
+                columns.append(column or [None] * len(self))
             else:
                 columns.append(column if isinstance(column, list) else ints(column).tolist())
         return [Read(*values) for values in zip(*columns, strict=True)]
@@ -73,7 +77,7 @@ class ReadColumns(Struct, array_like=True, gc=False):
         for name in self.__struct_fields__:
             column = getattr(self, name)
             if isinstance(column, list):
-                made.append([column[place] for place in places])
+                made.append([column[place] for place in places] if column else [])
             else:
                 # Only moved: eight bytes are eight bytes, whatever number they say.
                 made.append((flags if name in _FLAGS else ints)(column)[positions].tobytes())
@@ -82,7 +86,7 @@ class ReadColumns(Struct, array_like=True, gc=False):
 
 _FLOATS = {"consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v"}
 _FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage"}
-_TEXTS = {"meter_id", "service_point_id", "transformer_id", "feeder_id", "read_type"}
+_TEXTS = {"meter_id", "service_point_id", "transformer_id", "feeder_id", "read_type", "customer_id"}
 carries(ReadColumns)
 
 
@@ -105,7 +109,7 @@ def from_reads(reads: Sequence[Read]) -> ReadColumns:
     made: list[Any] = []
     for name, column in zip(ReadColumns.__struct_fields__, columns, strict=True):
         if name in _TEXTS:
-            made.append(list(column))
+            made.append([] if None in column else list(column))
         else:
             kind = "<f8" if name in _FLOATS else "?" if name in _FLAGS else "<i8"
             made.append(np.array(column, kind).tobytes())

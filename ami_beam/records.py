@@ -56,7 +56,7 @@ class KeyedRecords(Struct, array_like=True, gc=False):
 
 
 class Read(Struct, array_like=True, gc=False):
-    """One accepted read of the head-end, without the customer: the decoder checks `customer_id` and drops it.
+    """One accepted read of the head-end; without the customer, which the decoder checks, but where one is needed.
 
     kWh and volts are as they were sent.
     """
@@ -83,6 +83,7 @@ class Read(Struct, array_like=True, gc=False):
     record_time: int
     partition: int
     offset: int
+    customer_id: str | None = None
 
 
 class Event(Struct, array_like=True, gc=False):
@@ -943,6 +944,43 @@ class ValidatedBatch(Struct, array_like=True, gc=False):
     days: list[MeterDay] = field(default_factory=list)
 
 
+class CustomerChanges(Struct, array_like=True, gc=False):
+    """What is added to a day of customers, or taken away again; columns of `number_columns`."""
+
+    customers: list[str]
+    starts: bytes
+    ends: bytes
+    delivered: bytes
+    """Billionths of a kWh; negative where what was counted is taken away. Likewise received."""
+    received: bytes
+    reads: bytes
+    """1, or -1 where it is taken away."""
+    estimated: bytes
+    """The same where the read is an estimate, else 0."""
+    record_times: bytes
+
+
+class CustomerDayChanges(Struct, array_like=True, gc=False):
+    """What days of customers have changed by, and what they have come to; columns of `number_columns`."""
+
+    day: str
+    customers: list[str]
+    delivered: bytes
+    """What is added to the month, billionths of a kWh; likewise received, reads and estimated."""
+    received: bytes
+    reads: bytes
+    estimated: bytes
+    day_delivered: bytes
+    """What the day has come to, billionths of a kWh."""
+    day_received: bytes
+    starts: bytes
+    """Of the day's last interval; likewise what follows."""
+    ends: bytes
+    interval_delivered: bytes
+    interval_received: bytes
+    as_of: bytes
+
+
 class CustomerMonth(Struct, gc=False):
     """`ami.customer.consumption`, period MONTH; identity (customer_id, month). What a customer has used so far.
 
@@ -1135,4 +1173,6 @@ carries(
     HeatBatch,
     ValidatedBatch,
     CustomerBatch,
+    CustomerChanges,
+    CustomerDayChanges,
 )

@@ -169,14 +169,15 @@ def build(
     if plan.sink == "files":
         _ = outputs | "Files" >> WriteOutputs(plan.output)
         return
-    for topic, rows in outputs.items():
+    for topic, parts in outputs.items():
         name = plan.output_prefix + topic
-        write: beam.PTransform
-        if plan.kafka_io == "native":
-            write = WriteTopicNatively(name, plan.kafka_client)
-        else:
-            write = WriteTopic(name, plan.kafka_client, expansion_service)
-        _ = rows | f"Kafka {topic}" >> write
+        for number, rows in enumerate(parts, 1):
+            write: beam.PTransform
+            if plan.kafka_io == "native":
+                write = WriteTopicNatively(name, plan.kafka_client)
+            else:
+                write = WriteTopic(name, plan.kafka_client, expansion_service)
+            _ = rows | (f"Kafka {topic}" if number == 1 else f"Kafka {topic} {number}") >> write
 
 
 def producers_of(plan: RunPlan) -> FollowedProducers | None:

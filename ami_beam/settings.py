@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ami_beam.consumers import CUSTOMER_CONSUMPTION, VALIDATED_READS
+from ami_beam.customer_ids import Policy
 from ami_beam.event_map import ARTICLE, EventMap
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, format_duration
 from ami_beam.quality_map import QualityMap
@@ -63,6 +65,12 @@ class Settings:
     """Which power quality codes of reads are sags and swells; None: none is."""
     event_dedup: int = 48 * MICROS_PER_HOUR
     """For how long, in record time, a resent event is recognised."""
+    billing_lateness: int = 45 * 24 * MICROS_PER_HOUR
+    """How long after its window's end a read is still taken for billing and customers."""
+    customer_id: Policy = "hmac"
+    """What results name customers by."""
+    customer_key_file: str | None = None
+    """Where the key of "hmac" is; workers read it themselves."""
     time_zone: str = "UTC"
     """Of the utility: whose days are counted for customers and over a day."""
     also_publish: tuple[str, ...] = ()
@@ -71,6 +79,11 @@ class Settings:
     """What else of the source its state depends on, for `state_label`."""
     live: bool = False
     """Whether the source is a live topic, whose record times can be held against the wall clock."""
+
+    @property
+    def bills(self) -> bool:
+        """Whether reads are wanted by meter, for billing or customers."""
+        return VALIDATED_READS in self.also_publish or CUSTOMER_CONSUMPTION in self.also_publish
 
     def receipt_delay_of(self, own: int | None) -> int:
         """A transformer's receipt delay; None where the meter counts give it none of its own."""

@@ -241,7 +241,8 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
             file.writelines(f"TR-{each:06d},{METERS_PER_TRANSFORMER}\n" for each in range(headend.transformers))
         rules = [
             *(f"--window={WINDOW}s", f"--collection_delay={_DELAY}s", f"--receipt_delay={_DELAY}s"),
-            *(f"--allowed_lateness={_LATENESS}s", "--late_gather=5s", EVERYTHING, *arguments),
+            *(f"--allowed_lateness={_LATENESS}s", f"--billing_lateness={_LATENESS}s", "--late_gather=5s"),
+            *(*EVERYTHING, *arguments),
         ]
         options = [*("--runner=FlinkRunner", "--kafka_io=native", "--start=earliest", "--parallelism=1"), *rules]
         system = System("soak", lambda place: _command(place, options), takes_late_reads=True, own_topic=False)

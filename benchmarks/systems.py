@@ -48,12 +48,16 @@ class System:
         return place.own_summaries if self.own_topic else SUMMARIES
 
 
-def ami_beam(name: str, *arguments: str, whole_backlog: bool = False) -> System:
-    """Our pipeline as a user starts it, on the local Flink with its checkpoints."""
+def ami_beam(name: str, *arguments: str, whole_backlog: bool = False, customers: bool = False) -> System:
+    """Our pipeline as a user starts it, on the local Flink with its checkpoints; `customers`: with a key for them."""
 
     def command(place: Place) -> list[str]:
+        key = place.meter_counts.with_name("customer.key")
+        if customers:
+            key.write_text("no secret: for reads that are made up\n")
         return [
             *(sys.executable, "-m", "ami_beam.run", "--runner=FlinkRunner", "--start=earliest"),
+            *((f"--customer_key_file={key}",) if customers else ()),
             *(f"--bootstrap_servers={place.bootstrap_servers}", f"--meter_counts={place.meter_counts}"),
             *(f"--reads={place.reads}", *arguments),
         ]
@@ -86,7 +90,7 @@ SYSTEMS = {
     for system in (
         System("python-loop", _python_loop, takes_late_reads=True, own_topic=True),
         ami_beam(CORE, "--kafka_io=native"),
-        ami_beam(ALL_CONSUMERS, "--kafka_io=native", f"--also_publish={','.join(OPTIONAL_TOPICS)}"),
+        ami_beam(ALL_CONSUMERS, "--kafka_io=native", f"--also_publish={','.join(OPTIONAL_TOPICS)}", customers=True),
         ami_beam("ami-beam beam-io", "--kafka_io=beam", whole_backlog=True),
         _flink_sql("flink-sql", "--checkpoint_seconds=10"),
         _flink_sql("flink-sql without checkpoints"),

@@ -10,11 +10,13 @@ import apache_beam as beam
 
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
+from ami_beam.read_columns import ReadColumns
 from ami_beam.records import (
     Alarm,
     AlarmInput,
     Alert,
     Announcement,
+    CustomerBatch,
     DeadLetterBatch,
     Event,
     ExplainInput,
@@ -31,10 +33,12 @@ from ami_beam.records import (
     SilentMeterBatch,
     StatisticsBatch,
     SummaryBatch,
+    ValidatedBatch,
     VoltageLevels,
 )
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
+from pipelines.billing_preview import BillingPreview, billing_preview
 from pipelines.feeder_summaries import feeder_summaries
 from pipelines.voltage_heatmap import voltage_heatmap
 from transforms.alarm_episodes import AlarmEpisodes
@@ -96,6 +100,9 @@ class Outputs:
     feeders: beam.PCollection[FeederBatch] | None = None
     """None where nobody has asked for them, as with what follows."""
     heatmap: beam.PCollection[HeatBatch] | None = None
+    validated: tuple[beam.PCollection[ValidatedBatch], ...] = ()
+    """In parts; empty where nobody has asked."""
+    customers: tuple[beam.PCollection[CustomerBatch], ...] = ()
 
 
 class Told(NamedTuple):
@@ -112,6 +119,8 @@ class Measured(NamedTuple):
     statistics: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
     progress: beam.PCollection[ReadProgress]
     dead_letters: beam.PCollection[DeadLetterBatch]
+    to_bill: beam.PCollection[ReadColumns] | None
+    """The reads again, with their customers, for billing; None where nobody has asked."""
 
 
 class ToldByEvents(NamedTuple):
@@ -175,7 +184,12 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
         feeders = feeder_summaries(measured.statistics, judged.observations, judged.receipts, settings)
     if VOLTAGE_HEATMAP in settings.also_publish:
         heatmap = voltage_heatmap(judged.levels, settings)
-    return Outputs(summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters, feeders, heatmap)
+    bills = BillingPreview()
+    if measured.to_bill is not None:
+        bills = billing_preview(measured.to_bill, settings)
+    return Outputs(
+        summaries, judged.receipts, alerts, judged.alarms, silent_meters, dead_letters, feeders, heatmap, *bills
+    )
 
 
 def _nothing(_: ReadProgress) -> list[Any]:
@@ -210,7 +224,7 @@ def measure(records: beam.PCollection[RecordBatch], meter_counts: MeterCountsSou
     late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
     blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
     statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
-    return Measured(statistics, reads.progress, reads.dead_letters)
+    return Measured(statistics, reads.progress, reads.dead_letters, reads.to_bill if settings.bills else None)
 
 
 def told_by_events(

@@ -12,11 +12,13 @@ from ami_beam.codecs import json_outputs as codec
 from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
+Parts = tuple[beam.PCollection[KeyedRecords], ...]
 
-def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[KeyedRecords]]:
+
+def published(outputs: Outputs, config_id: str) -> dict[str, Parts]:
     """Every output topic with its records: voltage and receipt alerts are for the grid, event alerts have their own.
 
-    Those of consumers who were not asked for are not there.
+    Those of consumers who were not asked for are not there. What comes in several parts is written by several writers.
     `config_id` names the rules of the run on every alert and alarm.
     """
     grid = outputs.alerts | "GridAlerts" >> beam.Filter(_is_grid).with_output_types(Alert)
@@ -35,7 +37,18 @@ def published(outputs: Outputs, config_id: str) -> dict[str, beam.PCollection[Ke
         records[consumers.FEEDER_TOPIC] = outputs.feeders | "FeederJson" >> _to_records(codec.feeder_records)
     if outputs.heatmap is not None:
         records[consumers.HEATMAP_TOPIC] = outputs.heatmap | "HeatJson" >> _to_records(codec.heat_records)
-    return records
+    parts: dict[str, Parts] = {topic: (one,) for topic, one in records.items()}
+    if outputs.validated:
+        parts[consumers.VALIDATED_TOPIC] = tuple(
+            part | label >> _to_records(codec.validated_records)
+            for part, label in zip(outputs.validated, ("ValidatedJson", "MeterDayJson"), strict=True)
+        )
+    if outputs.customers:
+        parts[consumers.CUSTOMER_TOPIC] = tuple(
+            part | label >> _to_records(codec.customer_records)
+            for part, label in zip(outputs.customers, ("CustomerMonthJson", "CustomerDayJson"), strict=True)
+        )
+    return parts
 
 
 def _to_records(encode: Callable[..., KeyedRecords], *arguments: Any) -> beam.PTransform:

@@ -180,6 +180,10 @@ class Article:
         names = [column[0] for column in found.description]
         return [{name: _published(value) for name, value in zip(names, row, strict=True)} for row in found.fetchall()]
 
+    def execute(self, statement: str) -> None:
+        """Make a table or a view beside them."""
+        self._db.execute(statement)
+
     def _load(self, table: str, rows: Iterable[Row], columns: dict[str, str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "rows.jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -24,6 +24,9 @@ from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import (
     Alarm,
     Alert,
+    CustomerBatch,
+    CustomerDay,
+    CustomerMonth,
     DayHeat,
     DeadLetter,
     DeadLetterBatch,
@@ -32,6 +35,7 @@ from ami_beam.records import (
     FeederRow,
     HeatBatch,
     MeterCount,
+    MeterDay,
     ReceiptBatch,
     ReceiptRow,
     RecordBatch,
@@ -40,6 +44,8 @@ from ami_beam.records import (
     SummaryBatch,
     SummaryRow,
     TransformerHeat,
+    ValidatedBatch,
+    ValidatedRead,
 )
 from ami_beam.settings import Settings
 from pipelines.operational import Inputs, operational
@@ -49,7 +55,7 @@ RUNNER = "BundleBasedDirectRunner"
 DAY = "2026-03-03T"
 READS, EVENTS, OUTAGES, WORK = "ami.headend.reads", "ami.headend.events", "ami.oms.outages", "ami.work"
 
-TEXTS = ("window_closed", "time_zone")
+TEXTS = ("window_closed", "time_zone", "customer_id", "customer_key_file")
 """Settings that are no durations."""
 _captured: dict[str, list[Any]] = {}
 _tokens = itertools.count()
@@ -97,6 +103,28 @@ class Published:
     silent_meters: list[SilentMeter] = field(default_factory=list)
     feeders: list[FeederRow] = field(default_factory=list)
     heatmap: list[TransformerHeat | FeederHeat | DayHeat] = field(default_factory=list)
+    validated: list[ValidatedRead | MeterDay] = field(default_factory=list)
+    customers: list[CustomerMonth | CustomerDay] = field(default_factory=list)
+
+    def interval(self, end: str, meter: str = "M1") -> list[ValidatedRead]:
+        """What was published of a meter's interval, in the order of its revisions."""
+        rows = (row for row in self.validated if isinstance(row, ValidatedRead))
+        return in_order(row for row in rows if (row.meter_id, row.interval_end) == (meter, at(end)))
+
+    def meter_day(self, day: str = DAY[:-1], meter: str = "M1") -> list[MeterDay]:
+        """What was published of a meter's day, likewise."""
+        rows = (row for row in self.validated if isinstance(row, MeterDay))
+        return in_order(row for row in rows if (row.meter_id, row.day) == (meter, day))
+
+    def customer_month(self, customer: str = "C1", month: str = DAY[:7]) -> list[CustomerMonth]:
+        """What was published of a customer's month, likewise."""
+        rows = (row for row in self.customers if isinstance(row, CustomerMonth))
+        return in_order(row for row in rows if (row.customer_id, row.month) == (customer, month))
+
+    def customer_day(self, day: str = DAY[:-1], customer: str = "C1") -> list[CustomerDay]:
+        """What was published of a customer's day, likewise."""
+        rows = (row for row in self.customers if isinstance(row, CustomerDay))
+        return in_order(row for row in rows if (row.customer_id, row.day) == (customer, day))
 
     def summary(self, window_end: str, transformer: str = "T1", feeder: str | None = None) -> list[SummaryRow]:
         return sorted(
@@ -137,6 +165,13 @@ class Published:
         found = [each for each in self.alarms if (each.alarm_type, each.entity_id, each.first_window) == place]
         assert len({each.alarm_id for each in found}) <= 1
         return sorted(found, key=lambda each: each.revision)
+
+
+def in_order(rows: Iterable[Any]) -> list[Any]:
+    """The rows by revision, of which none is missing or doubled."""
+    found = sorted(rows, key=lambda row: row.revision)
+    assert [row.revision for row in found] == list(range(len(found)))
+    return found
 
 
 def is_copy(alert: Alert, before: Alert) -> bool:
@@ -267,10 +302,14 @@ def run_pipeline(
         )
         outputs = operational(inputs, settings)
         names = ["summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"]
-        names += [name for name in ("feeders", "heatmap") if getattr(outputs, name) is not None]
+        names += [
+            name for name in ("feeders", "heatmap", "validated", "customers") if getattr(outputs, name) is not None
+        ]
         for name in names:
             _captured[f"{token}/{name}"] = getattr(published, name)
-            _ = getattr(outputs, name) | f"Capture {name}" >> beam.Map(_capture, f"{token}/{name}")
+            parts = getattr(outputs, name)
+            for number, part in enumerate(parts if isinstance(parts, tuple) else (parts,)):
+                _ = part | f"Capture {name} {number}" >> beam.Map(_capture, f"{token}/{name}")
     return published
 
 
@@ -283,5 +322,9 @@ def _capture(row: Any, place: str) -> None:
         _captured[place] += row.rows
     elif isinstance(row, HeatBatch):
         _captured[place] += [*row.transformers, *row.feeders, *row.days]
+    elif isinstance(row, ValidatedBatch):
+        _captured[place] += [*row.reads, *row.days]
+    elif isinstance(row, CustomerBatch):
+        _captured[place] += [*row.months, *row.days]
     else:
         _captured[place].append(row)

@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -42,13 +43,16 @@ STANDARD_NAMES = {
 }  # fmt: skip
 
 
-def accepted(replay: Replay, topic: str) -> list[Row]:
-    """What the replay did not set aside, read by Python's own parser, with implausible voltages taken out."""
+def accepted(replay: Replay, topic: str, export: Path | None = None) -> list[Row]:
+    """What the replay of an export did not set aside, read by Python's own parser; implausible voltages are taken out.
+
+    Without an `export` it is that of simbench-small.
+    """
     letters = [row for row in replay.rows("ami.deadletter") if row["topic"] == topic]
     set_aside = {row["offset"] for row in letters if not row["used"]}
     without_voltage = {row["offset"] for row in letters if row["used"]}
     rows = []
-    for offset, line in enumerate(exported(READS if topic == READS_TOPIC else EVENTS)):
+    for offset, line in enumerate(exported(export or (READS if topic == READS_TOPIC else EVENTS))):
         if offset not in set_aside:
             row = json.loads(base64.b64decode(line["value_b64"]))
             row |= {"record_time": line["ts_ms"] * MICROS_PER_MILLI, "record_offset": offset}

@@ -56,7 +56,8 @@ def test_every_record_type_that_travels_alone_is_carried() -> None:
               records.TransformerHeard, records.MeterStanding, records.SilentMeter, records.FeederRow,
               records.PairTotals, records.VoltageStanding, records.ReceiptStanding, records.SegmentTotals,
               records.TransformerLevels, records.FeederLevels,
-              records.TransformerHeat, records.FeederHeat, records.DayHeat}  # fmt: skip
+              records.TransformerHeat, records.FeederHeat, records.DayHeat,
+                  records.ValidatedRead, records.MeterDay, records.CustomerMonth, records.CustomerDay}  # fmt: skip
     for value in vars(records).values():
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value not in {msgspec.Struct, *nested}:
             assert registry.get_coder(value) == MsgspecCoder(value)

@@ -130,7 +130,7 @@ def test_outputs_are_one_file_a_topic_also_when_empty(tmp_path: Path, runner: st
             records = pipeline | beam.Create([KeyedRecords([b"key"] * len(part), part) for part in (run[:2], run[2:])])
             windowed = records | beam.WindowInto(beam.window.FixedWindows(1))
             empty = records | beam.Filter(lambda record: False)
-            outputs = dict.fromkeys(OUTPUT_TOPICS, empty) | {OUTPUT_TOPICS[0]: windowed}
+            outputs = dict.fromkeys(OUTPUT_TOPICS, (empty,)) | {OUTPUT_TOPICS[0]: (windowed,)}
             _ = outputs | WriteOutputs(str(tmp_path / "results"))
         assert sorted(p.name for p in (tmp_path / "results").iterdir()) == sorted(f"{t}.jsonl" for t in OUTPUT_TOPICS)
         lines = (tmp_path / "results" / f"{OUTPUT_TOPICS[0]}.jsonl").read_bytes().splitlines()

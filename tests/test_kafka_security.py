@@ -39,6 +39,7 @@ DOCUMENT = Path(__file__).parents[1] / "SECURITY.md"
 PASSWORD = "pw-UNMISTAKABLE-5c1d"
 KEY_PASSWORD = "kp-UNMISTAKABLE-77aa"
 CUSTOMER = "CUST-UNMISTAKABLE-"
+CUSTOMER_KEY = "the key of all customers"
 ACL_COMMAND = "org.apache.kafka.tools.AclCommand"
 
 
@@ -217,7 +218,9 @@ class Job:
         for rows in self.outputs.rows.values():
             rows.clear()
         others = ("--window=5s", "--collection_delay=1s", "--late_gather=1s", "--shards=1", "--parallelism=1")
-        others += (f"--also_publish={','.join(OPTIONAL_TOPICS)}",)
+        key = folder / "customer.key"
+        key.write_text(f"{CUSTOMER_KEY}\n")
+        others += (f"--also_publish={','.join(OPTIONAL_TOPICS)}", f"--customer_key_file={key}")
         self.run = Run(world.arguments(config, *others, f"--kafka_io={kafka_io}"), folder / "run.log")
 
     def send(self) -> None:
@@ -279,15 +282,16 @@ def customer(letter: dict[str, Any]) -> int:
 def leaks(job: Job, secret: str) -> list[str]:
     """The places of a running job that hold what they must not.
 
-    The secret: its files (checkpoints, staged artefacts, logs), its log, Flink's REST, every output. A customer: the
-    same but dead letters and files, where letters may be on their way.
+    The secret, and the key by which customers are named: its files (checkpoints, staged artefacts, logs), its log,
+    Flink's REST, every output. A customer: the same but dead letters and files, where letters may be on their way.
     """
     files = {str(path): path.read_bytes() for path in job.temporary.rglob("*") if path.is_file()}
     rows = {topic: json.dumps(rows).encode() for topic, rows in job.outputs.rows.items()}
     shown = {name: held for name, held in files.items() if name.endswith(".log")}
     shown |= {name: answer.encode() for name, answer in rest_answers(job.temporary).items()}
     shown["log"] = job.run.log.read_bytes()
-    found = [name for name, held in (files | shown | rows).items() if secret.encode() in held]
+    secrets = secret.encode(), CUSTOMER_KEY.encode()
+    found = [name for name, held in (files | shown | rows).items() if any(each in held for each in secrets)]
     del rows["ami.deadletter"]
     return found + [name for name, held in (shown | rows).items() if CUSTOMER.encode() in held]
 

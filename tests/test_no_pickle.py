@@ -27,7 +27,7 @@ from pipelines.published import published
 from tests.stream import at, read_json, run_pipeline
 from transforms.batch_records import BatchRecords
 
-EVERYTHING = Settings(also_publish=tuple(OPTIONAL_TOPICS))
+EVERYTHING = Settings(also_publish=tuple(OPTIONAL_TOPICS), customer_id="keep")
 PICKLING = (
     # every coder that ends in pickle, dill or cloudpickle, or (FastPrimitives) falls back to it
     beam_coders._PickleCoderBase,

@@ -112,10 +112,12 @@ def test_receipt_delay_is_the_collection_delay_unless_given() -> None:
         ("--shards=7", "--shards=1024"),
         ("--also_publish=feeder_summary", "--also_publish="),
         ("--also_publish=voltage_heatmap", "--also_publish=feeder_summary"),
+        ("--also_publish=validated_reads --customer_id=keep", "--also_publish="),
     ],
 )
 def test_options_that_shape_state_are_in_the_state_label(option: str, other: str) -> None:
-    assert validate([*LIVE, option])[0].state_label() != validate([*LIVE, other])[0].state_label()
+    labels = [validate([*LIVE, *options.split()])[0].state_label() for options in (option, other)]
+    assert labels[0] != labels[1]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,8 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--also_publish=feeder_summary,feeders", "has feeders, which there is not"),
         ("--time_zone=america/chicago", "did you mean America/Chicago"),
         ("--time_zone=CST+6", "is no time zone"),
+        ("--customer_id=hash", "is neither"),
+        ("--billing_lateness=a month", "not a duration"),
     ],
 )
 def test_a_wrong_option_names_itself_its_value_what_is_allowed_and_an_example(option: str, problem: str) -> None:
@@ -176,6 +180,30 @@ def test_a_wrong_option_names_itself_its_value_what_is_allowed_and_an_example(op
     assert problem in text
     assert "Allowed: " in text
     assert "Example: --" in text
+
+
+CUSTOMERS = "--also_publish=customer_consumption"
+
+
+def test_the_hash_of_customers_needs_a_key(tmp_path: Path) -> None:
+    assert "is missing, and --customer_id=hmac needs it" in refusal(*LIVE, CUSTOMERS)
+    key = tmp_path / "customer.key"
+    assert "cannot be read: No such file" in refusal(*LIVE, CUSTOMERS, f"--customer_key_file={key}")
+    key.write_text("guess me")
+    said = refusal(*LIVE, CUSTOMERS, f"--customer_key_file={key}")
+    assert "holds 8 bytes, which can be guessed" in said
+    assert "guess me" not in said
+    key.write_text("0123456789abcdef")
+    settings, plan = validate([*LIVE, CUSTOMERS, f"--customer_key_file={key}"])
+    assert settings.customer_key_file == str(key)
+    assert "0123456789abcdef" not in repr((settings, plan))
+    # Nobody asks for customers.
+    assert validate(LIVE)[0].customer_key_file is None
+
+
+def test_without_customers_nothing_can_be_added_up_by_them() -> None:
+    assert "leaves nothing to add up by" in refusal(*LIVE, CUSTOMERS, "--customer_id=drop")
+    assert validate([*LIVE, "--also_publish=validated_reads", "--customer_id=drop"])[0].customer_id == "drop"
 
 
 def test_paths_of_a_replay_must_exist(folder: Path) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
+from msgspec import structs
 
 from ami_beam.codecs.checks import greatest_record_time
+from ami_beam.codecs.dead_letter_reasons import Reason
 from ami_beam.codecs.json_reads import ReadDecoder
+from ami_beam.customer_ids import namer
 from ami_beam.garbage import collect_rarely
 from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
-from ami_beam.read_columns import Flags, ReadColumns, ints
+from ami_beam.read_columns import Flags, ReadColumns, from_reads, ints, joined
 from ami_beam.records import DeadLetter, DeadLetterBatch, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
 from transforms.silence import spans_of
@@ -25,6 +29,7 @@ from transforms.silence import spans_of
 ACCEPTED = "accepted"
 DEAD_LETTERS = "dead_letters"
 PROGRESS = "progress"
+TO_BILL = "to_bill"
 METRICS = "ami"
 LETTER_BATCH_BYTES = 1 << 20
 """Of original values, after which a batch of dead letters is handed on."""
@@ -37,12 +42,16 @@ class DecodeReads(beam.PTransform):
     """Every record becomes exactly one of an accepted read or a dead letter with `used: false`.
 
     Outputs (a tuple by tag): `accepted` columns of reads, one element a batch; `dead_letters` in
-    batches, also the copies of reads that are used without their implausible voltage; `progress`, one element a batch.
+    batches, also the copies of reads that are used without their implausible voltage; `progress`, one element a batch;
+    `to_bill`, where a consumer wants reads by meter, the accepted reads again, with their customers as `customer_id`
+    names them, and those that are too late for the windows but within `billing_lateness`: their letters are there, too,
+    and say that they are used.
 
-    Counters: accepted_reads, dead_letter_<REASON>, late_reads (on-time result already due by record time),
-    interval_length_mismatches, collection_delay_sum_ms (record time minus interval_end, added up over accepted reads;
-    a negative one as 0, because a counter never goes down). Distribution: collection_delay_ms, record time minus
-    interval_end, of which every batch gives its least, its mean and its greatest value.
+    Counters: accepted_reads (also those for billing only, which are billing_only_reads), dead_letter_<REASON>,
+    late_reads (on-time result already due by record time), interval_length_mismatches, collection_delay_sum_ms
+    (record time minus interval_end, added up over accepted reads; a negative one as 0, because a counter never goes
+    down). Distribution: collection_delay_ms, record time minus interval_end, of which every batch gives its least,
+    its mean and its greatest value.
     """
 
     def __init__(self, settings: Settings):
@@ -52,17 +61,20 @@ class DecodeReads(beam.PTransform):
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
         return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings)).with_output_types(
-            ReadColumns, dead_letters=DeadLetterBatch, progress=ReadProgress
-        ).with_outputs(DEAD_LETTERS, PROGRESS, main=ACCEPTED)
+            ReadColumns, dead_letters=DeadLetterBatch, progress=ReadProgress, to_bill=ReadColumns
+        ).with_outputs(DEAD_LETTERS, PROGRESS, TO_BILL, main=ACCEPTED)
 
 
 class _DecodeReadsDoFn(beam.DoFn):
     def __init__(self, settings: Settings):
         self._settings = settings
         self._decoder: ReadDecoder | None = None
+        self._late_decoder: ReadDecoder | None = None
+        self._names: Callable[[list[str]], list[str]] = list
         self._seen = self._seen_at_end = 0
         self._warned = False
         self._accepted = Metrics.counter(METRICS, "accepted_reads")
+        self._billing_only = Metrics.counter(METRICS, "billing_only_reads")
         self._late = Metrics.counter(METRICS, "late_reads")
         self._mismatches = Metrics.counter(METRICS, "interval_length_mismatches")
         self._delay = Metrics.distribution(METRICS, "collection_delay_ms")
@@ -71,13 +83,27 @@ class _DecodeReadsDoFn(beam.DoFn):
 
     def setup(self) -> None:
         collect_rarely()
-        self._decoder = ReadDecoder(self._settings)
+        settings = self._settings
+        self._decoder = ReadDecoder(settings, keep_customers=settings.bills)
+        if settings.bills:
+            self._names = namer(settings.customer_id, settings.customer_key_file)
+            late = replace(settings, allowed_lateness=max(settings.billing_lateness, settings.allowed_lateness))
+            self._late_decoder = ReadDecoder(late, keep_customers=True)
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         assert self._decoder is not None
         settings = self._settings
         now = time.time_ns() // 1_000 if settings.live else None
         reads, letters = self._decoder.decode(batch, now)
+        if self._late_decoder is not None:
+            beyond = self._for_billing_only(self._late_decoder, batch.topic, letters, now)
+            self._accepted.inc(len(beyond))
+            self._billing_only.inc(len(beyond))
+            to_bill = joined([reads, beyond]) if len(beyond) else reads
+            if to_bill:
+                yield TaggedOutput(TO_BILL, structs.replace(to_bill, customer_id=self._names(to_bill.customer_id)))
+            # No operational step gets them.
+            reads.customer_id = []
         yield from tagged_letters(letters)
         # Not the letters' reasons: a record that is not JSON has that for a reason, whatever its time is.
         greatest = greatest_record_time(settings, now)
@@ -93,6 +119,22 @@ class _DecodeReadsDoFn(beam.DoFn):
             self._accepted.inc(len(reads))
             self._measure(reads)
             yield reads
+
+    @staticmethod
+    def _for_billing_only(decoder: ReadDecoder, topic: str, letters: list[DeadLetter], now: int | None) -> ReadColumns:
+        """The reads among letters that are only too late for their windows; these letters become used."""
+        late = [letter for letter in letters if letter.reason == Reason.TOO_LATE.value]
+        if not late:
+            return from_reads([])
+        batch = RecordBatch(
+            topic, [letter.partition for letter in late], [letter.offset for letter in late],
+            [letter.record_time for letter in late], [letter.value for letter in late],
+        )  # fmt: skip
+        reads, _ = decoder.decode(batch, now)
+        used = set(zip(ints(reads.partition).tolist(), ints(reads.offset).tolist(), strict=True))
+        for letter in late:
+            letter.used = (letter.partition, letter.offset) in used
+        return reads
 
     def _measure(self, reads: ReadColumns) -> None:
         settings = self._settings

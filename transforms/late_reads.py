@@ -100,13 +100,14 @@ def next_judgement(block: ReadBlock, receipt_delays: Iterable[int], settings: Se
     if not later:
         return None
     interval_end, record_time = times_of(block)
-    window_end = _window_ends(interval_end, settings)
+    window_end = window_ends(interval_end, settings)
     instants = [window_end + delay for delay in later]
     to_come = [int(instant[instant > record_time].min()) for instant in instants if (instant > record_time).any()]
     return min(to_come, default=None)
 
 
-def _window_ends(interval_end: Ints, settings: Settings) -> Ints:
+def window_ends(interval_end: Ints, settings: Settings) -> Ints:
+    """The window of each read, by its end."""
     of_instant: Any = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
     return of_instant(interval_end, settings.window)
 
@@ -146,6 +147,6 @@ class _GatherLateDoFn(beam.DoFn):
             return
         waiting.clear()
         columns = columns_of(blocks)
-        window_ends = _window_ends(columns.interval_end, self._settings)
-        for window_end in np.unique(window_ends).tolist():
-            yield (key, window_end), columns.take(np.flatnonzero(window_ends == window_end)).block(window_end)
+        ends = window_ends(columns.interval_end, self._settings)
+        for window_end in np.unique(ends).tolist():
+            yield (key, window_end), columns.take(np.flatnonzero(ends == window_end)).block(window_end)

@@ -6,6 +6,12 @@ from ami_beam.instants import MICROS_PER_HOUR
 from ami_beam.settings import Settings
 
 
+def billing_expiry(settings: Settings, window_end: int) -> int:
+    """The watermark at which reads of meters are forgotten, likewise."""
+    lateness = max(settings.billing_lateness, settings.allowed_lateness)
+    return window_end + settings.collection_delay + lateness + settings.max_disorder + MICROS_PER_HOUR
+
+
 def expiry(settings: Settings, window_end: int) -> int:
     """The watermark at which a window is forgotten: the time of its last late read, and how far that may be behind.
 

@@ -6,13 +6,12 @@ Instants are RFC 3339 text in UTC; every other field is as in `records`. One row
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
 from ami_beam.records import (
@@ -304,32 +303,142 @@ def day_heat_json(row: DayHeat) -> bytes:
     )
 
 
-_NAME_OF_KIND = {ValidatedRead: "READ", MeterDay: "METER_DAY", CustomerMonth: "MONTH", CustomerDay: "DAY"}
+class _ReadJson(Struct, gc=False):
+    """A validated read as it is written. There is a row for every read: a dict for each would cost twice as much."""
+
+    record: str
+    meter_id: str
+    service_point_id: str
+    customer_id: str | None
+    transformer_id: str
+    interval_start: str
+    interval_end: str
+    consumption_kwh: float
+    delivered_kwh: float
+    received_kwh: float
+    quality: str
+    espi_quality: int
+    late: bool
+    revised: bool
+    flags: list[str]
+    read_ts: str
+    as_of: str
+    revision: int
 
 
-def _texts(row: Struct, kind: str) -> dict[str, object]:
-    """The fields of a row as they are written, behind the one that says what kind of row it is."""
-    fields: dict[str, object] = {kind: _NAME_OF_KIND[type(row)]}
-    for name in row.__struct_fields__:
-        value = getattr(row, name)
-        fields[name] = _text_of(value) if name in INSTANTS and value is not None else value
-    return fields
+class _MonthJson(Struct, gc=False):
+    """A customer's month as it is written; likewise."""
+
+    period: str
+    customer_id: str
+    month: str
+    interval_start: str
+    interval_end: str
+    interval_delivered_kwh: float
+    interval_received_kwh: float
+    interval_net_kwh: float
+    day: str
+    day_delivered_kwh: float
+    day_received_kwh: float
+    day_net_kwh: float
+    month_delivered_kwh: float
+    month_received_kwh: float
+    month_net_kwh: float
+    intervals: int
+    estimated_intervals: int
+    as_of: str
+    revision: int
 
 
-@lru_cache(maxsize=1 << 14)
-def _text_of(instant: int) -> str:
-    """Rows of a batch share most of their instants."""
-    return format_instant(instant)
+class _Texts(dict[int, str]):
+    """`texts[instant]` is `format_instant(instant)`: the rows of a batch share most of their instants."""
+
+    def __missing__(self, instant: int) -> str:
+        text = self[instant] = format_instant(instant)
+        return text
+
+
+def _read_json(row: ValidatedRead, texts: _Texts) -> bytes:
+    (
+        meter_id, service_point_id, customer_id, transformer_id, start, end, consumption, delivered, received, quality,
+        espi_quality, late, revised, flags, read_ts, as_of, revision,
+    ) = astuple(row)  # fmt: skip
+    return _encode(
+        _ReadJson(
+            "READ", meter_id, service_point_id, customer_id, transformer_id, texts[start], texts[end], consumption,
+            delivered, received, quality, espi_quality, late, revised, flags, texts[read_ts], format_instant(as_of),
+            revision,
+        )
+    )  # fmt: skip
+
+
+def _month_json(row: CustomerMonth, texts: _Texts) -> bytes:
+    customer_id, month, start, end, *others, as_of, revision = astuple(row)
+    values: list[Any] = [
+        "MONTH",
+        customer_id,
+        month,
+        texts[start],
+        texts[end],
+        *others,
+        format_instant(as_of),
+        revision,
+    ]
+    return _encode(_MonthJson(*values))
+
+
+def meter_day_json(row: MeterDay) -> bytes:
+    """The value of a record of a meter's day."""
+    return _encode(
+        {
+            "record": "METER_DAY",
+            "meter_id": row.meter_id,
+            "day": row.day,
+            "intervals_expected": row.intervals_expected,
+            "intervals_reported": row.intervals_reported,
+            "intervals_estimated": row.intervals_estimated,
+            "consumption_kwh": row.consumption_kwh,
+            "delivered_kwh": row.delivered_kwh,
+            "received_kwh": row.received_kwh,
+            "register_kwh": row.register_kwh,
+            "missing_minutes": row.missing_minutes,
+            "first_gap": _optional_text(row.first_gap),
+            "longest_zero_run": row.longest_zero_run,
+            "spikes": row.spikes,
+            "first_spike": _optional_text(row.first_spike),
+            "flags": row.flags,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
+
+
+def customer_day_json(row: CustomerDay) -> bytes:
+    """The value of a record of a customer's day."""
+    return _encode(
+        {
+            "period": "DAY",
+            "customer_id": row.customer_id,
+            "day": row.day,
+            "delivered_kwh": row.delivered_kwh,
+            "received_kwh": row.received_kwh,
+            "net_kwh": row.net_kwh,
+            "intervals": row.intervals,
+            "estimated_intervals": row.estimated_intervals,
+            "as_of": format_instant(row.as_of),
+            "revision": row.revision,
+        }
+    )
 
 
 def validated_json(row: ValidatedRead | MeterDay) -> bytes:
     """The value of a record of `ami.reads.validated`."""
-    return _encode(_texts(row, "record"))
+    return _read_json(row, _Texts()) if isinstance(row, ValidatedRead) else meter_day_json(row)
 
 
 def customer_json(row: CustomerMonth | CustomerDay) -> bytes:
     """The value of a record of `ami.customer.consumption`."""
-    return _encode(_texts(row, "period"))
+    return _month_json(row, _Texts()) if isinstance(row, CustomerMonth) else customer_day_json(row)
 
 
 def dead_letter_json(letter: DeadLetter) -> bytes:
@@ -405,14 +514,16 @@ def heat_records(batch: HeatBatch) -> KeyedRecords:
 
 def validated_records(batch: ValidatedBatch) -> KeyedRecords:
     """A record for each row, by meter."""
-    rows: list[ValidatedRead | MeterDay] = [*batch.reads, *batch.days]
-    return KeyedRecords([row.meter_id.encode() for row in rows], list(map(validated_json, rows)))
+    texts = _Texts()
+    keys = [*(row.meter_id.encode() for row in batch.reads), *(row.meter_id.encode() for row in batch.days)]
+    return KeyedRecords(keys, [*(_read_json(row, texts) for row in batch.reads), *map(meter_day_json, batch.days)])
 
 
 def customer_records(batch: CustomerBatch) -> KeyedRecords:
     """A record for each row, by customer."""
-    rows: list[CustomerMonth | CustomerDay] = [*batch.months, *batch.days]
-    return KeyedRecords([row.customer_id.encode() for row in rows], list(map(customer_json, rows)))
+    texts = _Texts()
+    keys = [*(row.customer_id.encode() for row in batch.months), *(row.customer_id.encode() for row in batch.days)]
+    return KeyedRecords(keys, [*(_month_json(row, texts) for row in batch.months), *map(customer_day_json, batch.days)])
 
 
 def dead_letter_records(batch: DeadLetterBatch) -> KeyedRecords:

@@ -93,7 +93,7 @@ class _Candidates:
     ) -> None:
         flat = list(chain.from_iterable(map(astuple, wires)))
         (
-            self.meter_ids, self.service_point_ids, _, self.transformer_ids, self.feeder_ids,
+            self.meter_ids, self.service_point_ids, self.customer_ids, self.transformer_ids, self.feeder_ids,
             self.read_types, starts, ends, consumed, deliveries, receipts, self.quality_codes, self.estimated, stamps,
             voltages,
         ) = [flat[place::_FIELDS] for place in range(_FIELDS)]  # fmt: skip
@@ -127,10 +127,12 @@ class ReadDecoder:
 
     Args:
       settings: the rules of the run.
+      keep_customers: whether reads have the customer, as sent; else they have none.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keep_customers: bool = False) -> None:
         self._settings = settings
+        self._keep_customers = keep_customers
         self._window_end = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
         decoder = msgspec.json.Decoder(_WireRead)
         self._decode_wire = decoder.decode
@@ -138,8 +140,8 @@ class ReadDecoder:
         self._decode_any = msgspec.json.Decoder().decode
         self._instants = checks.InstantCache()
 
-    def __reduce__(self) -> tuple[type[ReadDecoder], tuple[Settings]]:
-        return ReadDecoder, (self._settings,)
+    def __reduce__(self) -> tuple[type[ReadDecoder], tuple[Settings, bool]]:
+        return ReadDecoder, (self._settings, self._keep_customers)
 
     def decode(self, batch: RecordBatch, now: int | None) -> tuple[ReadColumns, list[DeadLetter]]:
         """The accepted reads of `batch` and its dead letters. `now`: wall clock in microseconds, needed when live."""
@@ -307,6 +309,7 @@ class ReadDecoder:
             found.record_time.tobytes(),
             np.array(found.partitions, np.int64).tobytes(),
             np.array(found.offsets, np.int64).tobytes(),
+            found.customer_ids if self._keep_customers else [],
         )
 
     def decode_carefully(self, batch: RecordBatch, now: int | None) -> tuple[list[Read], list[DeadLetter]]:
@@ -364,8 +367,8 @@ class ReadDecoder:
         checks.check_present(fields, REQUIRED)
         meter_id = checks.identifier(fields, "meter_id")
         service_point_id = checks.identifier(fields, "service_point_id")
-        # Checked and dropped: no step behind the decoder needs to know whose read it is.
-        checks.identifier(fields, "customer_id")
+        # Checked and mostly dropped: the operational steps do not need to know whose read it is.
+        customer_id = checks.identifier(fields, "customer_id")
         transformer_id = checks.identifier(fields, "transformer_id")
         feeder_id = checks.identifier(fields, "feeder_id")
         read_type = checks.identifier(fields, "read_type")
@@ -417,6 +420,7 @@ class ReadDecoder:
             record_time,
             partition,
             offset,
+            customer_id if self._keep_customers else None,
         )
 
     def _is_plausible(self, consumption: float, delivered: float, received: float, length: int) -> bool:

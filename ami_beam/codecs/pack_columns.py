@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ami_beam.codecs.number_columns import MICRO_KWH, Scaled
 from ami_beam.codecs.read_block import (
     CENTIVOLT,
     ESTIMATED,
-    MICRO_KWH,
     SAG,
     SWELL,
     VOLTAGE_REJECTED,
     ZERO_VOLTAGE,
     ReadBlock,
-    Scaled,
     encode_block,
 )
 from ami_beam.quality_map import QualityMap

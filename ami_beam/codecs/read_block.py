@@ -15,14 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from ami_beam.codecs.number_columns import FLOAT, MICRO_KWH, Scaled, decoded, encoded, encoded_floats, renumbered
 from ami_beam.coders import carries
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
 from ami_beam.read_columns import Flags, Floats, Ints
 
-MICRO_KWH = 1_000_000
 CENTIVOLT = 100
-# Beyond this a scaled integer would leave 64 bits, also as a difference; such a value travels as the float it is.
-SCALABLE = 1e12
 
 ESTIMATED = 1
 VOLTAGE_REJECTED = 2
@@ -30,10 +28,7 @@ ZERO_VOLTAGE = 4
 SAG = 8
 SWELL = 16
 
-_KINDS = ("<i1", "<i2", "<i4", "<i8")
 _NO_VOLTAGE = -1
-_FLOAT = 8
-"""The kind byte of a column of floats; the others are places in _KINDS."""
 
 
 class PackedRead(NamedTuple):
@@ -179,22 +174,6 @@ class BlockColumns:
         )  # fmt: skip
 
 
-class Scaled:
-    """Floats as whole numbers of 1/scale, and which of them that says exactly."""
-
-    __slots__ = ("column", "exact", "whole")
-
-    def __init__(self, column: Floats, scale: int):
-        self.column = column
-        scalable: Flags = np.abs(column) < SCALABLE  # False for NaN, which stands for None
-        self.whole: Ints = np.rint(np.where(scalable, column, 0) * scale).astype(np.int64)
-        # Divided and compared: the integer must give the same float back, the sign of a zero included.
-        self.exact: Flags = scalable & (self.whole / scale == column) & ~((column == 0) & np.signbit(column))
-
-    def encoded(self, cut: slice) -> bytes:
-        return _encoded(self.whole[cut]) if self.exact[cut].all() else _encoded_floats(self.column[cut])
-
-
 def encode_block(
     window_end: int,
     names: Sequence[str],
@@ -222,11 +201,11 @@ def encode_block(
     ages, stamps = times - first_time, read_ts[cut] - window_end
     time_unit = 1 if (ages % MICROS_PER_MILLI).any() else MICROS_PER_MILLI
     stamp_unit = 1 if (stamps % MICROS_PER_SECOND).any() else MICROS_PER_SECOND
-    used, numbers = _renumbered(np.concatenate((transformers[cut], feeders[cut])), len(names))
+    used, numbers = renumbered(np.concatenate((transformers[cut], feeders[cut])), len(names))
     if delivered.exact[cut].all() and consumption.exact[cut].all() and received.exact[cut].all():
-        coded = _encoded(delivered.whole[cut] - consumption.whole[cut] - received.whole[cut])
+        coded = encoded(delivered.whole[cut] - consumption.whole[cut] - received.whole[cut])
     else:
-        coded = _encoded_floats(delivered.column[cut])
+        coded = encoded_floats(delivered.column[cut])
     return ReadBlock(
         window_end=window_end,
         first_record_time=first_time,
@@ -236,18 +215,18 @@ def encode_block(
         first_offset=first_offset,
         names=[names[place] for place in used.tolist()],
         meters=meters[cut],
-        transformers=_encoded(numbers[: len(times)]),
-        feeders=_encoded(numbers[len(times) :]),
-        interval_ends=_encoded(window_end - interval_ends[cut]),
-        read_ts=_encoded(stamps // stamp_unit),
-        record_times=_encoded(ages // time_unit),
-        partitions=_encoded(partitions[cut]),
-        offsets=_encoded(places - first_offset),
+        transformers=encoded(numbers[: len(times)]),
+        feeders=encoded(numbers[len(times) :]),
+        interval_ends=encoded(window_end - interval_ends[cut]),
+        read_ts=encoded(stamps // stamp_unit),
+        record_times=encoded(ages // time_unit),
+        partitions=encoded(partitions[cut]),
+        offsets=encoded(places - first_offset),
         consumption=consumption.encoded(cut),
         received=received.encoded(cut),
         delivered=coded,
         voltages=_encoded_voltages(voltages, cut),
-        flags=_encoded(flags[cut]),
+        flags=encoded(flags[cut]),
     )
 
 
@@ -298,26 +277,26 @@ def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None
         places = None if transformers is None else _places(block, transformers)
         count = len(block.meters)
         numbers = np.array([names.setdefault(name, len(names)) for name in block.names], np.int64)
-        transformers_of.append(numbers[_decoded(block.transformers, count, places)])
-        feeders_of.append(numbers[_decoded(block.feeders, count, places)])
+        transformers_of.append(numbers[decoded(block.transformers, count, places)])
+        feeders_of.append(numbers[decoded(block.feeders, count, places)])
         meters.append(block.meters if places is None else [block.meters[place] for place in places.tolist()])
-        consumption = _decoded(block.consumption, count, places)
-        received = _decoded(block.received, count, places)
-        delivered = _decoded(block.delivered, count, places)
-        if block.delivered[0] != _FLOAT:
+        consumption = decoded(block.consumption, count, places)
+        received = decoded(block.received, count, places)
+        delivered = decoded(block.delivered, count, places)
+        if block.delivered[0] != FLOAT:
             delivered = (delivered + consumption + received) / MICRO_KWH
         columns.append(
             (
-                block.window_end - _decoded(block.interval_ends, count, places),
-                block.window_end + _decoded(block.read_ts, count, places) * block.read_ts_unit,
-                block.first_record_time + _decoded(block.record_times, count, places) * block.time_unit,
-                _decoded(block.partitions, count, places),
-                block.first_offset + _decoded(block.offsets, count, places),
-                consumption if block.consumption[0] == _FLOAT else consumption / MICRO_KWH,
+                block.window_end - decoded(block.interval_ends, count, places),
+                block.window_end + decoded(block.read_ts, count, places) * block.read_ts_unit,
+                block.first_record_time + decoded(block.record_times, count, places) * block.time_unit,
+                decoded(block.partitions, count, places),
+                block.first_offset + decoded(block.offsets, count, places),
+                consumption if block.consumption[0] == FLOAT else consumption / MICRO_KWH,
                 delivered,
-                received if block.received[0] == _FLOAT else received / MICRO_KWH,
+                received if block.received[0] == FLOAT else received / MICRO_KWH,
                 _voltages(block.voltages, count, places),
-                _decoded(block.flags, count, places),
+                decoded(block.flags, count, places),
             )
         )
     if len(blocks) == 1:
@@ -335,62 +314,25 @@ def times_of(block: ReadBlock) -> tuple[Ints, Ints]:
     """(interval_end, record_time) of every read in the block."""
     count = len(block.meters)
     return (
-        block.window_end - _decoded(block.interval_ends, count),
-        block.first_record_time + _decoded(block.record_times, count) * block.time_unit,
+        block.window_end - decoded(block.interval_ends, count),
+        block.first_record_time + decoded(block.record_times, count) * block.time_unit,
     )
 
 
 def _places(block: ReadBlock, transformers: Collection[str]) -> Ints:
     """Where in the block the reads of these transformers are."""
     wanted: Flags = np.array([name in transformers for name in block.names], np.bool_)
-    return np.flatnonzero(wanted[_decoded(block.transformers, len(block.meters))])
-
-
-def _renumbered(numbers: Ints, size: int) -> tuple[Ints, Ints]:
-    """The numbers that occur, in order, and where in them each of `numbers` is. All are below `size`."""
-    if size > 8 * len(numbers):
-        return np.unique(numbers, return_inverse=True)
-    occurs = np.zeros(size, np.bool_)
-    occurs[numbers] = True
-    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[numbers]
-
-
-def _encoded(column: Ints) -> bytes:
-    least, greatest = int(column.min()), int(column.max())
-    kind = 0
-    while kind < 3 and not (-(1 << (8 << kind) - 1) <= least and greatest < 1 << (8 << kind) - 1):
-        kind += 1
-    if least == greatest:
-        column = column[:1]
-    return bytes((kind,)) + column.astype(_KINDS[kind]).tobytes()
-
-
-def _encoded_floats(column: Floats) -> bytes:
-    return bytes((_FLOAT,)) + column.astype("<f8").tobytes()
+    return np.flatnonzero(wanted[decoded(block.transformers, len(block.meters))])
 
 
 def _encoded_voltages(voltages: Scaled, cut: slice) -> bytes:
     missing = np.isnan(voltages.column[cut])
     whole = np.where(missing, _NO_VOLTAGE, voltages.whole[cut])
     if (voltages.exact[cut] == missing).any() or ((whole == _NO_VOLTAGE) != missing).any():
-        return _encoded_floats(voltages.column[cut])
-    return _encoded(whole)
-
-
-def _decoded(column: bytes, count: int, places: Ints | None = None) -> np.ndarray:
-    """The values of `count` reads, or of those at `places`."""
-    kind = column[0]
-    values = np.frombuffer(column, "<f8" if kind == _FLOAT else _KINDS[kind], offset=1)
-    one_for_all = len(values) != count
-    if places is not None:
-        count = len(places)
-        if not one_for_all:
-            values = values[places]
-    if kind != _FLOAT:
-        values = values.astype(np.int64)
-    return np.repeat(values, count) if one_for_all else values
+        return encoded_floats(voltages.column[cut])
+    return encoded(whole)
 
 
 def _voltages(column: bytes, count: int, places: Ints | None = None) -> Floats:
-    values = _decoded(column, count, places)
-    return values if column[0] == _FLOAT else np.where(values == _NO_VOLTAGE, np.nan, values / CENTIVOLT)
+    values = decoded(column, count, places)
+    return values if column[0] == FLOAT else np.where(values == _NO_VOLTAGE, np.nan, values / CENTIVOLT)

@@ -140,7 +140,7 @@ class ReadReplay(beam.PTransform):
 
 
 class WriteOutputs(beam.PTransform):
-    """`{topic: PCollection[KeyedRecords]} | WriteOutputs(directory)`: one file `<topic>.jsonl` each.
+    """`{topic: parts} | WriteOutputs(directory)`: one file `<topic>.jsonl` each, of PCollections of KeyedRecords.
 
     A file holds exactly the values that would go to Kafka, one a line, and exists also when there is none; files of
     an earlier run are replaced. For bounded sources only: a file is complete when the pipeline is.
@@ -150,9 +150,9 @@ class WriteOutputs(beam.PTransform):
         super().__init__()
         self._directory = directory
 
-    def expand(self, outputs: Mapping[str, beam.PCollection[KeyedRecords]]) -> dict[str, Any]:
+    def expand(self, outputs: Mapping[str, tuple[beam.PCollection[KeyedRecords], ...]]) -> dict[str, Any]:
         return {
-            topic: records
+            topic: (parts[0] if len(parts) == 1 else parts | f"Parts of {topic}" >> beam.Flatten())
             | f"Values of {topic}" >> beam.FlatMap(_values).with_output_types(bytes)
             | f"Once over all windows of {topic}" >> beam.WindowInto(GlobalWindows())
             | f"Write {topic}"
@@ -162,7 +162,7 @@ class WriteOutputs(beam.PTransform):
                 shard_name_template="",
                 coder=BytesCoder(),
             )
-            for topic, records in outputs.items()
+            for topic, parts in outputs.items()
         }
 
 

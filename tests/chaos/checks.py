@@ -17,7 +17,7 @@ from ami_beam.codecs.json_outputs import (
     SILENT_METERS_TOPIC,
     SUMMARY_TOPIC,
 )
-from ami_beam.consumers import FEEDER_TOPIC, HEATMAP_TOPIC
+from ami_beam.consumers import CUSTOMER_TOPIC, FEEDER_TOPIC, HEATMAP_TOPIC, VALIDATED_TOPIC
 from ami_beam.instants import parse_instant
 
 Row = Mapping[str, Any]
@@ -41,6 +41,8 @@ IDENTITIES: dict[str, Callable[[Row], Key]] = {
     HEATMAP_TOPIC: lambda row: (
         row["segment"], row.get("transformer_id"), row["feeder_id"], row.get("window_end"), row.get("day")
     ),
+    VALIDATED_TOPIC: lambda row: (row["record"], row["meter_id"], row.get("interval_end"), row.get("day")),
+    CUSTOMER_TOPIC: lambda row: (row["period"], row["customer_id"], row.get("month"), row.get("day")),
 }  # fmt: skip
 
 
@@ -107,6 +109,7 @@ def _is_gone(row: Row) -> bool:
         or ("total_consumption_kwh" in row and row["meters_reported"] == 0 and not row.get("meters_expected"))
         or row.get("outside_ansi_a_minutes") == 0
         or row.get("reads") == 0
+        or row.get("intervals") == 0
         or row.get("min_pct", 0) is None
     )
 

@@ -26,7 +26,7 @@ from ami_beam.instants import MICROS_PER_SECOND, format_instant
 from tests.kafka_replay import EVENTS, READS, exported
 from transforms.silence import CATCH_UP
 
-EVERYTHING = f"--also_publish={','.join(OPTIONAL_TOPICS)}"
+EVERYTHING = (f"--also_publish={','.join(OPTIONAL_TOPICS)}", "--customer_id=keep")
 PARTITIONS = 4
 WINDOW_SECONDS = 900
 INTERVALS = 24
@@ -113,7 +113,7 @@ class HeadEnd:
             [
                 *(sys.executable, "-m", "ami_beam.run", "--source=files", "--sink=files"),
                 *(f"--reads={self._directory}/reads.jsonl.gz", f"--events={self._directory}/events.jsonl.gz"),
-                *(f"--meter_counts={self.meter_counts}", f"--output={output}", EVERYTHING),
+                *(f"--meter_counts={self.meter_counts}", f"--output={output}", *EVERYTHING),
             ],
             check=True,
             capture_output=True,

@@ -161,7 +161,7 @@ class World:
             *(f"--environment_config=localhost:{self._pool_port}", "--environment_type=EXTERNAL"),
             *(f"--bootstrap_servers={self.broker.bootstrap_servers}", "--start=earliest", "--shards=4"),
             *(f"--meter_counts={self.head_end.meter_counts}", f"--kafka_io={self._kafka_io}"),
-            *(f"--checkpointing_interval={CHECKPOINT_MILLIS}", "--job_name=ami-beam", EVERYTHING),
+            *(f"--checkpointing_interval={CHECKPOINT_MILLIS}", "--job_name=ami-beam", *EVERYTHING),
             *((f"--savepoint_path={savepoint}",) if savepoint is not None else ()),
             *arguments,
         ]

@@ -131,7 +131,7 @@ def _check_verdict(
     else:
         assert accepted is not None, f"set aside as {reason} without a reason"
         # The decoder checks the customer's id, and drops it.
-        assert not hasattr(accepted, "customer_id")
+        assert getattr(accepted, "customer_id", None) is None
         for name in values.keys() - {"customer_id"}:
             value = values[name]
             assert getattr(accepted, name) == value, f"{name}: {getattr(accepted, name)!r} and not {value!r}"
