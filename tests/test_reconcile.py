@@ -392,6 +392,11 @@ def test_a_record_that_is_no_validated_read(desk: Desk, bad: bytes) -> None:
     assert desk.outcomes("--skip_bad_lines") == []
 
 
+def test_what_is_implausible_here_is_different(desk: Desk) -> None:
+    desk.publishes(read(kwh=1e300)).exports("M1,2026-03-03T00:15:00Z,1")
+    assert desk.outcomes() == [("M1", "2026-03-03T00:15:00Z", "different")]
+
+
 def test_avro_files(desk: Desk) -> None:
     kinds: dict[str, Any] = dict.fromkeys(("consumption_kwh", "delivered_kwh", "received_kwh"), "double")
     kinds |= dict.fromkeys(("meter_id", "quality"), "string") | dict.fromkeys(("late", "revised"), "boolean")

@@ -1,0 +1,63 @@
+"""What a replay publishes, all kinds of rows of it: held against an export of an MDMS, and as rows of BigQuery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ami_beam.codecs.json_outputs import parse_validated
+from ami_beam.consumers import OPTIONAL_TOPICS, VALIDATED_TOPIC
+from ami_beam.instants import format_instant
+from ami_beam.records import ValidatedRead
+from ami_beam.results import RESULTS
+from tests.replays import Replay, needs_simbench, replay_with
+from tests.test_article_sql import article_over_simbench
+from tests.test_bigquery import Checker
+from tests.test_reconcile import Desk
+
+pytestmark = needs_simbench
+
+
+def everything() -> Replay:
+    return replay_with(f"--also_publish={','.join(OPTIONAL_TOPICS)}", "--customer_id=keep")
+
+
+def test_every_record_is_a_row_of_one_table() -> None:
+    output = everything().output
+    seen: set[str] = set()
+    for topic in {result.topic for result in RESULTS}:
+        checkers = {result.table: Checker(result) for result in RESULTS if result.topic == topic}
+        for line in (output / f"{topic}.jsonl").read_bytes().splitlines():
+            (found,) = [table for table, checker in checkers.items() if checker.check(line) is not None]
+            seen.add(found)
+    # The data set has no meter that is silent for a day.
+    assert seen >= {result.table for result in RESULTS} - {"silent_meter"}
+
+
+def test_what_a_replay_has_published_against_an_export_made_of_the_head_ends_reads(tmp_path: Path) -> None:
+    """SQL over the same records says what the MDMS has; some of it is left out, and some changed."""
+    published = everything().output
+    rows = article_over_simbench(right_closed=False).query(
+        """
+        SELECT meter_id, interval_end, delivered_kwh FROM ami_interval_reads WHERE read_type = 'INTERVAL'
+        QUALIFY row_number() OVER (PARTITION BY meter_id, interval_end ORDER BY read_ts DESC, estimated_flag) = 1
+        """
+    )
+    desk = Desk(tmp_path)
+    desk.validated = published
+    # The SQL has accepted reads; those with an energy that cannot be are published, and flagged.
+    reads = [parse_validated(line) for line in (published / f"{VALIDATED_TOPIC}.jsonl").read_bytes().splitlines()]
+    expected = {
+        (row.meter_id, format_instant(row.interval_end)): "missing_in_mdms"
+        for row in reads
+        if isinstance(row, ValidatedRead) and "IMPLAUSIBLE" in row.flags
+    }
+    assert expected
+    kept = [row for number, row in enumerate(rows) if number % 50]
+    for row in kept[::100]:
+        row["delivered_kwh"] += 0.5
+    desk.exports(*(f"{row['meter_id']},{row['interval_end']},{row['delivered_kwh']}" for row in kept))
+    period = ("--from=2026-03-01T00:00:00Z", "--to=2026-03-10T00:00:00Z")
+    expected |= {(row["meter_id"], f"{row['interval_end']}Z"): "missing_in_mdms" for row in rows[::50]}
+    expected |= {(row["meter_id"], f"{row['interval_end']}Z"): "different" for row in kept[::100]}
+    assert {(meter, end): outcome for meter, end, outcome in desk.outcomes(*period)} == expected
+    assert len(found) > 100
