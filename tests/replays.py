@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from ami_beam.codecs.json_outputs import OUTPUT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.instants import MICROS_PER_MILLI
 from ami_beam.records import RecordBatch
 
@@ -110,6 +111,12 @@ def default_replay() -> Replay:
 def replay_with(*options: str) -> Replay:
     """The whole data set with these options, once a session."""
     return replay(*options)
+
+
+@cache
+def everything() -> Replay:
+    """The whole data set with all that --also_publish can name, once a session."""
+    return replay(f"--also_publish={','.join(OPTIONAL_TOPICS)}", "--customer_id=keep")
 
 
 @cache

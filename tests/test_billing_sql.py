@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.article_sql import Article, Row
-from tests.replays import READS_TOPIC, Replay, needs_simbench, replay, replay_with, write_export
+from tests.replays import READS_TOPIC, Replay, everything, needs_simbench, replay, write_export
 from tests.test_article_sql import accepted, by
 
 OPTIONS = ("--also_publish=validated_reads,customer_consumption", "--customer_id=keep")
@@ -171,7 +171,7 @@ def in_sql(replayed: Replay, reads: Path | None, zone: str, first: date, count: 
 
 @cache
 def simbench() -> Weeks:
-    return in_sql(replay_with(*OPTIONS), None, "UTC", date(2026, 3, 1), 5)
+    return in_sql(everything(), None, "UTC", date(2026, 3, 1), 5)
 
 
 def generated(zone: str, first: date, days: int, meters: int, seed: int) -> Iterator[Row]:
@@ -231,8 +231,8 @@ def text(at: datetime) -> str:
 
 
 ZONES = {
-    "a day of 25 hours": ("America/Chicago", date(2026, 10, 30), 5, 10),
-    "a day of 23 hours": ("Europe/Berlin", date(2026, 3, 28), 5, 8),
+    "a day of 25 hours": ("America/Chicago", date(2026, 10, 31), 3, 10),
+    "a day of 23 hours": ("Europe/Berlin", date(2026, 3, 28), 3, 8),
 }
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.replays import Row, needs_simbench, replay_with
+from tests.replays import Row, everything, needs_simbench
 from tests.test_article_sql import article_over_simbench, by
 
 TOPIC, HEATMAP = "ami.feeder.summary", "ami.voltage.heatmap"
-EVERYTHING = "--also_publish=feeder_summary,voltage_heatmap"
 
 # Every transformer of the meter counts has a receipt in every window from the first to the last that was judged; it is
 # expected on its feeder, or on none if it never was heard.
@@ -88,7 +87,7 @@ FROM reads GROUP BY 1, 2, 3"""
 
 
 def heat(segment: str) -> list[Row]:
-    return [row for row in replay_with(EVERYTHING).rows(HEATMAP) if row["segment"] == segment]
+    return [row for row in everything().rows(HEATMAP) if row["segment"] == segment]
 
 
 @needs_simbench
@@ -132,7 +131,7 @@ def test_histograms_are_what_sql_gives():
 @needs_simbench
 @pytest.mark.parametrize("segment", ["FEEDER", "SYSTEM"])
 def test_summaries_are_what_sql_gives(segment: str):
-    replay = replay_with(EVERYTHING)
+    replay = everything()
     judged = sorted({row["window_end"].removesuffix("Z") for row in replay.rows("ami.transformer.receipt")})
     # Of a null feeder there is no row; the system counts it.
     name = "feeder_id" if segment == "FEEDER" else "'SYSTEM'"

@@ -6,18 +6,13 @@ import base64
 import json
 from pathlib import Path
 
-from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.results import RESULTS
-from tests.replays import Replay, needs_simbench, replay_with
+from tests.replays import everything, needs_simbench
 from tests.test_article_sql import article_over_simbench
 from tests.test_bigquery import Checker
 from tests.test_reconcile import Desk
 
 pytestmark = needs_simbench
-
-
-def everything() -> Replay:
-    return replay_with(f"--also_publish={','.join(OPTIONAL_TOPICS)}", "--customer_id=keep")
 
 
 def test_every_record_is_a_row_of_one_table() -> None:
