@@ -13,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
+from ami_beam.bigquery_tables import Dataset, dataset_of
 from ami_beam.consumers import CUSTOMER_CONSUMPTION, OPTIONAL_TOPICS, VALIDATED_READS
 from ami_beam.csv_table import TableError
 from ami_beam.customer_ids import LEAST_KEY_BYTES, POLICIES, CustomerKeyError, Policy, load_key
@@ -197,7 +198,17 @@ def shards_of(values: Mapping[str, Any]) -> int:
     return int(number_of(values, "shards", 1, 65_536, "1024", whole=True, also=", or auto"))
 
 
-SINKS = ("kafka", "files", "postgresql")
+SINKS = ("kafka", "files", "postgresql", "bigquery")
+
+
+def bigquery_of(text: str | None, sinks: tuple[str, ...]) -> Dataset | None:
+    """The dataset of that sink; None where it is none."""
+    if "bigquery" not in sinks:
+        return None
+    if text is None:
+        missing = "is missing, and --sink=bigquery needs it"
+        raise OptionError("--bigquery_dataset", None, missing, "PROJECT:DATASET", "--bigquery_dataset=my-project:ami")
+    return dataset_of("--bigquery_dataset", text)
 
 
 def sinks_of(text: str) -> tuple[str, ...]:
@@ -284,6 +295,11 @@ def runner_of(text: str | None, source: str, sinks: tuple[str, ...]) -> str:
             "--sink=kafka or postgresql, or --source=files",
             "--source=files --sink=files --reads=reads.jsonl.gz --output=output",
         )
+    if "bigquery" in sinks and beam_options.runs_in_process(runner):
+        raise OptionError(
+            "--runner", runner, "Beam's connector for BigQuery is Java's, which DirectRunner cannot run",
+            "DataflowRunner, or FlinkRunner with a cluster whose workers have Java", "--runner=DataflowRunner",
+        )  # fmt: skip
     if "kafka" in (source, *sinks) and beam_options.runs_in_process(runner):
         raise OptionError(
             "--runner",
@@ -431,7 +447,9 @@ def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explici
     if "postgresql" not in sinks:
         ignored = {"--postgresql", "--postgresql_config_file", "--postgresql_schema"} & explicit
         warnings.extend(f"{name} has no effect without --sink=postgresql" for name in sorted(ignored))
-    elif source == "kafka" and "kafka" not in sinks:
+    if "bigquery" not in sinks and "--bigquery_dataset" in explicit:
+        warnings.append("--bigquery_dataset has no effect without --sink=bigquery")
+    if source == "kafka" and "kafka" not in sinks:
         warnings.append(
             "Alerts that a failed attempt has published are found in their topics only, and set right:"
             " --sink=kafka,postgresql. With tables alone such an alert may stay RAISED"

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.bigquery_tables import Dataset
 from ami_beam.input_topics import (
     EVENTS_FILE,
     EVENTS_TOPIC,
@@ -32,6 +33,7 @@ from ami_beam.instants import (
 )
 from ami_beam.kafka_config import config_warnings, for_graph, kafka_config, pairs, redacted
 from ami_beam.option_checks import (
+    bigquery_of,
     bootstrap_servers_of,
     choice,
     duration_of,
@@ -88,9 +90,15 @@ def _add_where(group: Any) -> None:
         default="kafka",
         metavar="NAME,…",
         help="kafka: result topics; files: JSON lines in --output, of a replay; postgresql: tables in --postgresql,"
-        " which python -m ami_beam.postgresql makes. Several with commas between them: kafka,postgresql (kafka)",
+        " which python -m ami_beam.postgresql makes; bigquery: tables in --bigquery_dataset, of"
+        " python -m ami_beam.bigquery_tables sql. Several with commas between them: kafka,postgresql (kafka)",
     )
     add_postgresql_options(group)
+    add(
+        "--bigquery_dataset",
+        metavar="PROJECT:DATASET",
+        help="of --sink=bigquery, by Beam's connector with the Storage Write API (not tried with BigQuery itself)",
+    )
     add(
         "--reads",
         metavar="TOPIC|PATH",
@@ -367,7 +375,7 @@ class RunPlan:
     runner: str
     source: Literal["kafka", "files"]
     sinks: tuple[str, ...]
-    """Of kafka, files and postgresql at least one."""
+    """Of kafka, files, postgresql and bigquery at least one."""
     reads: str
     """A topic or a path, as `source` says."""
     events: str
@@ -381,6 +389,8 @@ class RunPlan:
     """A file that can be used; None where nobody knows who is a producer."""
     output: str
     output_prefix: str
+    bigquery: Dataset | None
+    """Of the sink of that name."""
     postgresql: Database | None
     """Of the sink of that name; it holds no secret."""
     start: Literal["latest", "earliest"] | int
@@ -551,6 +561,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         producers=producers_of(values["producers"]),
         output=output_of(values["output"]) if "files" in sinks else values["output"],
         output_prefix=output_prefix_of(values["output_prefix"]),
+        bigquery=bigquery_of(values["bigquery_dataset"], sinks),
         postgresql=_database(values) if "postgresql" in sinks else None,
         start=start_of(values["start"], source, "--start" in explicit),
         kafka_io=kafka_io,

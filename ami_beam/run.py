@@ -22,9 +22,15 @@ from typing import Any
 import apache_beam as beam
 import grpc
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    CrossLanguageOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
+from apache_beam.utils.subprocess_server import JavaJarServer
 from confluent_kafka import KafkaException
 
 from ami_beam.arenas import share_arenas
@@ -40,6 +46,7 @@ from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
 from ami_beam.instants import MICROS_PER_SECOND
 from ami_beam.io.avro_files import WriteAvroFiles
+from ami_beam.io.bigquery_sink import WriteToTables
 from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
 from ami_beam.io.kafka_expansion import beams_expansion
@@ -211,6 +218,10 @@ def build(
             for number, rows in enumerate(parts, 1):
                 write_rows = WriteTopicToPostgresql(topic, plan.postgresql)
                 _ = rows | (f"PostgreSQL {topic}" if number == 1 else f"PostgreSQL {topic} {number}") >> write_rows
+    if plan.bigquery is not None:
+        # Beam starts its service for this, unless --beam_services names one.
+        with JavaJarServer.beam_services(pipeline.options.view_as(CrossLanguageOptions).beam_services):
+            _ = texts | "BigQuery" >> WriteToTables(plan.bigquery)
     for topic, parts in outputs.items() if "kafka" in plan.sinks else ():
         name = plan.output_prefix + topic
         for number, rows in enumerate(parts, 1):

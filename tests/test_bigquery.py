@@ -5,10 +5,12 @@ Nothing here reaches BigQuery, nor Beam's Java connector.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -18,6 +20,7 @@ import msgspec
 import pytest
 from apache_beam import coders
 from apache_beam.io.gcp import bigquery_tools
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import (
     beam_expansion_api_pb2,
     beam_expansion_api_pb2_grpc,
@@ -31,10 +34,15 @@ from ami_beam import bigquery_tables
 from ami_beam.beam_options import OptionError
 from ami_beam.bigquery_tables import Dataset, columns, current_rows, dataset_of, main, partition_column
 from ami_beam.codecs.bigquery_rows import row_type, to_row
+from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.instants import parse_instant
 from ami_beam.io.bigquery_sink import WriteToTables, _ToRows
+from ami_beam.io.kafka_preflight import Topic
+from ami_beam.io.meter_counts_source import load_version
+from ami_beam.options import validate
 from ami_beam.records import KeyedRecords
 from ami_beam.results import RESULTS, Kind, Result
+from ami_beam.run import build
 from tests.test_results import ENCODERS, each_result, example
 
 DATASET = Dataset("my-project", "ami")
@@ -220,7 +228,7 @@ def test_what_the_connector_is_asked_for() -> None:
         pipeline = beam.Pipeline()
         records = pipeline | beam.Create([KeyedRecords([], [])]).with_output_types(KeyedRecords)
         with pytest.raises(RuntimeError, match="recorded"):
-            _ = {result.topic: records} | WriteToTables(DATASET, address)
+            _ = {result.topic: (records,)} | WriteToTables(DATASET, address)
     (request,) = kept.requests
     asked_for = external_transforms_pb2.SchemaTransformPayload.FromString(request.transform.spec.payload)
     asked = coders.RowCoder(asked_for.configuration_schema).decode(asked_for.configuration_row)._asdict()
@@ -238,6 +246,37 @@ def test_what_the_connector_is_asked_for() -> None:
             assert field.type.atomic_type == schema_pb2.DOUBLE
         elif column.field_type == "INT64":
             assert field.type.atomic_type == schema_pb2.INT64
+
+
+def test_a_run_asks_for_it(tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,1\n")
+    words = ["--runner=FlinkRunner", "--sink=kafka,bigquery", "--kafka_io=native", "--bootstrap_servers=broker:9092"]
+    words += [f"--meter_counts={tmp_path}/counts.csv", "--bigquery_dataset=my-project:ami"]
+    with recorder() as (kept, address):
+        service = {"sdks:java:io:google-cloud-platform:expansion-service:build": address}
+        settings, plan = validate([*words, f"--beam_services={json.dumps(service)}"])
+        assert plan.bigquery == DATASET
+        counts = load_version(plan.meter_counts, settings.allowed_lateness)
+        names = (plan.reads, plan.events, *RESULT_TOPICS)
+        topics = {name: Topic(name, 1, "LogAppendTime", ()) for name in names}
+        pipeline = beam.Pipeline(options=PipelineOptions(list(plan.pipeline_args)))
+        with pytest.raises(RuntimeError, match="recorded"):
+            build(pipeline, settings, plan, counts, topics=topics)
+    assert len(kept.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--sink=bigquery"], "is missing, and --sink=bigquery needs it"),
+        (["--sink=bigquery", "--bigquery_dataset=ami"], "is no dataset"),
+        (["--sink=bigquery", "--bigquery_dataset=p:ami", "--source=files"], "DirectRunner cannot run"),
+    ],
+)
+def test_what_cannot_be_is_refused(words: list[str], problem: str, tmp_path: Path) -> None:
+    (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,1\n")
+    with pytest.raises(OptionError, match=problem):
+        validate(["--bootstrap_servers=broker:9092", f"--meter_counts={tmp_path}/counts.csv", *words])
 
 
 def _schema_of_input(request: beam_expansion_api_pb2.ExpansionRequest) -> schema_pb2.Schema:

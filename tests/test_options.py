@@ -200,7 +200,7 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--shards=1.5", "not a whole number"),
         ("--shards=٧", "not a whole number"),
         ("--source=pubsub", "neither"),
-        ("--sink=bigquery", "neither"),
+        ("--sink=snowflake", "neither"),
         ("--sink=kafka,", "neither"),
         ("--runner=FlinkRuner", "did you mean FlinkRunner"),
         ("--start=yesterday", "not a timestamp"),

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class WriteToTables(beam.PTransform):
-    """`{topic: PCollection[KeyedRecords]} | WriteToTables(dataset)`: a row for each record, in the table of its kind.
+    """`{topic: parts} | WriteToTables(dataset)`: a row for each of the KeyedRecords, in the table of its kind.
 
     At least once: a row that is repeated after a failure has the same content, and the views show it once. The tables
     must be there (`python -m ami_beam.bigquery_tables sql`). Rows that BigQuery refuses are counted and logged.
@@ -35,11 +35,13 @@ class WriteToTables(beam.PTransform):
         self._dataset = dataset
         self._expansion_service = expansion_service
 
-    def expand(self, outputs: Mapping[str, beam.PCollection[KeyedRecords]]) -> dict[str, Any]:
+    def expand(self, outputs: Mapping[str, tuple[beam.PCollection[KeyedRecords], ...]]) -> dict[str, Any]:
         """What was refused, by table."""
-        return {
-            result.table: self._write(result, outputs[result.topic]) for result in RESULTS if result.topic in outputs
+        topics = {
+            topic: parts[0] if len(parts) == 1 else parts | f"Parts of {topic}" >> beam.Flatten()
+            for topic, parts in outputs.items()
         }
+        return {result.table: self._write(result, topics[result.topic]) for result in RESULTS if result.topic in topics}
 
     def _write(self, result: Result, records: beam.PCollection[KeyedRecords]) -> Any:
         rows = records | f"Rows of {result.table}" >> beam.ParDo(_ToRows(result.table)).with_output_types(
