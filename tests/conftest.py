@@ -12,6 +12,7 @@ from apache_beam.transforms import userstate
 from hypothesis import settings
 
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.local import java
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
@@ -65,7 +66,7 @@ def kafka_broker() -> Iterator[KafkaBroker]:
 @pytest.fixture
 def product_broker(kafka_broker: KafkaBroker) -> KafkaBroker:
     """The same broker, without any of the product's topics: what an earlier test has left in them is gone."""
-    kafka_broker.delete_topics((READS, EVENTS, *RESULT_TOPICS))
+    kafka_broker.delete_topics((READS, EVENTS, *RESULT_TOPICS, *OPTIONAL_TOPICS.values()))
     return kafka_broker
 
 
