@@ -31,8 +31,11 @@ ONLY_AFTER = {
     *(f"{PREFIX}accepted_{what}" for what in ("outages", "work")),
     *(f"{PREFIX}silent_meters_{what}" for what in (*LISTINGS, "without_name")),
     *(f"{PREFIX}{name}" for name in ("producers_load_failed", "uncounted_loss_events")),
+    *(f"{PREFIX}{name}" for name in ("billing_only_reads", "interval_revisions", "avro_files", "avro_file_rows")),
+    *(f"{PREFIX}postgresql_{what}" for what in ("rows", "rows_rejected", "batches", "batch_sum_ms", "batch_ms")),
+    *(f"{PREFIX}{name}" for name in ("postgresql_retries", "bigquery_rows_refused")),
 }
-"""Metrics that exist only once what they count has happened."""
+"""Metrics that exist only once what they count has happened, or where a consumer or sink is asked for."""
 _SELECTOR = re.compile(r"(\bflink_\w+)?(?:\{([^}]*)\})?")
 _CONDITION = re.compile(r'(\w+)\s*(=~|=)\s*"([^"]*)"')
 _REPLACED = re.compile(r'"(operator_name|task_name)", "([^"]*)"')
