@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import pytz
@@ -27,18 +27,6 @@ def start_of_gap(wall: datetime, zone: str) -> int | None:
         moment + _offset(moment, zone) > wall and moment - _MICROSECOND + _offset(moment - _MICROSECOND, zone) < wall
     )
     return _micros(moment) if jumps else None
-
-
-def day_bounds(day: date, zone: str) -> tuple[int, int]:
-    """When a day begins and ends in `zone`: 23, 24 or 25 hours apart."""
-    return _midnight(day, zone), _midnight(day + _DAY, zone)
-
-
-def _midnight(day: date, zone: str) -> int:
-    """The first instant of the day, also where clocks skip midnight or show it twice."""
-    wall = datetime.combine(day, time())
-    found = instants_at(wall, zone)
-    return found[0] if found else _micros(wall - _offset(wall - _DAY, zone))
 
 
 def _offset(moment: datetime, zone: str) -> timedelta:

@@ -30,7 +30,7 @@ from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.mdms_export import COLUMNS, ExportFormat, MdmsExport
 from ami_beam.io.validated_reads import read_files, read_topic, validated_files
 from ami_beam.kafka_config import kafka_config
-from ami_beam.local_times import day_bounds
+from ami_beam.local_days import bounds_of
 from ami_beam.mdms_times import TimeRules
 from ami_beam.option_checks import (
     bootstrap_servers_of,
@@ -280,7 +280,7 @@ def _period(values: dict[str, Any], zone: str) -> Period:
             raise ValueError
     except ValueError:
         raise OptionError("--day", day, "is no day", "YYYY-MM-DD", example) from None
-    return Period(*day_bounds(parsed, zone))
+    return Period(*bounds_of(parsed.isoformat(), zone))
 
 
 def _meters(path: str | None) -> frozenset[str] | None:

@@ -72,7 +72,7 @@ from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
 from pipelines.operational import Inputs, operational
-from pipelines.published import published
+from pipelines.published import labelled, published
 
 _log = logging.getLogger("ami_beam.run")
 CHECKPOINT_SECONDS = 10
@@ -215,22 +215,21 @@ def build(
         _ = texts | "Files" >> WriteOutputs(plan.output)
     if plan.postgresql is not None:
         for topic, parts in texts.items():
-            for number, rows in enumerate(parts, 1):
-                write_rows = WriteTopicToPostgresql(topic, plan.postgresql)
-                _ = rows | (f"PostgreSQL {topic}" if number == 1 else f"PostgreSQL {topic} {number}") >> write_rows
+            for label, rows in labelled(f"PostgreSQL {topic}", parts):
+                _ = rows | label >> WriteTopicToPostgresql(topic, plan.postgresql)
     if plan.bigquery is not None:
         # Beam starts its service for this, unless --beam_services names one.
         with JavaJarServer.beam_services(pipeline.options.view_as(CrossLanguageOptions).beam_services):
             _ = texts | "BigQuery" >> WriteToTables(plan.bigquery)
     for topic, parts in outputs.items() if "kafka" in plan.sinks else ():
         name = plan.output_prefix + topic
-        for number, rows in enumerate(parts, 1):
+        for label, rows in labelled(f"Kafka {topic}", parts):
             write: beam.PTransform
             if plan.kafka_io == "native":
                 write = WriteTopicNatively(name, plan.kafka_client)
             else:
                 write = WriteTopic(name, plan.kafka_client, expansion_service)
-            _ = rows | (f"Kafka {topic}" if number == 1 else f"Kafka {topic} {number}") >> write
+            _ = rows | label >> write
 
 
 def producers_of(plan: RunPlan) -> FollowedProducers | None:

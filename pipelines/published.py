@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -14,6 +14,12 @@ from ami_beam.records import Alert, KeyedRecords
 from pipelines.operational import Outputs
 
 Parts = tuple[beam.PCollection[KeyedRecords], ...]
+
+
+def labelled(name: str, parts: Parts) -> Iterator[tuple[str, beam.PCollection[KeyedRecords]]]:
+    """Every part with a label for what is done with it: the name, of further parts with a number."""
+    for number, part in enumerate(parts, 1):
+        yield name if number == 1 else f"{name} {number}", part
 
 
 def published(outputs: Outputs, config_id: str, avro: AvroValues | None = None, label: str = "") -> dict[str, Parts]:

@@ -22,7 +22,8 @@ from ami_beam import partitioned_rows
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.json_outputs import validated_json
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant, parse_instant
-from ami_beam.local_times import day_bounds, instants_at
+from ami_beam.local_days import bounds_of
+from ami_beam.local_times import instants_at
 from ami_beam.reconcile import main, question_of, reconcile
 from ami_beam.reconcile_report import as_text
 from ami_beam.reconcile_rows import BadRows
@@ -285,7 +286,7 @@ def test_instants_are_those_of_zoneinfo(wall: datetime, zone: str) -> None:
 
 
 def test_a_day_whose_midnight_is_skipped() -> None:
-    begin, end = day_bounds(datetime(2018, 11, 4).date(), "America/Sao_Paulo")
+    begin, end = bounds_of("2018-11-04", "America/Sao_Paulo")
     assert (format_instant(begin), (end - begin) // MICROS_PER_HOUR) == ("2018-11-04T03:00:00Z", 23)
 
 

@@ -21,6 +21,7 @@ from ami_beam.local_days import bounds_of
 from ami_beam.read_columns import Flags, Floats, Ints
 from ami_beam.records import CustomerBatch, CustomerChanges, CustomerDay, CustomerDayChanges
 from ami_beam.settings import Settings
+from transforms.customer_columns import CustomerColumns
 from transforms.end_of_replay import PUBLISHED_AT_END
 from transforms.gathering import KEPT_LONGER, gathered_until
 from transforms.pack_meter_reads import ShardDay
@@ -30,8 +31,6 @@ from transforms.window_expiry import billing_expiry
 
 ROWS, CHANGES = "rows", "changes"
 OVER, EXPIRE = "over", "expire"
-NEVER = -1
-"""The revision of a row that was not published yet."""
 COLUMNS = (
     "delivered", "received", "reads", "estimated", "as_of", "starts", "ends", "interval_delivered",
     "interval_received", "revision",
@@ -148,23 +147,15 @@ class _DayDoFn(beam.DoFn):
             log.clear()
 
 
-class Customers:
+class Customers(CustomerColumns):
     """A shard's customers on one day, as arrays."""
 
-    def __init__(self, kept: KeptCustomers | None):
-        self.names: list[str] = [] if kept is None else kept.customers
-        self.over = kept is not None and kept.over
-        self._places = {name: place for place, name in enumerate(self.names)}
-        count = len(self.names)
-        columns = [b""] * len(COLUMNS) if kept is None else kept.columns
-        self._columns: dict[str, Ints] = {
-            name: decoded(column, count).copy() if column else np.zeros(0, np.int64)
-            for name, column in zip(COLUMNS, columns, strict=True)
-        }
-        self._added: dict[str, Ints] = {}
+    NAMES = COLUMNS
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def __init__(self, kept: KeptCustomers | None):
+        super().__init__(*(([], []) if kept is None else (kept.customers, kept.columns)))
+        self.over = kept is not None and kept.over
+        self._added: dict[str, Ints] = {}
 
     def add(self, news: list[CustomerChanges]) -> Ints:
         """Take changes in: which customers have changed."""
@@ -210,19 +201,6 @@ class Customers:
         added = column["reads"][of_last] > 0
         np.minimum.at(starts, here[added], column["starts"][of_last][added])
 
-    def _placed(self, names: list[str]) -> Ints:
-        places = self._places
-        for name in names:
-            if name not in places:
-                places[name] = len(places)
-                self.names.append(name)
-        grown = len(self.names) - len(self._columns["reads"])
-        if grown:
-            for name, values in self._columns.items():
-                fill = NEVER if name == "revision" else 0
-                self._columns[name] = np.concatenate((values, np.full(grown, fill, np.int64)))
-        return np.fromiter(map(places.__getitem__, names), np.int64, len(names))
-
     def changes(self, day: str, touched: Ints) -> CustomerDayChanges:
         """What the month has to know."""
         mine = self._columns
@@ -230,7 +208,7 @@ class Customers:
         now = {name: encoded(mine[name][touched]) for name in COLUMNS}
         return CustomerDayChanges(
             day=day,
-            customers=[self.names[place] for place in touched.tolist()],
+            customers=self._named(touched),
             delivered=added["delivered"],
             received=added["received"],
             reads=added["reads"],
@@ -246,15 +224,11 @@ class Customers:
 
     def rows(self, day: str, touched: Ints) -> list[CustomerDay]:
         """The rows to publish, noted as told."""
-        mine = self._columns
-        # Who never had a read that counts has no day.
-        touched = touched[(mine["reads"][touched] > 0) | (mine["revision"][touched] != NEVER)]
-        mine["revision"][touched] += 1
-        now = {name: mine[name][touched] for name in (*COLUMNS[:5], "revision")}
+        names, now = self._told(touched)
         return list(
             map(
                 CustomerDay,
-                [self.names[place] for place in touched.tolist()],
+                names,
                 repeat(day),
                 kwh(now["delivered"]).tolist(),
                 kwh(now["received"]).tolist(),
@@ -268,7 +242,7 @@ class Customers:
 
     def kept(self) -> KeptCustomers:
         """All of it for the state."""
-        return KeptCustomers(self.names, [encoded(self._columns[name]) for name in COLUMNS], self.over)
+        return KeptCustomers(self.names, self.packed(), self.over)
 
 
 def kwh(nano: Ints) -> Floats:

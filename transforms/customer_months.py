@@ -13,13 +13,14 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
-from ami_beam.codecs.number_columns import decoded, encoded
+from ami_beam.codecs.number_columns import decoded
 from ami_beam.coders import MsgspecCoder
 from ami_beam.local_days import end_of_month
 from ami_beam.read_columns import Ints
 from ami_beam.records import CustomerBatch, CustomerDayChanges, CustomerMonth
 from ami_beam.settings import Settings
-from transforms.customer_days import NEVER, ShardMonth, kwh
+from transforms.customer_columns import CustomerColumns
+from transforms.customer_days import ShardMonth, kwh
 from transforms.end_of_replay import EXPLAINED_AT_END
 from transforms.gathering import AFTER, KEPT_LONGER
 from transforms.state_log import read_log
@@ -113,18 +114,13 @@ class _MonthDoFn(beam.DoFn):
             log.clear()
 
 
-class Months:
+class Months(CustomerColumns):
     """A shard's customers in one month, as arrays."""
 
+    NAMES = COLUMNS
+
     def __init__(self, kept: KeptMonth | None):
-        self.names: list[str] = [] if kept is None else kept.customers
-        self._places = {name: place for place, name in enumerate(self.names)}
-        count = len(self.names)
-        columns = [b""] * len(COLUMNS) if kept is None else kept.columns
-        self._columns: dict[str, Ints] = {
-            name: decoded(column, count).copy() if column else np.zeros(0, np.int64)
-            for name, column in zip(COLUMNS, columns, strict=True)
-        }
+        super().__init__(*(([], []) if kept is None else (kept.customers, kept.columns)))
 
     def add(self, news: list[CustomerDayChanges]) -> Ints:
         """Take changes in: which customers have changed."""
@@ -149,25 +145,9 @@ class Months:
             touched.append(place)
         return np.unique(np.concatenate(touched))
 
-    def _placed(self, names: list[str]) -> Ints:
-        places = self._places
-        for name in names:
-            if name not in places:
-                places[name] = len(places)
-                self.names.append(name)
-        grown = len(self.names) - len(self._columns["reads"])
-        if grown:
-            for name, values in self._columns.items():
-                fill = NEVER if name == "revision" else 0
-                self._columns[name] = np.concatenate((values, np.full(grown, fill, np.int64)))
-        return np.fromiter(map(places.__getitem__, names), np.int64, len(names))
-
     def rows(self, month: str, touched: Ints) -> list[CustomerMonth]:
         """The rows to publish, noted as told."""
-        mine = self._columns
-        touched = touched[(mine["reads"][touched] > 0) | (mine["revision"][touched] != NEVER)]
-        mine["revision"][touched] += 1
-        now = {name: column[touched] for name, column in mine.items()}
+        names, now = self._told(touched)
 
         def energies(delivered: str, received: str) -> list[list[float]]:
             return [kwh(each).tolist() for each in (now[delivered], now[received], now[delivered] - now[received])]
@@ -176,7 +156,7 @@ class Months:
         return list(
             map(
                 CustomerMonth,
-                [self.names[place] for place in touched.tolist()],
+                names,
                 repeat(month),
                 now["starts"].tolist(),
                 now["ends"].tolist(),
@@ -193,4 +173,4 @@ class Months:
 
     def kept(self) -> KeptMonth:
         """All of it for the state."""
-        return KeptMonth(self.names, [encoded(self._columns[name]) for name in COLUMNS])
+        return KeptMonth(self.names, self.packed())

@@ -150,10 +150,9 @@ def judged(
         return everything, []
     known = newest(unpack_days(reads))
     everything.reads = pack_day(known)
-    fresh = [entry for entry in entries if not entry.seen]
-    touched = {meter for entry in fresh if entry.reads is not None for meter in unpack_days([entry.reads]).meter_id}
-    touched |= {meter for entry in fresh if entry.register is not None for meter in unpack([entry.register]).meter_id}
-    if len(touched) < len(set(known.meter_id)):
+    # At the first look all is new.
+    if any(entry.seen for entry in entries):
+        touched = _meters_of([entry for entry in entries if not entry.seen])
         known = known.take(np.array([i for i, meter in enumerate(known.meter_id) if meter in touched], np.int64))
     rows = []
     for row in checked_days(known, day, bounds_of(day, settings.time_zone), sums):
@@ -164,6 +163,13 @@ def judged(
             row.revision = 0 if was is None else was.revision + 1
             rows.append(row)
     return everything, rows
+
+
+def _meters_of(entries: Sequence[DayLogEntry]) -> set[str]:
+    reads = [entry.reads for entry in entries if entry.reads is not None]
+    registers = [entry.register for entry in entries if entry.register is not None]
+    found = set(unpack_days(reads).meter_id) if reads else set()
+    return found.union(unpack(registers).meter_id) if registers else found
 
 
 def newest(columns: DayColumns) -> DayColumns:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from ami_beam.codecs.number_columns import FLOAT, MICRO_KWH, Scaled, decoded, encoded
+from ami_beam.codecs.number_columns import MICRO_KWH, Scaled, decoded, decoded_kwh, encoded
 from ami_beam.coders import carries
 from ami_beam.packing import compressed, decompressed
 from ami_beam.read_columns import Flags, Floats, Ints
@@ -101,16 +101,11 @@ def _columns(block: _Block) -> DayColumns:
         meter_id=block.meters,
         start=decoded(start, count) + block.first_start,
         end=decoded(end, count) + block.first_start,
-        consumption_kwh=_kwh(consumption, count),
-        delivered_kwh=_kwh(delivered, count),
-        received_kwh=_kwh(received, count),
+        consumption_kwh=decoded_kwh(consumption, count),
+        delivered_kwh=decoded_kwh(delivered, count),
+        received_kwh=decoded_kwh(received, count),
         estimated=decoded(estimated, count).astype(np.bool_),
         record_time=decoded(record_time, count) + block.first_record_time,
         revision=decoded(revision, count),
         gone=decoded(gone, count).astype(np.bool_),
     )
-
-
-def _kwh(column: bytes, count: int) -> Floats:
-    values = decoded(column, count)
-    return values if column[0] == FLOAT else values / MICRO_KWH

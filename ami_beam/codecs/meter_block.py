@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from ami_beam.codecs.number_columns import FLOAT, MICRO_KWH, Scaled, decoded, encoded
+from ami_beam.codecs.number_columns import MICRO_KWH, Scaled, decoded, decoded_kwh, encoded
 from ami_beam.coders import carries
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_SECOND
 from ami_beam.packing import compressed, decompressed
@@ -197,16 +197,11 @@ def _columns(block: MeterBlock) -> MeterColumns:
         block.first_record_time + decoded(block.record_times, count) * block.time_unit,
         decoded(block.partitions, count),
         block.first_offset + decoded(block.offsets, count),
-        _kwh(block.consumption, count),
-        _kwh(block.delivered, count),
-        _kwh(block.received, count),
+        decoded_kwh(block.consumption, count),
+        decoded_kwh(block.delivered, count),
+        decoded_kwh(block.received, count),
         decoded(block.estimated, count).astype(np.bool_),
     )
-
-
-def _kwh(column: bytes, count: int) -> Floats:
-    values = decoded(column, count)
-    return values if column[0] == FLOAT else values / MICRO_KWH
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -71,3 +71,9 @@ def decoded(column: bytes, count: int, places: Ints | None = None) -> np.ndarray
     if kind != FLOAT:
         values = values.astype(np.int64)
     return np.repeat(values, count) if one_for_all else values
+
+
+def decoded_kwh(column: bytes, count: int) -> Floats:
+    """The kWh of `count` reads, of a column of micro-kWh or of floats."""
+    values = decoded(column, count)
+    return values if column[0] == FLOAT else values / MICRO_KWH
