@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_MINUTE
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
-from transforms.late_reads import gathering, window_ends
+from transforms.late_reads import released_at, window_ends
 
 GATHER = 5 * MICROS_PER_MINUTE
 """Record time at least: nobody acts on a bill within minutes, and each look at a window reads all of it."""
@@ -55,9 +54,7 @@ class _GatherDoFn(beam.DoFn):
     ) -> None:
         block = element[1]
         waiting.add(block)
-        behind = time.time_ns() // 1_000 - block.last_record_time if self._settings.live else 0
-        length = max(GATHER, gathering(self._settings, behind))
-        over = (block.last_record_time // length + 1) * length
+        over = released_at(block.last_record_time, self._settings, GATHER)
         release.set(Timestamp(micros=over), dynamic_timer_tag=str(over))
 
     @on_timer(RELEASE)

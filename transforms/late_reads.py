@@ -90,6 +90,17 @@ def gathering(settings: Settings, behind: int) -> int:
     return length
 
 
+def released_at(last_record_time: int, settings: Settings, least: int = 0) -> int:
+    """When the gathering ends into which a block falls whose newest read has this record time.
+
+    Args:
+      least: how long it lasts at least, microseconds.
+    """
+    behind = time.time_ns() // 1_000 - last_record_time if settings.live else 0
+    length = max(least, gathering(settings, behind))
+    return (last_record_time // length + 1) * length
+
+
 def next_judgement(block: ReadBlock, receipt_delays: Iterable[int], settings: Settings) -> int | None:
     """The first instant at which one of the reads is to be judged with; None when all of them come after it.
 
@@ -127,9 +138,7 @@ class _GatherLateDoFn(beam.DoFn):
     ) -> None:
         block, judged_at = element[1].block, element[1].judged_at
         waiting.add(block)
-        behind = time.time_ns() // 1_000 - block.last_record_time if self._settings.live else 0
-        length = gathering(self._settings, behind)
-        over = (block.last_record_time // length + 1) * length
+        over = released_at(block.last_record_time, self._settings)
         if judged_at is not None:
             # Record times are in milliseconds: before the watermark can be there.
             over = min(over, judged_at - MICROS_PER_MILLI)
