@@ -48,6 +48,10 @@ class ReadColumns(Struct, array_like=True, gc=False):
     offset: bytes
     customer_id: list[str] = field(default_factory=list)
     """Empty where reads are without their customers."""
+    apportioned: bytes = b""
+    """Empty where no read is a part of a longer one."""
+    counts_as: list[str] = field(default_factory=list)
+    """Empty where every meter counts as itself."""
 
     def __len__(self) -> int:
         return len(self.meter_id)
@@ -62,9 +66,11 @@ class ReadColumns(Struct, array_like=True, gc=False):
                 columns.append(voltages)
             elif name in _FLOATS:
                 columns.append(floats(column).tolist())
+            elif name == "apportioned" and not column:
+                columns.append([False] * len(self))
             elif name in _FLAGS:
                 columns.append(flags(column).tolist())
-            elif name == "customer_id":
+            elif name in _OPTIONAL_TEXTS:
                 columns.append(column or [None] * len(self))
             else:
                 columns.append(column if isinstance(column, list) else ints(column).tolist())
@@ -76,8 +82,10 @@ class ReadColumns(Struct, array_like=True, gc=False):
         made: list[Any] = []
         for name in self.__struct_fields__:
             column = getattr(self, name)
-            if isinstance(column, list):
-                made.append([column[place] for place in places] if column else [])
+            if not column:
+                made.append(column)
+            elif isinstance(column, list):
+                made.append([column[place] for place in places])
             else:
                 # Only moved: eight bytes are eight bytes, whatever number they say.
                 made.append((flags if name in _FLAGS else ints)(column)[positions].tobytes())
@@ -85,8 +93,9 @@ class ReadColumns(Struct, array_like=True, gc=False):
 
 
 _FLOATS = {"consumption_kwh", "delivered_kwh", "received_kwh", "voltage_v"}
-_FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage"}
-_TEXTS = {"meter_id", "service_point_id", "transformer_id", "feeder_id", "read_type", "customer_id"}
+_FLAGS = {"estimated_flag", "voltage_rejected", "zero_voltage", "apportioned"}
+_OPTIONAL_TEXTS = {"customer_id", "counts_as"}
+_TEXTS = {"meter_id", "service_point_id", "transformer_id", "feeder_id", "read_type"} | _OPTIONAL_TEXTS
 carries(ReadColumns)
 
 
@@ -108,8 +117,13 @@ def from_reads(reads: Sequence[Read]) -> ReadColumns:
     columns = list(zip(*rows, strict=True)) or [()] * len(ReadColumns.__struct_fields__)
     made: list[Any] = []
     for name, column in zip(ReadColumns.__struct_fields__, columns, strict=True):
-        if name in _TEXTS:
+        if name == "counts_as":
+            own = any(column)
+            made.append([other or read.meter_id for other, read in zip(column, reads, strict=True)] if own else [])
+        elif name in _TEXTS:
             made.append([] if None in column else list(column))
+        elif name == "apportioned" and not any(column):
+            made.append(b"")
         else:
             kind = "<f8" if name in _FLOATS else "?" if name in _FLAGS else "<i8"
             made.append(np.array(column, kind).tobytes())
@@ -123,5 +137,9 @@ def joined(parts: Sequence[ReadColumns]) -> ReadColumns:
     made: list[Any] = []
     for name in ReadColumns.__struct_fields__:
         columns = [getattr(part, name) for part in parts]
+        if name == "apportioned" and any(columns):
+            columns = [column or bytes(len(part)) for column, part in zip(columns, parts, strict=True)]
+        elif name == "counts_as" and any(columns):
+            columns = [column or part.meter_id for column, part in zip(columns, parts, strict=True)]
         made.append(list(chain.from_iterable(columns)) if name in _TEXTS else b"".join(columns))
     return ReadColumns(*made)

@@ -84,6 +84,10 @@ class Read(Struct, array_like=True, gc=False):
     partition: int
     offset: int
     customer_id: str | None = None
+    apportioned: bool = False
+    """Whether it is the part of a longer read that falls into one window."""
+    counts_as: str | None = None
+    """The meter of its service point that it is counted as, where meters were exchanged; None: itself."""
 
 
 class Event(Struct, array_like=True, gc=False):
