@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -34,8 +35,10 @@ from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
     DEAD_LETTER_TOPIC,
     OUTPUT_TOPICS,
+    RECEIPT_TOPIC,
     RESULT_TOPICS,
     SILENT_METERS_TOPIC,
+    SUMMARY_TOPIC,
 )
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.flink_rest import FlinkError, FlinkRest
@@ -58,6 +61,7 @@ _NIGHT = (9, 10)
 _BURST = 10
 _MOST_LATE = 4
 _SAMPLE_SECONDS = 5.0
+_UNCHANGED_SECONDS = 3 * WINDOW
 _LATENESS = 60
 """Seconds: less than a day at the scale of the windows, so that the state is soon at its full size."""
 _DELAY = WINDOW + 2
@@ -261,7 +265,7 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
             cores = (cpu_seconds(process.pid) - cpu) / (time.time() - warm)
             # Until the watermark, which follows the clock, has made the last window due and revised it.
             time.sleep(_MOST_LATE * WINDOW + _DELAY + 3 * WINDOW)
-            process.check()
+            _wait_until_published(broker, process)
         took = time.time() - begin
         since = max(begin, until - _COMPARED_SECONDS)
         _say("replaying the records")
@@ -282,6 +286,29 @@ def measure(rate: int, seconds: int, warm_up: int, late_pct: float, arguments: l
         difference.lost,
         difference.invented,
     )
+
+
+def _wait_until_published(broker: KafkaBroker, process: Running) -> None:
+    """Wait until nothing more is published: on a loaded machine the pipeline may be behind the head-end."""
+    before, since = None, time.monotonic()
+    while before is None or time.monotonic() - since < _UNCHANGED_SECONDS:
+        process.check()
+        now = _ends(broker)
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(1)
+
+
+def _ends(broker: KafkaBroker) -> list[int]:
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "soak-end"})
+    try:
+        return [
+            consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+            for topic in (SUMMARY_TOPIC, RECEIPT_TOPIC)
+            for partition in range(PARTITIONS)
+        ]
+    finally:
+        consumer.close()
 
 
 def _command(place: Place, options: list[str]) -> list[str]:
@@ -345,10 +372,15 @@ def _rows(broker: KafkaBroker, since: int) -> dict[str, list[Row]]:
 
 
 def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
-    """The rows of windows that end at `first` (seconds) or later, of events and letters from then on."""
+    """The rows of windows and intervals that end at `first` (seconds) or later, of events and letters from then on.
+
+    Days and months have begun before.
+    """
 
     def belongs(row: Row) -> bool:
         at: Any = row.get("window_end") or row.get("alert_time") or row.get("record_time")
+        if row.get("record") == "READ":
+            at = row["interval_end"]
         return at is not None and parse_instant(at) >= first * MICROS_PER_SECOND
 
     topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
@@ -393,7 +425,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{result.compared_rows:,} rows of the replay: {lost} lost or different, {invented} invented")
     for kind, rows in (("lost or different", result.lost), ("invented", result.invented)):
         if rows:
-            _say(f"{kind}: {rows[:5]}")
+            _say(f"{kind}: {dict(Counter(row.split(' ', 1)[0] for row in rows))}; {rows[:5]}")
     return 1 if result.lost or result.invented else 0
 
 
