@@ -19,14 +19,17 @@ _NO_RULES = ("shards", "source", "also_publish", "live", "max_disorder", "late_g
 """What results do not depend on in the end."""
 _DURATIONS = (
     "window", "collection_delay", "receipt_delay", "allowed_lateness", "future_limit", "clock_skew", "event_dedup",
-    "source_silent", "billing_lateness",
+    "source_silent", "billing_lateness", "longest_interval",
 )  # fmt: skip
 
 
 def rules(settings: Settings) -> dict[str, Any]:
     """Every setting that decides what is published of the same records, by name; durations as options have them."""
     named = {field.name: getattr(settings, field.name) for field in fields(Settings) if field.name not in _NO_RULES}
-    shown = {name: format_duration(value) if name in _DURATIONS else value for name, value in named.items()}
+    shown = {
+        name: format_duration(value) if name in _DURATIONS and value is not None else value
+        for name, value in named.items()
+    }
     quality_map = settings.quality_map
     return shown | {
         "event_map": [[code, kind.event_type, kind.severity] for code, kind in settings.event_map.kinds],

@@ -11,7 +11,9 @@ from ami_beam.codecs.json_announcements import ACTIVE, CANCELLED, Source
 from ami_beam.codecs.json_outputs import alarm_json, alert_json
 from ami_beam.codecs.read_block import PackedRead
 from ami_beam.instants import format_duration, format_instant
+from ami_beam.long_reads import apportioned
 from ami_beam.meter_counts import MeterCounts
+from ami_beam.read_columns import from_reads
 from ami_beam.records import Alarm, Alert, Announcement, Event, Read
 from ami_beam.settings import Settings
 from ami_beam.terminal_text import printable
@@ -161,8 +163,12 @@ def evidence(found: Judged, reads: Iterable[Read], counts: MeterCounts, settings
     by_window: dict[int, list[Read]] = {end: [] for end in range(first, last + size, size)}
     for read in reads:
         interval = read.transformer_id == found.transformer_id and read.read_type == "INTERVAL"
-        if interval and read.window_end in by_window:
-            by_window[read.window_end].append(read)
+        if not interval:
+            continue
+        # A long one counts in several windows.
+        for part in apportioned(from_reads([read]), settings).reads() if settings.apportions else [read]:
+            if part.window_end in by_window:
+                by_window[part.window_end].append(part)
     known = {read.meter_id for several in by_window.values() for read in several}
     windows = []
     for end, several in by_window.items():
@@ -188,7 +194,7 @@ def _packed(read: Read) -> PackedRead:
     return PackedRead(
         read.transformer_id, read.meter_id, read.interval_end, read.read_ts, not read.estimated_flag, read.record_time,
         read.partition, read.offset, read.feeder_id, read.consumption_kwh, read.delivered_kwh, read.received_kwh,
-        read.voltage_v, read.voltage_rejected, read.zero_voltage,
+        read.voltage_v, read.voltage_rejected, read.zero_voltage, apportioned=read.apportioned,
     )  # fmt: skip
 
 

@@ -58,7 +58,11 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
     source_silent = max(15 * MICROS_PER_MINUTE, window + collection_delay)
     if values["source_silent"] is not None:
         source_silent = duration_of(values, "source_silent", "1h")
-    receipt_delay = collection_delay
+    longest_interval = None
+    if values["longest_interval"] is not None:
+        longest_interval = duration_of(values, "longest_interval", "60m", most=("allowed_lateness", allowed_lateness))
+    # The read of a long interval cannot be there before the interval is over.
+    receipt_delay = collection_delay + max((longest_interval or 0) - window, 0)
     if values["receipt_delay"] is not None:
         receipt_delay = duration_of(values, "receipt_delay", "4h", least=0, most=("allowed_lateness", allowed_lateness))
     max_disorder = duration_of(values, "max_disorder", "2h", least=MICROS_PER_HOUR)
@@ -89,6 +93,7 @@ def settings_of(values: Mapping[str, Any], live: bool) -> Settings:
         window=window,
         window_closed=choice(values, "window_closed", ("right", "left")),
         collection_delay=collection_delay,
+        longest_interval=longest_interval,
         receipt_delay=receipt_delay,
         source_silent=source_silent,
         allowed_lateness=allowed_lateness,
@@ -436,6 +441,12 @@ def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explici
     if settings.receipt_delay < settings.collection_delay:
         warnings.append(
             "--receipt_delay is shorter than --collection_delay: transformers are judged before their reads are in"
+        )
+    elif settings.receipt_delay < settings.collection_delay + settings.behind_windows:
+        least = format_duration(settings.collection_delay + settings.behind_windows)
+        warnings.append(
+            "--receipt_delay is shorter than --collection_delay and what --longest_interval is longer than the window:"
+            f" transformers are judged before their long reads are in ({least} is enough)"
         )
     if "kafka" not in (source, *sinks):
         ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit

@@ -224,6 +224,13 @@ def _add_time(group: Any) -> None:
         " measured. left: to 10:15-10:30, as SQL's TUMBLE has it (right)",
     )
     add(
+        "--longest_interval",
+        metavar="DURATION",
+        help="where some meters have longer intervals than the window, such as 30m or 60m: reads up to this long count"
+        " in every window that they overlap, with that share of their energy. Longer ones count where they end (none"
+        " is split)",
+    )
+    add(
         "--collection_delay",
         default="5m",
         metavar="DURATION",
@@ -234,7 +241,8 @@ def _add_time(group: Any) -> None:
         "--receipt_delay",
         metavar="DURATION",
         help="how long after its end a window's missing reads are held against a transformer; 4h to 8h where meters are"
-        " collected every few hours; per transformer in the meter counts (the collection delay)",
+        " collected every few hours; per transformer in the meter counts (the collection delay, and what the longest"
+        " interval is longer than the window)",
     )
     add(
         "--time_zone",

@@ -111,6 +111,13 @@ def flags(column: bytes) -> Flags:
     return np.frombuffer(column, "?")
 
 
+def is_interval(reads: ReadColumns) -> Flags:
+    """Which reads are of the type INTERVAL."""
+    if reads.read_type.count("INTERVAL") == len(reads):
+        return np.ones(len(reads), np.bool_)
+    return np.array([read_type == "INTERVAL" for read_type in reads.read_type], np.bool_)
+
+
 def from_reads(reads: Sequence[Read]) -> ReadColumns:
     """The columns of `reads`."""
     rows = map(msgspec.structs.astuple, reads)

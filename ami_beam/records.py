@@ -162,6 +162,10 @@ class FeederStatistics(Struct, array_like=True, gc=False):
     swell_count: int = 0
     voltage_count: int = 0
     """Reads of which the mean is."""
+    apportioned_count: int = 0
+    """Reads that are parts of longer ones."""
+    completeness_pct: float | None = None
+    """How much of the window the reads of its meters cover, in per cent, one decimal; None without a read."""
 
 
 class TransformerStatistics(Struct, array_like=True, gc=False):
@@ -618,6 +622,8 @@ class SummaryRow(Struct, gc=False):
     sag_count: int = 0
     swell_count: int = 0
     voltage_count: int = 0
+    apportioned_count: int = 0
+    completeness_pct: float | None = None
 
 
 class ReceiptRow(Struct, gc=False):

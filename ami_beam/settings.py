@@ -21,6 +21,8 @@ class Settings:
 
     window: int = 15 * MICROS_PER_MINUTE
     window_closed: Literal["right", "left"] = "right"
+    longest_interval: int | None = None
+    """Reads longer than the window, but not than this, count in every window that they overlap; None: no read does."""
     collection_delay: int = 5 * MICROS_PER_MINUTE
     """How long after its end a window waits for reads before its on-time result, in record time."""
     receipt_delay: int = 5 * MICROS_PER_MINUTE
@@ -84,6 +86,16 @@ class Settings:
     def bills(self) -> bool:
         """Whether reads are wanted by meter, for billing or customers."""
         return VALIDATED_READS in self.also_publish or CUSTOMER_CONSUMPTION in self.also_publish
+
+    @property
+    def apportions(self) -> bool:
+        """Whether there are reads that count in several windows."""
+        return self.behind_windows > 0
+
+    @property
+    def behind_windows(self) -> int:
+        """How far the end of the first window that a read counts in can be behind that of its own."""
+        return max((self.longest_interval or 0) - self.window, 0)
 
     def receipt_delay_of(self, own: int | None) -> int:
         """A transformer's receipt delay; None where the meter counts give it none of its own."""

@@ -51,7 +51,7 @@ def _window(end: int, missing: float, randomly: random.Random) -> StatisticsBatc
                 reads.append(
                     PackedRead(*names, end, end, True, end, 0, meter, "FDR-001", 0.5, 0.5, 0.0, 230.0, False, False)
                 )
-    return first_publication(end, [pack(end, reads)])[1]
+    return first_publication(end, [pack(end, reads)], SETTINGS.window)[1]
 
 
 def measure(missing: float) -> tuple[Clock, int]:

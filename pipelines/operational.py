@@ -43,6 +43,7 @@ from pipelines.billing_preview import BillingPreview, billing_preview
 from pipelines.feeder_summaries import feeder_summaries
 from pipelines.voltage_heatmap import voltage_heatmap
 from transforms.alarm_episodes import AlarmEpisodes
+from transforms.apportion_reads import ApportionReads
 from transforms.collection_groups import CollectionGroups
 from transforms.decode_announcements import DecodeAnnouncements
 from transforms.decode_events import DecodeEvents
@@ -227,7 +228,10 @@ def measure(
 ) -> Measured:
     """From records of the reads topic to every window's statistics and their revisions."""
     reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
-    packed = reads.accepted | "PackReads" >> PackReads(settings)
+    accepted = reads.accepted
+    if settings.apportions:
+        accepted = accepted | "ApportionReads" >> ApportionReads(settings)
+    packed = accepted | "PackReads" >> PackReads(settings)
     late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
     blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
     statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)

@@ -15,7 +15,7 @@ _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 _VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     Kind.TEXT: _TEXT,
     Kind.INTEGER: _INT64 | st.integers(0, 300),
-    Kind.NUMBER: st.floats(allow_nan=False),
+    Kind.NUMBER: st.floats(allow_nan=False, allow_infinity=False),
     Kind.CONDITION: st.booleans(),
     Kind.INSTANT: st.integers(MIN_INSTANT, MAX_INSTANT),
     Kind.BYTES: st.binary(max_size=300),

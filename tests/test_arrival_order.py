@@ -92,10 +92,10 @@ def published(
     """A publication of a window with these fresh reads, through the bytes of its state."""
     block = pack(WINDOW_END, reads)
     if window is None:
-        base, batch = first_publication(WINDOW_END, [block])
+        base, batch = first_publication(WINDOW_END, [block], Settings.window)
         window = PublishedWindow(base, None)
     else:
-        window.revised, batch = revise(WINDOW_END, window, [block])
+        window.revised, batch = revise(WINDOW_END, window, [block], Settings.window)
     return msgspec.msgpack.decode(msgspec.msgpack.encode(window), type=PublishedWindow), batch.transformers
 
 

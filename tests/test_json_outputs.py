@@ -77,6 +77,8 @@ def test_a_summary_row() -> None:
         "sag_count": 2,
         "swell_count": 0,
         "voltage_count": 0,
+        "apportioned_count": 0,
+        "completeness_pct": None,
     }
 
 

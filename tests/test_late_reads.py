@@ -52,7 +52,7 @@ def late_reads() -> list[Read]:
 
 
 def packed_blocks(reads: list[Read], shards: int) -> Iterator[tuple[int, bool, ReadBlock]]:
-    pending = PendingReads()
+    pending = PendingReads(Settings.window)
     pending.add(from_reads(reads))
     return pending.blocks(shards, DELAY)
 

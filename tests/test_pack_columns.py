@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ami_beam.codecs.pack_columns import PendingReads
 from ami_beam.codecs.read_block import PackedRead, pack, unpack
@@ -28,13 +29,15 @@ voltages = st.one_of(st.none(), st.integers(0, 40_000).map(lambda centi: centi /
 def reads(draw: st.DrawFn) -> Read:
     window_end = NOON + draw(st.integers(0, 3)) * WINDOW
     end = window_end - draw(st.sampled_from([0, 0, 1, 420_000_000]))
+    length = draw(st.sampled_from([WINDOW, WINDOW, 2 * WINDOW, 300_000_000, 1]))
     return Read(
         draw(st.sampled_from(["M1", "M2", "Zähler"])), "S", draw(st.sampled_from(["T1", "T2", "T3", "F1"])),
         draw(st.sampled_from(["F1", "F2", "T1"])), draw(st.sampled_from(["INTERVAL", "INTERVAL", "DAILY"])),
-        end - WINDOW, end, draw(kwh), draw(kwh), draw(kwh), draw(voltages), draw(codes),
+        end - length, end, draw(kwh), draw(kwh), draw(kwh), draw(voltages), draw(codes),
         draw(st.booleans()), end + draw(st.sampled_from([0, 1, 90_000_000])), window_end, draw(st.booleans()),
         draw(st.booleans()), window_end + draw(st.sampled_from([1_000, 1_001, 5_000_000])), draw(st.integers(0, 2)),
-        draw(st.integers(0, 2**40)),
+        draw(st.integers(0, 2**40)), apportioned=draw(st.sampled_from([False, False, True])),
+        counts_as=draw(st.sampled_from([None, None, None, "M1"])),
     )  # fmt: skip
 
 
@@ -46,6 +49,9 @@ MAP = QualityMap(((-(2**63), "SWELL"), (0, "OK"), (1, "SAG"), (2, "SWELL"), (7, 
 def test_equals_packing_one_by_one(given: list[Read], shards: int, cut: int, quality_map: QualityMap | None) -> None:
     qualities = {} if quality_map is None else dict(quality_map.qualities)
     columns = joined([from_reads(given[:cut]), from_reads(given[cut:])])
+    if any(read.counts_as for read in given):
+        # The names are there for all reads or for none.
+        given = [replace(read, counts_as=read.counts_as or read.meter_id) for read in given]
     assert columns.reads() == given
     expected: dict[tuple[int, int], list[PackedRead]] = {}
     for r in given:
@@ -55,10 +61,12 @@ def test_equals_packing_one_by_one(given: list[Read], shards: int, cut: int, qua
                     r.transformer_id, r.meter_id, r.interval_end, r.read_ts, not r.estimated_flag, r.record_time,
                     r.partition, r.offset, r.feeder_id, r.consumption_kwh, r.delivered_kwh, r.received_kwh, r.voltage_v,
                     r.voltage_rejected, r.zero_voltage, qualities.get(r.power_quality_code) == "SAG",
-                    qualities.get(r.power_quality_code) == "SWELL",
+                    qualities.get(r.power_quality_code) == "SWELL", r.apportioned,
+                    max(WINDOW - (r.interval_end - r.interval_start), 0),
+                    "" if r.counts_as in (None, r.meter_id) else r.counts_as or "",
                 )
             )  # fmt: skip
-    pending = PendingReads(quality_map)
+    pending = PendingReads(WINDOW, quality_map)
     for part in (given[:cut], given[cut:]):
         pending.add(from_reads(part))
     packed = {(shard, block.window_end): block for shard, _, block in pending.blocks(shards)}

@@ -398,10 +398,11 @@ class TestState:
 class TestHeardMeters:
     def test_names_are_said_where_not_all_were_heard_and_four_times_a_day(self):
         def batch(end: int, meters: list[tuple[str, bool]], late: Sequence[tuple[str, bool]] = ()) -> StatisticsBatch:
-            base, first = first_publication(end, [pack(end, [_read(end, *meter) for meter in meters])])
+            base, first = first_publication(end, [pack(end, [_read(end, *meter) for meter in meters])], Settings.window)
             if not late:
                 return first
-            return revise(end, PublishedWindow(base, None), [pack(end, [_read(end, *meter) for meter in late])])[1]
+            fresh = [pack(end, [_read(end, *meter) for meter in late])]
+            return revise(end, PublishedWindow(base, None), fresh, Settings.window)[1]
 
         def who(batch: StatisticsBatch, total: int | None) -> HeardMeters | None:
             seen = [observation(each, None, 230.0) for each in batch.transformers]

@@ -15,6 +15,7 @@ from transforms.window_statistics import PublishedWindow
 from transforms.winners import Winners
 
 WINDOW_END = 1_772_496_900_000_000
+WINDOW = 900_000_000
 
 
 def packed(
@@ -29,10 +30,14 @@ def packed(
     end: int = WINDOW_END,
     sag: bool = False,
     swell: bool = False,
+    apportioned: bool = False,
+    missing: int = 0,
+    counts_as: str = "",
 ) -> PackedRead:
     return PackedRead(
         transformer, meter, end, WINDOW_END + read_ts, actual, WINDOW_END + arrival[0], arrival[1], arrival[2],
-        feeder, kwh, kwh, 0.0, voltage, False, False, sag, swell,
+        feeder, kwh, kwh, 0.0, voltage, False, False, sag, swell, apportioned, missing,
+        "" if counts_as == meter else counts_as,
     )  # fmt: skip
 
 
@@ -49,6 +54,9 @@ reads = st.builds(
     end=st.sampled_from([WINDOW_END, WINDOW_END - 1, WINDOW_END - 300_000_000]),
     sag=st.booleans(),
     swell=st.booleans(),
+    apportioned=st.booleans(),
+    missing=st.sampled_from([0, 0, 600_000_000]),
+    counts_as=st.sampled_from(["", "", "M1"]),
 )
 
 
@@ -194,18 +202,20 @@ def test_a_meter_that_moves_between_feeders_empties_the_old_pair():
 
 @given(st.lists(reads, min_size=1, max_size=25).map(distinct))
 def test_columns_measure_as_reads_do(rows):
-    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]))
+    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]), WINDOW)
     winners = Winners()
     winners.add(rows)
     winning = list(winners.winners())
     names = {row.transformer_id for row in rows}
-    assert by_columns == {name: measure([row for row in winning if row.transformer_id == name]) for name in names}
+    assert by_columns == {
+        name: measure([row for row in winning if row.transformer_id == name], WINDOW) for name in names
+    }
 
 
 class TestMeasure:
     def test_counts_meters_once_and_reads_every_time(self):
         rows = [packed(end=WINDOW_END, kwh=1.0), packed(end=WINDOW_END - 1, kwh=2.0), packed(meter="M2", actual=False)]
-        measured = measure(rows)
+        measured = measure(rows, WINDOW)
         (feeder,) = measured.feeders
         assert (feeder.meters_reported, feeder.total_consumption_kwh, feeder.estimated_count) == (2, 4.0, 1)
         assert (measured.meters_reported, measured.actual_meters_reported) == (2, 1)
@@ -213,10 +223,10 @@ class TestMeasure:
     def test_sums_are_exact(self):
         values = [1e16, 1.0, -1e16]
         rows = [packed(meter=f"M{n}", kwh=value) for n, value in enumerate(values)]
-        assert measure(rows).feeders[0].total_consumption_kwh == fsum(values) == 1.0
+        assert measure(rows, WINDOW).feeders[0].total_consumption_kwh == fsum(values) == 1.0
 
     def test_no_voltage_is_none(self):
-        feeder = measure([packed(voltage=None)]).feeders[0]
+        feeder = measure([packed(voltage=None)], WINDOW).feeders[0]
         assert feeder.avg_voltage_v is feeder.min_voltage_v is feeder.max_voltage_v is None
 
 
@@ -238,9 +248,9 @@ def test_integers_sum_as_exact_floats_do(values):
         packed(meter=f"M{n}", transformer=name, kwh=micro / 1e6, voltage=None if centi is None else centi / 100)
         for n, (micro, centi, name) in enumerate(values)
     ]
-    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]))
+    by_columns = measure_columns(columns_of([pack(WINDOW_END, rows)]), WINDOW)
     assert by_columns == {
-        name: measure([row for row in rows if row.transformer_id == name])
+        name: measure([row for row in rows if row.transformer_id == name], WINDOW)
         for name in {row.transformer_id for row in rows}
     }
 
@@ -249,5 +259,5 @@ def test_a_mean_that_is_a_tie_is_rounded_as_the_floats_are():
     # 230.02 and 63 times 230.00: 230.0003125, which both neighbours with 6 decimals are equally far from.
     for count, odd in ((64, 230.02), (128, 230.04)):
         rows = [packed(meter=f"M{n}", voltage=230.0 if n else odd) for n in range(count)]
-        (measured,) = measure_columns(columns_of([pack(WINDOW_END, rows)])).values()
+        (measured,) = measure_columns(columns_of([pack(WINDOW_END, rows)]), WINDOW).values()
         assert measured.feeders[0].avg_voltage_v == round(fsum([odd, *[230.0] * (count - 1)]) / count, 6)

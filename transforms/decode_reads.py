@@ -23,7 +23,8 @@ from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.customer_ids import namer
 from ami_beam.garbage import collect_rarely
 from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
-from ami_beam.read_columns import Flags, ReadColumns, from_reads, ints, joined
+from ami_beam.long_reads import first_window_ends
+from ami_beam.read_columns import ReadColumns, from_reads, ints, is_interval, joined
 from ami_beam.records import DeadLetter, DeadLetterBatch, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
 from transforms.silence import spans_of
@@ -50,7 +51,8 @@ class DecodeReads(beam.PTransform):
     and say that they are used.
 
     Counters: accepted_reads (also those for billing only, which are billing_only_reads), dead_letter_<REASON>,
-    late_reads (on-time result already due by record time), interval_length_mismatches, collection_delay_sum_ms
+    late_reads (on-time result already due by record time), interval_length_mismatches (also
+    those that `ApportionReads` splits), collection_delay_sum_ms
     (record time minus interval_end, added up over accepted reads; a negative one as 0, because a counter never goes
     down). Distribution: collection_delay_ms, record time minus interval_end, of which every batch gives its least,
     its mean and its greatest value.
@@ -121,9 +123,11 @@ class _DecodeReadsDoFn(beam.DoFn):
         greatest = greatest_record_time(settings, now)
         times = [at for at in batch.record_times if at is not None and MIN_INSTANT <= at <= greatest]
         if times:
-            interval = _is_interval(reads)
+            interval = is_interval(reads)
             ends = ints(reads.window_end)[interval]
             first, last = (int(ends.min()), int(ends.max())) if len(ends) else (None, None)
+            if first is not None and settings.apportions:
+                first = int(first_window_ends(reads, settings)[interval].min())
             begun, ended = min(times), max(times)
             spans = spans_of(times, settings.source_silent) if ended - begun > settings.source_silent else []
             yield TaggedOutput(PROGRESS, ReadProgress(begun, ended, first, last, spans))
@@ -159,7 +163,7 @@ class _DecodeReadsDoFn(beam.DoFn):
         late = int((record_time >= window_end + settings.collection_delay).sum())
         if late:
             self._late.inc(late)
-        mismatches = int((_is_interval(reads) & (end - start != settings.window)).sum())
+        mismatches = int((is_interval(reads) & (end - start != settings.window)).sum())
         if mismatches:
             self._mismatches.inc(mismatches)
         self._check_arrival_times(len(reads), int((record_time == end).sum()))
@@ -179,12 +183,6 @@ class _DecodeReadsDoFn(beam.DoFn):
                     self._seen,
                 )
             self._seen = self._seen_at_end = 0
-
-
-def _is_interval(reads: ReadColumns) -> Flags:
-    if reads.read_type.count("INTERVAL") == len(reads):
-        return np.ones(len(reads), np.bool_)
-    return np.array([read_type == "INTERVAL" for read_type in reads.read_type], np.bool_)
 
 
 def tagged_letters(letters: list[DeadLetter]) -> Iterator[TaggedOutput]:

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from ami_beam.codecs.read_block import ReadBlock, columns_of, times_of
 from ami_beam.coders import MsgspecCoder, carries
-from ami_beam.instants import MICROS_PER_MILLI, window_end_left_closed, window_end_right_closed
+from ami_beam.instants import MICROS_PER_MILLI
+from ami_beam.long_reads import window_ends
 from ami_beam.meter_counts import MeterCountsVersion, counts_of, newest
 from ami_beam.meter_counts_view import MeterCountsSource, view
-from ami_beam.read_columns import Ints
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 
@@ -115,12 +115,6 @@ def next_judgement(block: ReadBlock, receipt_delays: Iterable[int], settings: Se
     instants = [window_end + delay for delay in later]
     to_come = [int(instant[instant > record_time].min()) for instant in instants if (instant > record_time).any()]
     return min(to_come, default=None)
-
-
-def window_ends(interval_end: Ints, settings: Settings) -> Ints:
-    """The window of each read, by its end."""
-    of_instant: Any = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
-    return of_instant(interval_end, settings.window)
 
 
 class _GatherLateDoFn(beam.DoFn):

@@ -60,10 +60,10 @@ class _PackDoFn(beam.DoFn):
     def __init__(self, settings: Settings, max_pending: int):
         self._settings = settings
         self._max_pending = max_pending
-        self._pending = PendingReads(settings.quality_map)
+        self._pending = PendingReads(settings.window, settings.quality_map)
 
     def start_bundle(self) -> None:
-        self._pending = PendingReads(self._settings.quality_map)
+        self._pending = PendingReads(self._settings.window, self._settings.quality_map)
 
     def process(self, reads: ReadColumns) -> Iterator[Any]:
         self._pending.add(reads)
@@ -83,7 +83,7 @@ class _PackDoFn(beam.DoFn):
 
     def _flush(self) -> Iterator[tuple[Any, Timestamp]]:
         settings = self._settings
-        pending, self._pending = self._pending, PendingReads(settings.quality_map)
+        pending, self._pending = self._pending, PendingReads(settings.window, settings.quality_map)
         for shard, late, block in pending.blocks(settings.shards, settings.collection_delay):
             at = Timestamp(micros=block.first_record_time)
             yield (TaggedOutput(LATE, (shard, block)) if late else ((shard, block.window_end), block)), at

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ami_beam.codecs.read_block import (
+    APPORTIONED,
     CENTIVOLT,
     ESTIMATED,
     MICRO_KWH,
@@ -29,6 +30,7 @@ from ami_beam.codecs.read_block import (
 )
 from ami_beam.read_columns import Bytes, Flags, Floats, Ints
 from ami_beam.records import FeederStatistics, MeterVoltages
+from transforms.receipt_rate import receipt_rate_pct
 from transforms.winners import Winners
 
 DECIMALS = 6
@@ -57,17 +59,20 @@ class Readings(NamedTuple):
     end: int
 
 
-def measure(reads: Iterable[PackedRead]) -> Measured:
-    """The statistics of one transformer's winning reads; `revision` and `changed` are left at their first values."""
+def measure(reads: Iterable[PackedRead], window: int) -> Measured:
+    """The statistics of one transformer's winning reads; `revision` and `changed` are left at their first values.
+
+    `window`: its length, microseconds.
+    """
     reads = list(reads)
     by_feeder: dict[str, list[PackedRead]] = {}
     for read in reads:
         by_feeder.setdefault(read.feeder_id, []).append(read)
-    feeders = [_of_feeder(feeder_id, by_feeder[feeder_id]) for feeder_id in sorted(by_feeder)]
+    feeders = [_of_feeder(feeder_id, by_feeder[feeder_id], window) for feeder_id in sorted(by_feeder)]
     return Measured(
         feeders=feeders,
-        meters_reported=len({read.meter_id for read in reads}) if len(feeders) > 1 else feeders[0].meters_reported,
-        actual_meters_reported=len({read.meter_id for read in reads if read.actual}),
+        meters_reported=len(set(map(_counted, reads))) if len(feeders) > 1 else feeders[0].meters_reported,
+        actual_meters_reported=len({_counted(read) for read in reads if read.actual}),
         as_of=max([feeder.as_of for feeder in feeders]),
         readings=Readings(
             [read.meter_id for read in reads],
@@ -79,22 +84,30 @@ def measure(reads: Iterable[PackedRead]) -> Measured:
     )
 
 
-def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
+def _counted(read: PackedRead) -> str:
+    return read.counts_as or read.meter_id
+
+
+def measure_columns(columns: BlockColumns, window: int) -> dict[str, Measured]:
     """By transformer what `measure` gives of its winning reads, at a fraction of the cost where no two share a key.
 
     A key is (transformer, meter, interval_end): where each has one read, every read is a winner.
     """
-    count, meters = len(columns), columns.meter_id
+    count, meters, counted = len(columns), columns.meter_id, columns.counted
     one_read_a_meter = len(set(meters)) == count
     if not one_read_a_meter:
         sent_again = _with_shared_keys(columns)
         if sent_again:
             apart: Flags = np.isin(columns.transformer, sorted(sent_again))
             others = np.flatnonzero(~apart)
-            measured = measure_columns(columns.take(others)) if len(others) else {}
+            measured = measure_columns(columns.take(others), window) if len(others) else {}
             winners = Winners()
             winners.add(columns.take(np.flatnonzero(apart)).reads())
-            return measured | {name: measure(reads) for name, reads in by_transformer(winners.winners()).items()}
+            return measured | {
+                name: measure(reads, window) for name, reads in by_transformer(winners.winners()).items()
+            }
+    elif columns.counts_as is not None:
+        one_read_a_meter = len(set(counted)) == count
     order = np.lexsort((columns.feeder, columns.transformer))
     transformer, feeder = columns.transformer[order], columns.feeder[order]
     begins = (transformer[1:] != transformer[:-1]) | (feeder[1:] != feeder[:-1])
@@ -105,12 +118,13 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
         np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist()
         for flag in (ESTIMATED, VOLTAGE_REJECTED, ZERO_VOLTAGE)
     )
-    # Without a quality map there are none.
+    # Without a quality map and long reads there are none.
     marked = bool((flags >= SAG).any())
-    sags, swells = (
+    sags, swells, apportioned = (
         np.add.reduceat((flags & flag) != 0, starts, dtype=np.int64).tolist() if marked else [0] * len(starts)
-        for flag in (SAG, SWELL)
+        for flag in (SAG, SWELL, APPORTIONED)
     )
+    missing = None if columns.missing is None else np.add.reduceat(columns.missing[order], starts).tolist()
     as_of = np.maximum.reduceat(columns.record_time[order], starts).tolist()
     consumption, delivered, received = (
         _totals(column[order], starts)
@@ -120,6 +134,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
     average, least, greatest, voltages = _voltages(volts, starts)
     sizes = np.diff(starts, append=count).tolist()
     meters = [meters[i] for i in order.tolist()]
+    counted = meters if columns.counts_as is None else [counted[i] for i in order.tolist()]
     names = columns.names
     measured = {}
     shared: set[str] = set()
@@ -127,7 +142,7 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
     for group, size in enumerate(sizes):
         first = firsts[group]
         readings = Readings(meters, volts, bits, first, first + size)
-        heard = size if one_read_a_meter else len(set(meters[first : first + size]))
+        heard = size if one_read_a_meter else len(set(counted[first : first + size]))
         statistics = FeederStatistics(
             names[feeders[group]],
             consumption[group],
@@ -146,6 +161,10 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
             sags[group],
             swells[group],
             voltages[group],
+            apportioned[group],
+            100.0
+            if missing is None and one_read_a_meter
+            else completeness_pct(size, missing[group] if missing else 0, heard, window),
         )
         name = names[numbers[group]]
         if name in measured:
@@ -160,10 +179,12 @@ def measure_columns(columns: BlockColumns) -> dict[str, Measured]:
             )
         else:
             actual = (flags[first : first + size] & ESTIMATED == 0).tolist()
-            heard_actually = {meter for meter, known in zip(meters[first : first + size], actual, strict=True) if known}
+            heard_actually = {
+                meter for meter, known in zip(counted[first : first + size], actual, strict=True) if known
+            }
             measured[name] = Measured([statistics], heard, len(heard_actually), as_of[group], readings)
     if shared:  # rare: reads of more than one feeder, whose meters may be the same
-        measured |= {name: measure(reads) for name, reads in by_transformer(columns.of(shared)).items()}
+        measured |= {name: measure(reads, window) for name, reads in by_transformer(columns.of(shared)).items()}
     return measured
 
 
@@ -189,6 +210,7 @@ def _flags(read: PackedRead) -> int:
         + read.zero_voltage * ZERO_VOLTAGE
         + read.sag * SAG
         + read.swell * SWELL
+        + read.apportioned * APPORTIONED
     )
 
 
@@ -273,19 +295,32 @@ def emptied(feeder_id: str, as_of: int) -> FeederStatistics:
     return FeederStatistics(feeder_id, 0.0, 0.0, 0.0, 0, None, None, None, 0, 0, 0, as_of, 0, True)
 
 
-def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
+def completeness_pct(reads: int, missing: int, meters: int, window: int) -> float:
+    """How much of the window the reads of these meters cover, in per cent, one decimal, half away from zero.
+
+    Above 100 where intervals overlap.
+
+    Args:
+      missing: microseconds by which the reads' intervals are shorter than the window, added up.
+      window: its length, microseconds.
+    """
+    return receipt_rate_pct(reads * window - missing, meters * window)
+
+
+def _of_feeder(feeder_id: str, reads: list[PackedRead], window: int) -> FeederStatistics:
     # As columns, in PackedRead's order: a call over a column instead of a loop over reads for every figure.
     (
         _, meter_ids, _, _, actual, record_times, _, _, _, consumption, delivered, received, voltages, rejected, zero,
-        sag, swell,
+        sag, swell, apportioned, missing, counts_as,
     ) = zip(*reads, strict=True)  # fmt: skip
+    meters = len({other or own for other, own in zip(counts_as, meter_ids, strict=True)})
     measured = [voltage for voltage in voltages if voltage is not None]
     return FeederStatistics(
         feeder_id=feeder_id,
         total_consumption_kwh=_total(consumption),
         total_delivered_kwh=_total(delivered),
         total_received_kwh=_total(received),
-        meters_reported=len(set(meter_ids)),
+        meters_reported=meters,
         avg_voltage_v=round(fsum(measured) / len(measured), DECIMALS) if measured else None,
         min_voltage_v=min(measured, default=None),
         max_voltage_v=max(measured, default=None),
@@ -298,6 +333,8 @@ def _of_feeder(feeder_id: str, reads: list[PackedRead]) -> FeederStatistics:
         sag_count=sag.count(True),
         swell_count=swell.count(True),
         voltage_count=len(measured),
+        apportioned_count=apportioned.count(True),
+        completeness_pct=completeness_pct(len(reads), sum(missing), meters, window),
     )
 
 

@@ -48,6 +48,8 @@ def _rows(element: tuple[ShardWindow, StatisticsBatch], window: int) -> SummaryB
                 feeder.sag_count,
                 feeder.swell_count,
                 feeder.voltage_count,
+                feeder.apportioned_count,
+                feeder.completeness_pct,
             )
             for transformer in batch.transformers
             for feeder in transformer.feeders

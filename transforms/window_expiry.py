@@ -18,6 +18,8 @@ def expiry(settings: Settings, window_end: int) -> int:
     The steps run in the global window and keep time themselves: Flink holds a stateful step's watermark at the end of
     every Beam window that it keeps, and Beam would drop the windows of a gap that is filled after the head-end was
     silent for longer than the allowed lateness. The gathering of late reads takes half of `max_disorder`
-    or half an hour at most (`GatherLateReads`).
+    or half an hour at most (`GatherLateReads`). What is too late is decided by the window in which a read ends, which
+    for a read of several windows is the last.
     """
-    return window_end + settings.collection_delay + settings.allowed_lateness + settings.max_disorder + MICROS_PER_HOUR
+    lateness = settings.allowed_lateness + settings.behind_windows
+    return window_end + settings.collection_delay + lateness + settings.max_disorder + MICROS_PER_HOUR

@@ -122,7 +122,7 @@ class _WindowStatisticsDoFn(beam.DoFn):
         if late:
             base, _ = _divided(reads)
             if base:
-                yield from self._published(key, _revise(base, [block], revised))
+                yield from self._published(key, _revise(base, [block], revised, self._settings.window))
                 return
         reads.add(HeldReads([block], published=False))
         # Late reads of a window that was never published, or whose first publication is on its way. By the first of
@@ -145,9 +145,9 @@ class _WindowStatisticsDoFn(beam.DoFn):
         if fresh:
             window_end = key[1]
             if base:
-                changed = _revise(base, fresh, revised)
+                changed = _revise(base, fresh, revised, self._settings.window)
             else:
-                base, changed = first_publication(window_end, fresh)
+                base, changed = first_publication(window_end, fresh, self._settings.window)
                 publish.set(Timestamp(micros=expiry(self._settings, window_end)), dynamic_timer_tag=EXPIRE)
             reads.clear()
             reads.add(HeldReads(base, published=True))
@@ -171,20 +171,20 @@ def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
     return base, [block for each in held if not each.published for block in each.blocks]
 
 
-def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any) -> StatisticsBatch:
+def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any, window: int) -> StatisticsBatch:
     """Merge reads into a window that was published; the statistics that have changed."""
-    after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), fresh)
+    after, changed = revise(fresh[0].window_end, PublishedWindow(base, revised.read()), fresh, window)
     revised.write(after)
     return changed
 
 
-def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[ReadBlock], StatisticsBatch]:
+def first_publication(window_end: int, fresh: list[ReadBlock], window: int) -> tuple[list[ReadBlock], StatisticsBatch]:
     """The blocks to keep, and the statistics of every transformer.
 
     The blocks are merged where they are small or name most transformers again: the window is kept for more than a day.
     """
     columns = columns_of(fresh)
-    measured = measure_columns(columns)
+    measured = measure_columns(columns, window)
     changed = StatisticsBatch(
         window_end,
         [_publication(name, each, each.feeders, each.as_of, 0) for name, each in measured.items()],
@@ -195,7 +195,9 @@ def first_publication(window_end: int, fresh: list[ReadBlock]) -> tuple[list[Rea
     return [columns.block(window_end)] if merge else fresh, changed
 
 
-def revise(window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock]) -> tuple[Revised, StatisticsBatch]:
+def revise(
+    window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock], window: int
+) -> tuple[Revised, StatisticsBatch]:
     """Merge reads that came after the first publication: what to remember, and the statistics that have changed."""
     late = columns_of(fresh)
     touched = {late.names[number] for number in np.unique(late.transformer).tolist()}
@@ -211,8 +213,8 @@ def revise(window_end: int, before: PublishedWindow, fresh: Sequence[ReadBlock])
     old_reads, new_reads = by_transformer(old.winners()), by_transformer(new.winners())
     changed, sources = [], []
     for transformer_id in sorted(touched):
-        measured = measure(new_reads[transformer_id])
-        was = measure(old_reads[transformer_id]) if transformer_id in old_reads else None
+        measured = measure(new_reads[transformer_id], window)
+        was = measure(old_reads[transformer_id], window) if transformer_id in old_reads else None
         statistics, known = _statistics(transformer_id, measured, was, published.get(transformer_id))
         if statistics is not None:
             changed.append(statistics)

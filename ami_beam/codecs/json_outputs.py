@@ -123,6 +123,8 @@ def summary_json(row: SummaryRow) -> bytes:
             "sag_count": row.sag_count,
             "swell_count": row.swell_count,
             "voltage_count": row.voltage_count,
+            "apportioned_count": row.apportioned_count,
+            "completeness_pct": row.completeness_pct,
         }
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ami_beam.codecs.number_columns import MICRO_KWH, Scaled
 from ami_beam.codecs.read_block import (
+    APPORTIONED,
     CENTIVOLT,
     ESTIMATED,
     SAG,
@@ -39,10 +40,12 @@ class PendingReads:
     """INTERVAL reads that wait to be packed, without what packing does not need. Other read types are left out.
 
     Args:
+      window: its length, microseconds.
       quality_map: which power quality codes are sags and swells; None: none is.
     """
 
-    def __init__(self, quality_map: QualityMap | None = None) -> None:
+    def __init__(self, window: int, quality_map: QualityMap | None = None) -> None:
+        self._window = window
         self._quality: list[tuple[Ints, np.int8]] = []
         if quality_map is not None:
             self._quality += [
@@ -51,6 +54,8 @@ class PendingReads:
             ]
         self._numbers = _Numbers()
         self._meters: list[list[str]] = []
+        self._counts_as: list[list[str]] = []
+        """As `_meters`; nothing until a meter counts as another one."""
         self._columns: list[tuple[Any, ...]] = []
         self._count = 0
 
@@ -59,7 +64,7 @@ class PendingReads:
 
     def add(self, reads: ReadColumns) -> None:
         """Take reads in, behind those that are there."""
-        meters = reads.meter_id
+        meters, counts_as = reads.meter_id, reads.counts_as
         marks = (
             flags(reads.estimated_flag) * np.int8(ESTIMATED)
             + flags(reads.voltage_rejected) * np.int8(VOLTAGE_REJECTED)
@@ -67,17 +72,26 @@ class PendingReads:
         )
         for codes, mark in self._quality:
             marks += np.isin(ints(reads.power_quality_code), codes) * mark
+        if reads.apportioned:
+            marks += flags(reads.apportioned) * np.int8(APPORTIONED)
+        ends = ints(reads.interval_end)
+        missing = np.maximum(self._window - (ends - ints(reads.interval_start)), 0)
         columns: tuple[Any, ...] = (
             self._numbers.of(reads.transformer_id), self._numbers.of(reads.feeder_id), ints(reads.window_end),
-            ints(reads.interval_end), ints(reads.read_ts), ints(reads.record_time), ints(reads.partition),
+            ends, ints(reads.read_ts), ints(reads.record_time), ints(reads.partition),
             ints(reads.offset), floats(reads.consumption_kwh), floats(reads.delivered_kwh), floats(reads.received_kwh),
-            floats(reads.voltage_v), marks,
+            floats(reads.voltage_v), marks, missing,
         )  # fmt: skip
         if reads.read_type.count("INTERVAL") < len(reads):
             chosen = np.flatnonzero(np.array([kind == "INTERVAL" for kind in reads.read_type], np.bool_))
             meters = [meters[i] for i in chosen.tolist()]
+            counts_as = [counts_as[i] for i in chosen.tolist()] if counts_as else []
             columns = tuple(column[chosen] for column in columns)
         if meters:
+            if counts_as and not self._counts_as:
+                self._counts_as = list(self._meters)
+            if counts_as or self._counts_as:
+                self._counts_as.append(counts_as or meters)
             self._meters.append(meters)
             self._columns.append(columns)
             self._count += len(meters)
@@ -94,7 +108,7 @@ class PendingReads:
             return
         (
             transformer, feeder, window_end, interval_end, read_ts, record_time, partition, offset,
-            consumption, delivered, received, voltage, marks,
+            consumption, delivered, received, voltage, marks, missing,
         ) = (np.concatenate(parts) for parts in zip(*self._columns, strict=True))  # fmt: skip
         names = list(self._numbers)
         shard = np.array([shard_of(name, shards) for name in names], np.int64)[transformer]
@@ -107,6 +121,11 @@ class PendingReads:
         shard, window_end = shard[order], window_end[order]
         all_meters = list(chain.from_iterable(self._meters))
         meters = [all_meters[i] for i in order.tolist()]
+        counts_as = None
+        if self._counts_as:
+            all_counts_as = list(chain.from_iterable(self._counts_as))
+            counts_as = [all_counts_as[i] for i in order.tolist()]
+        short = missing[order] if missing.any() else None
         transformer, feeder = transformer[order], feeder[order]
         interval_end, read_ts, record_time = interval_end[order], read_ts[order], record_time[order]
         partition, offset = partition[order], offset[order]
@@ -121,6 +140,7 @@ class PendingReads:
                 place >= shards,
                 encode_block(
                     int(window_end[first]), names, transformer, feeder, meters, interval_end, read_ts,
-                    record_time, partition, offset, kwh[0], kwh[1], kwh[2], volts, marks, cut,
+                    record_time, partition, offset, kwh[0], kwh[1], kwh[2], volts, marks, cut, short,
+                    counts_as,
                 ),
             )  # fmt: skip

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ami_beam.codecs.number_columns import FLOAT, MICRO_KWH, Scaled, decoded, encoded, encoded_floats, renumbered
 from ami_beam.coders import carries
@@ -27,8 +27,11 @@ VOLTAGE_REJECTED = 2
 ZERO_VOLTAGE = 4
 SAG = 8
 SWELL = 16
+APPORTIONED = 32
 
 _NO_VOLTAGE = -1
+_NOTHING_MISSING = bytes(2)
+"""Encoded 0 for all."""
 
 
 class PackedRead(NamedTuple):
@@ -52,6 +55,12 @@ class PackedRead(NamedTuple):
     sag: bool = False
     """By the quality map."""
     swell: bool = False
+    apportioned: bool = False
+    """Whether it is the part of a longer read that falls into the window."""
+    missing: int = 0
+    """Microseconds by which its interval is shorter than the window."""
+    counts_as: str = ""
+    """The meter of its service point that it is counted as; empty: itself."""
 
 
 class ReadBlock(Struct, array_like=True, gc=False):
@@ -89,6 +98,10 @@ class ReadBlock(Struct, array_like=True, gc=False):
     voltages: bytes
     """Integers are hundredths of a volt, -1 where there is none; floats, NaN where there is none."""
     flags: bytes
+    missing: bytes = b""
+    """Microseconds; empty where every interval is as long as the window, or longer."""
+    counts_as: list[str] = field(default_factory=list)
+    """Empty where every meter counts as itself."""
 
     def __len__(self) -> int:
         return len(self.meters)
@@ -117,16 +130,35 @@ class BlockColumns:
     voltage_v: Floats
     """NaN where there is none."""
     flags: Ints
+    missing: Ints | None = None
+    """None where it is 0 for all."""
+    counts_as: list[str] | None = None
+    """None where every meter counts as itself; else as which."""
 
     def __len__(self) -> int:
         return len(self.meter_id)
+
+    @property
+    def counted(self) -> list[str]:
+        """As what the meter of every read is counted."""
+        return self.meter_id if self.counts_as is None else self.counts_as
 
     def reads(self) -> list[PackedRead]:
         """The reads one by one."""
         names, flags = self.names, self.flags.tolist()
         # Without a quality map there are none, and nothing is made of them.
-        marked = max(flags, default=0) >= SAG
-        quality = [[bool(flag & which) for flag in flags] for which in (SAG, SWELL)] if marked else []
+        marks: list[list[Any]] = []
+        unusual = self.missing is not None or self.counts_as is not None
+        if unusual or max(flags, default=0) >= SAG:
+            marks = [[bool(flag & which) for flag in flags] for which in (SAG, SWELL, APPORTIONED)]
+        if unusual:
+            others = self.counts_as or []
+            marks.append([0] * len(self) if self.missing is None else self.missing.tolist())
+            marks.append(
+                ["" if other == own else other for other, own in zip(others, self.meter_id, strict=True)]
+                if others
+                else [""] * len(self)
+            )
         return list(
             map(
                 PackedRead,
@@ -145,7 +177,7 @@ class BlockColumns:
                 [None if voltage != voltage else voltage for voltage in self.voltage_v.tolist()],
                 [bool(flag & VOLTAGE_REJECTED) for flag in flags],
                 [bool(flag & ZERO_VOLTAGE) for flag in flags],
-                *quality,
+                *marks,
             )
         )
 
@@ -156,7 +188,8 @@ class BlockColumns:
             self.feeder[positions], self.interval_end[positions], self.read_ts[positions], self.record_time[positions],
             self.partition[positions], self.offset[positions], self.consumption_kwh[positions],
             self.delivered_kwh[positions], self.received_kwh[positions], self.voltage_v[positions],
-            self.flags[positions],
+            self.flags[positions], None if self.missing is None else self.missing[positions],
+            None if self.counts_as is None else [self.counts_as[i] for i in positions.tolist()],
         )  # fmt: skip
 
     def of(self, transformers: Collection[str]) -> list[PackedRead]:
@@ -170,7 +203,7 @@ class BlockColumns:
             window_end, self.names, self.transformer, self.feeder, self.meter_id, self.interval_end, self.read_ts,
             self.record_time, self.partition, self.offset, Scaled(self.consumption_kwh, MICRO_KWH),
             Scaled(self.delivered_kwh, MICRO_KWH), Scaled(self.received_kwh, MICRO_KWH),
-            Scaled(self.voltage_v, CENTIVOLT), self.flags, slice(None),
+            Scaled(self.voltage_v, CENTIVOLT), self.flags, slice(None), self.missing, self.counts_as,
         )  # fmt: skip
 
 
@@ -191,6 +224,8 @@ def encode_block(
     voltages: Scaled,
     flags: Ints,
     cut: slice,
+    missing: Ints | None = None,
+    counts_as: list[str] | None = None,
 ) -> ReadBlock:
     """The block of the reads that `cut` takes of every column; at least one. Instants are as in `PackedRead`.
 
@@ -227,6 +262,8 @@ def encode_block(
         delivered=coded,
         voltages=_encoded_voltages(voltages, cut),
         flags=encoded(flags[cut]),
+        missing=encoded(missing[cut]) if missing is not None and missing[cut].any() else b"",
+        counts_as=counts_as[cut] if counts_as is not None and counts_as[cut] != meters[cut] else [],
     )
 
 
@@ -234,7 +271,8 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
     """The block that holds exactly `reads`, in their order. There must be at least one."""
     (
         transformers, meters, interval_ends, read_ts, actual, record_times, partitions, offsets,
-        feeders, consumption, delivered, received, voltages, rejected, zero, sag, swell,
+        feeders, consumption, delivered, received, voltages, rejected, zero, sag, swell, apportioned, missing,
+        counts_as,
     ) = zip(*reads, strict=True)  # fmt: skip
     flags = (
         ~np.array(actual, np.bool_) * np.int64(ESTIMATED)
@@ -242,6 +280,7 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
         + np.array(zero, np.bool_) * np.int64(ZERO_VOLTAGE)
         + np.array(sag, np.bool_) * np.int64(SAG)
         + np.array(swell, np.bool_) * np.int64(SWELL)
+        + np.array(apportioned, np.bool_) * np.int64(APPORTIONED)
     )
     interval_end, stamp, record_time, partition, offset = (
         np.array(column, np.int64) for column in (interval_ends, read_ts, record_times, partitions, offsets)
@@ -255,6 +294,8 @@ def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:
     return encode_block(
         window_end, list(names), numbers[0], numbers[1], list(meters), interval_end, stamp, record_time, partition,
         offset, kwh[0], kwh[1], kwh[2], Scaled(np.array(voltages, np.float64), CENTIVOLT), flags, slice(None),
+        np.array(missing, np.int64),
+        [other or own for other, own in zip(counts_as, meters, strict=True)] if any(counts_as) else None,
     )  # fmt: skip
 
 
@@ -273,6 +314,10 @@ def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None
     names: dict[str, int] = {}
     transformers_of, feeders_of, columns = [], [], []
     meters: list[list[str]] = []
+    # Nearly no block has them.
+    unusual = any(block.missing or block.counts_as for block in blocks)
+    missing: list[Ints] = []
+    counts_as: list[list[str]] = []
     for block in blocks:
         places = None if transformers is None else _places(block, transformers)
         count = len(block.meters)
@@ -280,6 +325,10 @@ def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None
         transformers_of.append(numbers[decoded(block.transformers, count, places)])
         feeders_of.append(numbers[decoded(block.feeders, count, places)])
         meters.append(block.meters if places is None else [block.meters[place] for place in places.tolist()])
+        if unusual:
+            missing.append(decoded(block.missing or _NOTHING_MISSING, count, places))
+            others = block.counts_as or block.meters
+            counts_as.append(others if places is None else [others[place] for place in places.tolist()])
         consumption = decoded(block.consumption, count, places)
         received = decoded(block.received, count, places)
         delivered = decoded(block.delivered, count, places)
@@ -300,14 +349,20 @@ def columns_of(blocks: Sequence[ReadBlock], transformers: Collection[str] | None
             )
         )
     if len(blocks) == 1:
-        return BlockColumns(list(names), meters[0], transformers_of[0], feeders_of[0], *columns[0])
-    return BlockColumns(
-        list(names),
-        list(chain.from_iterable(meters)),
-        np.concatenate(transformers_of),
-        np.concatenate(feeders_of),
-        *(np.concatenate(parts) for parts in zip(*columns, strict=True)),
-    )
+        joined = BlockColumns(list(names), meters[0], transformers_of[0], feeders_of[0], *columns[0])
+    else:
+        joined = BlockColumns(
+            list(names),
+            list(chain.from_iterable(meters)),
+            np.concatenate(transformers_of),
+            np.concatenate(feeders_of),
+            *(np.concatenate(parts) for parts in zip(*columns, strict=True)),  # type: ignore[arg-type]
+        )
+    if any(block.missing for block in blocks):
+        joined.missing = np.concatenate(missing)
+    if any(block.counts_as for block in blocks):
+        joined.counts_as = list(chain.from_iterable(counts_as))
+    return joined
 
 
 def times_of(block: ReadBlock) -> tuple[Ints, Ints]:

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from ami_beam import records
 from ami_beam.input_topics import EVENTS_TOPIC, READS_TOPIC
 from ami_beam.results import RESULTS, Kind, Result
@@ -109,12 +111,15 @@ def _schema(name: str, doc: str, fields: Iterable[Schema]) -> Schema:
 
 def _fields(result: Result) -> list[Schema]:
     docs = _docs()[result.row_type.__name__]
+    # What was added to a row later: a reader of now makes it of a row of before.
+    defaults = {field.name: field.default for field in msgspec.structs.fields(result.row_type)}
     made = []
     for field in result.fields:
         # Of what is base64 in JSON these are the bytes themselves.
         name = field.name.removesuffix("_b64")
         doc = {"doc": docs[name]} if name in docs else {}
-        plain = {"name": name, "type": _TYPES[field.kind], **doc}
+        default = {"default": defaults[name]} if type(defaults.get(name)) is int else {}
+        plain = {"name": name, "type": _TYPES[field.kind], **default, **doc}
         made.append(_nullable(plain) if field.optional else plain)
     return made
 

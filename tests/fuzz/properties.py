@@ -191,7 +191,8 @@ def _packed(read: Read) -> PackedRead:
     return PackedRead(
         read.transformer_id, read.meter_id, read.interval_end, read.read_ts, not read.estimated_flag, read.record_time,
         read.partition, read.offset, read.feeder_id, read.consumption_kwh, read.delivered_kwh, read.received_kwh,
-        read.voltage_v, read.voltage_rejected, read.zero_voltage,
+        read.voltage_v, read.voltage_rejected, read.zero_voltage, apportioned=read.apportioned,
+        missing=max(Settings.window - (read.interval_end - read.interval_start), 0),
     )  # fmt: skip
 
 
@@ -244,7 +245,7 @@ def _check_late(reads: list[Read], cut: int, shards: int, delay: int) -> None:
 
 
 def _pending(reads: list[Read], cut: int) -> PendingReads:
-    pending = PendingReads()
+    pending = PendingReads(Settings.window)
     for part in (reads[:cut], reads[cut:]):
         pending.add(from_reads(part))
     return pending
