@@ -384,11 +384,15 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
         return at is not None and parse_instant(at) >= first * MICROS_PER_SECOND
 
     topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
-    # Days are minutes in one of them. An alarm is made of windows from before, too, and so are a list of silent meters
-    # and what explains an alert.
+    # Days are minutes in one of them, and so their rules are others. An alarm is made of windows from before, too, and
+    # so are a list of silent meters and what explains an alert.
     whole = {topic: rows[topic] if topic not in (ALARMS_TOPIC, SILENT_METERS_TOPIC) else [] for topic in topics}
     return {
-        topic: [{name: value for name, value in row.items() if name != "explained_by"} for row in found if belongs(row)]
+        topic: [
+            {name: value for name, value in row.items() if name not in ("explained_by", "config_id")}
+            for row in found
+            if belongs(row)
+        ]
         for topic, found in whole.items()
     }
 
