@@ -82,12 +82,24 @@ class MeterCounts:
         return len(self._versions)
 
     def at(self, transformer_id: str, window_end: int) -> MeterCount | None:
-        """The row with the greatest effective_from ≤ window_end; one without it is valid from the beginning."""
+        """The row with the greatest effective_from ≤ window_end; one without it is valid from the beginning.
+
+        None where that row has no meters: nothing is expected of the transformer then.
+        """
+        row = self.row_at(transformer_id, window_end)
+        return row if row is not None and row.total_meters else None
+
+    def row_at(self, transformer_id: str, window_end: int) -> MeterCount | None:
+        """The same row, whether it has meters or not."""
         several = self._versions.get(transformer_id)
         if several is None:
             return None
         place = bisect_right(several, window_end, key=effective)
         return several[place - 1] if place else None
+
+    def rows_of(self, transformer_id: str) -> tuple[MeterCount, ...]:
+        """All rows of the transformer, by time."""
+        return self._versions.get(transformer_id, ())
 
     def in_shard(self, shard: int, shards: int, window_end: int) -> list[MeterCount]:
         """The rows of all transformers of a shard that are valid at window_end."""
@@ -105,7 +117,7 @@ class MeterCounts:
         # Asked for with every batch of reads.
         delays = self._receipt_delays.get(default)
         if delays is None:
-            rows = (row for several in self._versions.values() for row in several)
+            rows = (row for several in self._versions.values() for row in several if row.total_meters)
             distinct = {default if row.receipt_delay is None else row.receipt_delay for row in rows}
             delays = self._receipt_delays[default] = tuple(sorted(distinct))
         return delays

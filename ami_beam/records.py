@@ -125,7 +125,10 @@ class DeadLetterBatch(Struct, array_like=True, gc=False):
 
 
 class MeterCount(Struct, array_like=True, gc=False):
-    """A row of `transformer_meter_count`. `receipt_delay` in microseconds; None means the run's default."""
+    """A row of `transformer_meter_count`. `receipt_delay` in microseconds; None means the run's default.
+
+    `total_meters` is 0 only where a meter registry says that there is none any more: nothing is expected then.
+    """
 
     transformer_id: str
     total_meters: int

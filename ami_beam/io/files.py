@@ -9,7 +9,8 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 import apache_beam as beam
 import msgspec
@@ -92,14 +93,21 @@ def read_batches(files: Iterable[str], topic: str, batch_records: int = BATCH_RE
 
 def file_lines(file: str) -> Iterator[bytes]:
     """The lines of a file, plain or .gz, with their ends. Raises ReplayError for a damaged .gz."""
+    with open_plain_or_gz(file) as content:
+        yield from content
+
+
+@contextmanager
+def open_plain_or_gz(file: str) -> Iterator[BinaryIO]:
+    """The content of a file, plain or .gz. Raises ReplayError for a damaged .gz when that is read."""
     # Not Beam's own decompression: it takes a truncated .gz for a shorter one, and records would be lost silently.
     try:
         with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as raw:
             if file.endswith(".gz"):
                 with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield from unpacked
+                    yield cast(BinaryIO, unpacked)
             else:
-                yield from raw
+                yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ReplayError(f"{file}: damaged or truncated .gz: {error}. Export it again") from None
 
