@@ -27,6 +27,7 @@ from ami_beam.codecs.json_outputs import (
     parse_alert,
 )
 from ami_beam.command import Stopped, leave, start_logging, stoppable
+from ami_beam.csv_table import TableError
 from ami_beam.event_map import EventType
 from ami_beam.explanation import (
     NO_TRANSFORMER,
@@ -47,16 +48,18 @@ from ami_beam.io.files import file_lines, read_batches, replay_files
 from ami_beam.io.kafka_period import PeriodError, period_batches, read_period
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
-from ami_beam.io.meter_counts_source import load_version
 from ami_beam.io.schema_registry import RegistryError
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
 from ami_beam.options import RunPlan, validate
+from ami_beam.read_columns import from_reads
 from ami_beam.records import Alarm, Alert, Announcement, Event, Read, RecordBatch
 from ami_beam.replay_arguments import replay_arguments, replays_events
+from ami_beam.run import followed_counts, registry_of
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import OUTAGES
 from transforms.locate_events import LOST, RESTORED
 from transforms.loss_events import LOSS_CONTROL
+from transforms.place_reads import place
 from transforms.published_rows import readable
 
 _ALERT_TOPICS = (ALARMS_TOPIC, GRID_ALERTS_TOPIC, EVENT_ALERTS_TOPIC)
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
             explanation = explain(given.id, *_plan(rest))
-        except (OptionError, PreflightError, MeterCountsError, SettingError, RegistryError) as error:
+        except (OptionError, PreflightError, MeterCountsError, TableError, SettingError, RegistryError) as error:
             print(f"ami_beam.explain: {error}", file=sys.stderr)
             return 2
         except (NotFoundError, PeriodError, KafkaException, ValueError) as error:
@@ -118,7 +121,7 @@ def explain(identity: str, settings: Settings, plan: RunPlan) -> Explanation:
 
     Raises NotFoundError, ValueError for an alert about an event, PeriodError and KafkaException.
     """
-    counts = load_version(plan.meter_counts, settings.allowed_lateness)
+    counts = followed_counts(settings, plan).load()
     if plan.source == "kafka":
         assert plan.bootstrap_servers is not None
         topics = [plan.reads, plan.events, *plan.announced_topics]
@@ -209,7 +212,7 @@ def _results(topic: str, plan: RunPlan) -> Iterator[bytes]:
 def _reads(found: Judged, until: int, settings: Settings, plan: RunPlan) -> Iterator[Read]:
     """The transformer's reads with record times up to `until`, and perhaps others."""
     decoder = read_decoder(settings, plan.formats.inputs().reads)
-    name = found.transformer_id.encode()
+    name, registry = found.transformer_id.encode(), registry_of(plan)
     if plan.source == "files":
         batches = read_batches(replay_files(plan.reads), plan.reads_topic)
     else:
@@ -217,7 +220,12 @@ def _reads(found: Judged, until: int, settings: Settings, plan: RunPlan) -> Iter
         begin = found.first_window - 2 * settings.window
         batches = period_batches(plan.kafka_connection, plan.reads, begin, until + MICROS_PER_MILLI)
     for batch in batches:
-        for read in decoder.decode_carefully(_that_name(batch, name), None)[0]:
+        if registry is None:
+            reads = decoder.decode_carefully(_that_name(batch, name), None)[0]
+        else:
+            # A read may say another transformer than its meter hangs on.
+            reads = place(from_reads(decoder.decode_carefully(batch, None)[0]), registry.current()).reads.reads()
+        for read in reads:
             if read.record_time <= until:
                 yield read
 

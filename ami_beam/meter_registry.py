@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -105,15 +106,22 @@ class MeterRegistry:
 
 def load(path: str) -> MeterRegistry:
     """The registry of a CSV file, plain or .gz. Raises TableError."""
+    with readable(path) as file:
+        return parse(file, path)
+
+
+@contextmanager
+def readable(path: str) -> Iterator[BinaryIO]:
+    """The content of a file, plain or .gz; TableError where it cannot be read."""
     try:
         with open_plain_or_gz(path) as file:
-            return parse(file, path)
-    except ReplayError as error:
-        raise TableError(str(error)) from None
+            yield file
     except TableError:
         raise
+    except ReplayError as error:
+        raise TableError(str(error)) from None
     except Exception as error:  # each file system has its own exceptions
-        raise TableError(f"{path}: cannot be read: {error}") from error
+        raise TableError(f"{path}: cannot be read: {error!r}") from error
 
 
 def parse(file: BinaryIO, path: str) -> MeterRegistry:

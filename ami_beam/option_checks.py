@@ -31,6 +31,7 @@ from ami_beam.instants import (
 )
 from ami_beam.io.files import ReplayError, replay_files
 from ami_beam.local_days import all_zones, is_zone
+from ami_beam.meter_registry import COLUMNS as REGISTRY_COLUMNS
 from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
 from ami_beam.producers import load as load_producers
 from ami_beam.quality_map import COLUMNS as QUALITY_MAP_COLUMNS
@@ -372,14 +373,26 @@ def optional_input_of(values: Mapping[str, Any], name: str, source: str, topic: 
 
 def meter_counts_of(path: str) -> str:
     """A path that exists. Its content is checked when it is loaded."""
+    allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
+    return _existing("--meter_counts", path, allowed, "--meter_counts=transformer_meter_count.csv")
+
+
+def meter_registry_of(path: str | None) -> str | None:
+    """The same of a meter registry; None where none is given."""
+    if path is None:
+        return None
+    allowed = f"a CSV file, plain or .gz, with the columns {', '.join(REGISTRY_COLUMNS)}, of which the first four"
+    return _existing("--meter_registry", path, f"{allowed} are needed", "--meter_registry=meter_registry.csv.gz")
+
+
+def _existing(option: str, path: str, allowed: str, example: str) -> str:
     try:
         found = FileSystems.exists(path) and not os.path.isdir(path)
         problem = "no such file"
     except Exception as error:  # each file system has its own exceptions
         found, problem = False, f"cannot be read: {error}"
     if not found:
-        allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
-        raise OptionError("--meter_counts", path, problem, allowed, "--meter_counts=transformer_meter_count.csv")
+        raise OptionError(option, path, problem, allowed, example)
     return path
 
 

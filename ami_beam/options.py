@@ -39,6 +39,7 @@ from ami_beam.option_checks import (
     duration_of,
     input_of,
     meter_counts_of,
+    meter_registry_of,
     optional_input_of,
     output_of,
     output_prefix_of,
@@ -127,13 +128,20 @@ def _add_where(group: Any) -> None:
         default="transformer_meter_count.csv",
         metavar="PATH",
         help="CSV or JSON lines: transformer_id, total_meters and optionally nominal_voltage_v, receipt_delay_minutes,"
-        " effective_from, collection_group (transformer_meter_count.csv)",
+        " effective_from, collection_group (transformer_meter_count.csv; none where --meter_registry is given)",
+    )
+    add(
+        "--meter_registry",
+        metavar="PATH",
+        help="CSV, plain or .gz: meter_id, service_point_id, transformer_id, feeder_id and optionally"
+        " nominal_voltage_v, interval_minutes, status, effective_from. It decides on which transformer and feeder reads"
+        " count, and how many meters are expected there, so that --meter_counts is not needed (none: reads decide)",
     )
     add(
         "--meter_counts_refresh",
         default="60s",
         metavar="DURATION",
-        help="how often a live run looks for changed meter counts and producers; at least 1s (60s)",
+        help="how often a live run looks for changed meter counts, meter registry and producers; at least 1s (60s)",
     )
     add(
         "--event_map",
@@ -390,9 +398,11 @@ class RunPlan:
     oms_outages: str | None
     """Likewise; None where nobody tells of outages."""
     work: str | None
-    meter_counts: str
+    meter_counts: str | None
+    """None where the meter registry alone says how many there are."""
+    meter_registry: str | None
     meter_counts_refresh: int
-    """How often a live run looks at that file and at `producers`, in microseconds."""
+    """How often a live run looks at these files and at `producers`, in microseconds."""
     producers: str | None
     """A file that can be used; None where nobody knows who is a producer."""
     output: str
@@ -543,12 +553,15 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         raise OptionError(
             "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
         )
+    meter_registry = meter_registry_of(values["meter_registry"])
+    by_registry = meter_registry is not None and "--meter_counts" not in explicit
     formats = formats_of(values, sinks)
     validated_files = validated_files_of(values, settings.also_publish)
     if source == "kafka":
         days = [settings.time_zone] if settings.also_publish and settings.time_zone != "UTC" else []
         # They add steps to the graph, and Flink knows state by a step's place in it.
-        announced = [name for name, given in (("oms_outages", oms_outages), ("work", work)) if given is not None]
+        named = (("oms_outages", oms_outages), ("work", work), ("meter_registry", meter_registry))
+        announced = [name for name, given in named if given is not None]
         files = ["validated_files"] if validated_files is not None else []
         others = [] if sinks == ("kafka",) else ["+".join(sinks)]
         settings = replace(settings, source=",".join([*announced, *settings.also_publish, *days, *files, *others]))
@@ -564,7 +577,8 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         oms_outages=oms_outages,
         work=work,
-        meter_counts=meter_counts_of(values["meter_counts"]),
+        meter_counts=None if by_registry else meter_counts_of(values["meter_counts"]),
+        meter_registry=meter_registry,
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         producers=producers_of(values["producers"]),
         output=output_of(values["output"]) if "files" in sinks else values["output"],

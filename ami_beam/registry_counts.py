@@ -135,14 +135,48 @@ class _Sweep:
         return sums - (sums - steps)[self._start]
 
 
-def meter_counts_of(changes: CountChanges, settings: Settings) -> list[MeterCount]:
+@dataclass(frozen=True)
+class ReceiptDelays:
+    """How long after a window's end missing reads are held against a transformer, by its meters' intervals."""
+
+    window: int
+    usual: int
+    """Of the run: for transformers of which nothing is known."""
+    of_short: int
+    """Where all meters are known to have intervals that are no longer than the window."""
+    most: int
+
+    @classmethod
+    def of_run(cls, settings: Settings) -> ReceiptDelays:
+        """Those of a run. Where nobody gives a receipt delay, `usual` allows for the longest interval of all."""
+        not_given = settings.receipt_delay == settings.collection_delay + settings.behind_windows
+        of_short = settings.collection_delay if not_given else settings.receipt_delay
+        return cls(settings.window, settings.receipt_delay, of_short, settings.allowed_lateness)
+
+    def of(self, longest: int, all_known: bool) -> int | None:
+        """A transformer's own delay; None for that of the run.
+
+        The read of a long interval comes so much after the first window in it.
+
+        Args:
+          longest: interval of its meters that say theirs, 0 where none does.
+          all_known: whether all do.
+        """
+        if not longest:
+            return None
+        delay = self.of_short + max(longest - self.window, 0)
+        delay = min(delay if all_known else max(delay, self.usual), self.most)
+        return None if delay == self.usual else delay
+
+
+def meter_counts_of(changes: CountChanges, delays: ReceiptDelays) -> list[MeterCount]:
     """The changes as meter counts. A total of 0 says that the transformer is not expected from then on."""
     return [
         MeterCount(
             changes.names[transformer],
             total,
             None if volts != volts else volts,
-            receipt_delay_of(settings, longest, all_known),
+            delays.of(longest, all_known),
             None if begin == ALWAYS else begin,
         )
         for transformer, begin, total, volts, longest, all_known in zip(
@@ -155,26 +189,6 @@ def meter_counts_of(changes: CountChanges, settings: Settings) -> list[MeterCoun
             strict=True,
         )
     ]
-
-
-def receipt_delay_of(settings: Settings, longest: int, all_known: bool) -> int | None:
-    """A transformer's own receipt delay by its meters' intervals, None for that of the run.
-
-    Reads of an interval that is longer than the window come, for the first window in it, so much later. None is longer
-    than the allowed lateness.
-
-    Args:
-      settings: window, and the run's receipt delay, which is that of meters of which nothing is known.
-      longest: interval of a meter that says its own, 0 where none does.
-      all_known: whether all do.
-    """
-    if not longest:
-        return None
-    delay = settings.receipt_delay + max(longest - settings.window, 0)
-    if not all_known:
-        delay = max(delay, settings.receipt_delay)
-    delay = min(delay, settings.allowed_lateness)
-    return None if delay == settings.receipt_delay else delay
 
 
 def merged(registry: Iterable[MeterCount], given: Sequence[MeterCount]) -> list[MeterCount]:

@@ -40,11 +40,12 @@ from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS
 from ami_beam.codecs.writer_schemas import KnownSchemas
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.consumers import OPTIONAL_TOPICS
+from ami_beam.csv_table import TableError
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
 from ami_beam.flink_submission import FlinkCluster, JobEndedError
-from ami_beam.instants import MICROS_PER_SECOND
+from ami_beam.instants import MICROS_PER_SECOND, format_duration
 from ami_beam.io.avro_files import WriteAvroFiles
 from ami_beam.io.bigquery_sink import WriteToTables
 from ami_beam.io.files import ReadReplay, WriteOutputs
@@ -52,7 +53,8 @@ from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
 from ami_beam.io.kafka_expansion import beams_expansion
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.librdkafka import librdkafka
-from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts, load_version
+from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts
+from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
 from ami_beam.io.postgresql_config import write_config
@@ -69,6 +71,7 @@ from ami_beam.postgresql.connection import PostgresqlError
 from ami_beam.postgresql.migration import check
 from ami_beam.ready_steps import keep_steps_ready
 from ami_beam.records import RecordBatch
+from ami_beam.registry_counts import ReceiptDelays
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
 from pipelines.operational import Inputs, operational
@@ -120,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings, plan = validate(sys.argv[1:] if argv is None else argv)
             for warning in plan.warnings:
                 _log.warning("%s", warning)
-            counts = load_version(plan.meter_counts, settings.allowed_lateness)
+            counts = followed_counts(settings, plan).load()
+            _warn_of_intervals(settings, plan)
             settings = with_shards(settings, plan, counts)
             if plan.postgresql is not None:
                 check(plan.postgresql)
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             registered = _look_at_registry(plan, [*OUTPUT_TOPICS, *also])
             with open_runner(plan) as runner:
                 return _run(settings, plan, counts, runner, topics, registered)
-        except (OptionError, PreflightError, MeterCountsError, RegistryError) as error:
+        except (OptionError, PreflightError, MeterCountsError, TableError, RegistryError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 2
         except PostgresqlError as error:
@@ -158,8 +162,8 @@ def build(
     topics: Mapping[str, Topic] | None = None,
     registered: Registered = Registered(),
 ) -> None:
-    """Build the whole graph: source, operational pipeline, sink. `meter_counts` is the plan's file as it is now."""
-    follow = FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness)
+    """Build the whole graph: source, operational pipeline, sink. `meter_counts` are the plan's as they are now."""
+    follow = followed_counts(settings, plan)
     counts: MeterCountsSource
     if plan.runner == "FlinkRunner" and not plan.bounded:
         counts = PolledMeterCounts(meter_counts, follow)
@@ -200,7 +204,9 @@ def build(
     ] or (None, None)
     outages, work = announced("Outages", plan.outages_topic), announced("Work", plan.work_topic)
     schemas = replace(plan.formats.inputs(), published=KnownSchemas(registered.written) if registered.written else None)
-    inputs = Inputs(reads, events, counts, alerts, alarms, producers_of(plan), outages, work, schemas)
+    inputs = Inputs(
+        reads, events, counts, alerts, alarms, producers_of(plan), outages, work, schemas, registry_of(plan)
+    )  # fmt: skip
     found = operational(inputs, settings)
     outputs = published(found, config_id(settings), AvroValues(registered.ids) if registered.ids else None)
     # Files and tables are made of JSON, whatever topics have.
@@ -237,6 +243,33 @@ def producers_of(plan: RunPlan) -> FollowedProducers | None:
     if plan.producers is None:
         return None
     return FollowedProducers(plan.producers, None if plan.bounded else plan.meter_counts_refresh)
+
+
+def registry_of(plan: RunPlan) -> FollowedRegistry | None:
+    """The meter registry, likewise."""
+    if plan.meter_registry is None:
+        return None
+    return FollowedRegistry(plan.meter_registry, None if plan.bounded else plan.meter_counts_refresh)
+
+
+def followed_counts(settings: Settings, plan: RunPlan) -> FollowedFile:
+    """The meter counts by the plan's files."""
+    registry, delays = registry_of(plan), ReceiptDelays.of_run(settings)
+    return FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness, registry, delays)
+
+
+def _warn_of_intervals(settings: Settings, plan: RunPlan) -> None:
+    registry = registry_of(plan)
+    if registry is None:
+        return
+    longest = int(registry.current().changes.longest.max(initial=0))
+    if longest > settings.window + settings.behind_windows:
+        length = format_duration(longest)
+        _log.warning(
+            "Meters of the registry have intervals of %s, and windows are of %s: of these meters only some windows"
+            " will have a read. With --longest_interval=%s they count in every window.",
+            length, format_duration(settings.window), length,
+        )  # fmt: skip
 
 
 def _read_back(plan: RunPlan) -> list[str]:

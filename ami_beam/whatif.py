@@ -24,6 +24,7 @@ from ami_beam.alarm_changes import compare, within
 from ami_beam.beam_options import OptionError, Parser
 from ami_beam.codecs.json_outputs import alarm_records, parse_alarm
 from ami_beam.command import Stopped, leave, start_logging, stoppable
+from ami_beam.csv_table import TableError
 from ami_beam.effective_config import config_id
 from ami_beam.flink_rest import FlinkError
 from ami_beam.instants import format_instant
@@ -31,14 +32,14 @@ from ami_beam.io.files import ReadReplay, WriteOutputs
 from ami_beam.io.kafka_period import PeriodError, export_period
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
-from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
+from ami_beam.io.meter_counts_source import ReadMeterCounts
 from ami_beam.local.process import StartError
-from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
+from ami_beam.meter_counts import MeterCountsError
 from ami_beam.option_checks import duration_of, instant_of, without_runner
 from ami_beam.options import RunPlan, rule_options, validate
 from ami_beam.records import Alarm, KeyedRecords, RecordBatch
 from ami_beam.replay_arguments import replay_arguments, replays_events
-from ami_beam.run import new_pipeline, open_runner, producers_of, with_shards
+from ami_beam.run import followed_counts, new_pipeline, open_runner, producers_of, registry_of, with_shards
 from ami_beam.settings import Settings
 from ami_beam.whatif_picture import FORMATS, PictureError, check_library, draw
 from ami_beam.whatif_report import Comparison, as_json, as_text
@@ -52,8 +53,8 @@ _ABOUT = """Replays a period under the settings you run with and under changed o
 vanish or move: by type, feeder and hour of the day. Nothing is published."""
 _EXAMPLES = """
 All options of python -m ami_beam.run that say where records are and what the settings are now may be given too, and
-mean the same: --source, --reads, --events, --meter_counts, --producers, --bootstrap_servers, --kafka_config_file,
---low_voltage_pct and so on.
+mean the same: --source, --reads, --events, --meter_counts, --meter_registry, --producers, --bootstrap_servers,
+--kafka_config_file, --low_voltage_pct and so on.
 
 examples:
   A week of the live topic with another limit, as a table and a picture:
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             question, rest = _question(sys.argv[1:] if argv is None else argv)
             current, changed, plan = _settings(question, rest)
             comparison = _compare(question, current, changed, plan)
-        except (OptionError, PreflightError, MeterCountsError, SettingError, PictureError) as error:
+        except (OptionError, PreflightError, MeterCountsError, TableError, SettingError, PictureError) as error:
             print(f"ami_beam.whatif: {error}", file=sys.stderr)
             return 2
         except (StartError, FlinkError, PeriodError, KafkaException) as error:
@@ -163,8 +164,9 @@ def _settings(question: Question, rest: list[str]) -> tuple[Settings, Settings, 
 
 
 def _compare(question: Question, current: Settings, changed: Settings, plan: RunPlan) -> Comparison:
-    counts = load_version(plan.meter_counts, current.allowed_lateness)
-    current, changed = with_shards(current, plan, counts), with_shards(changed, plan, counts)
+    current, changed = [
+        with_shards(settings, plan, followed_counts(settings, plan).load()) for settings in (current, changed)
+    ]
     if question.picture is not None:
         check_library()
     folder = Path(tempfile.mkdtemp(prefix="ami-beam-whatif-"))
@@ -173,7 +175,7 @@ def _compare(question: Question, current: Settings, changed: Settings, plan: Run
             plan = _exported(question, current, plan, folder)
         output = question.output or folder / "alarms"
         for name, settings in ((CURRENT, current), (CHANGED, changed)):
-            _replay(name, settings, plan, counts, output)
+            _replay(name, settings, plan, output)
         alarms = {name: _alarms(output / f"{name}.jsonl", question) for name in (CURRENT, CHANGED)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -222,10 +224,10 @@ def _exported_up_to(end: int, topic: str, path: Path, plan: RunPlan) -> str:
     return str(path)
 
 
-def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVersion, output: Path) -> None:
+def _replay(name: str, settings: Settings, plan: RunPlan, output: Path) -> None:
     with open_runner(plan) as runner, _heartbeat(f"{plan.reads}, {name} settings"):
         pipeline = new_pipeline(plan, PipelineOptions(list(runner.pipeline_args)))
-        table = pipeline | "MeterCounts" >> ReadMeterCounts(counts, None)
+        table = pipeline | "MeterCounts" >> ReadMeterCounts(followed_counts(settings, plan).load(), None)
         reads = pipeline | "Reads" >> ReadReplay(plan.reads, plan.reads_topic)
         if replays_events(plan):
             events = pipeline | "Events" >> ReadReplay(plan.events, plan.events_topic)
@@ -235,7 +237,9 @@ def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVer
             pipeline | label >> ReadReplay(plan.announced_topics[topic], topic) if topic is not None else None
             for label, topic in (("Outages", plan.outages_topic), ("Work", plan.work_topic))
         ]
-        alarms = alarms_of(reads, events, table, settings, producers_of(plan), outages, work, plan.formats.inputs())
+        alarms = alarms_of(
+            reads, events, table, settings, producers_of(plan), outages, work, plan.formats.inputs(), registry_of(plan)
+        )  # fmt: skip
         records = alarms | "AlarmJson" >> beam.Map(alarm_records, config_id(settings)).with_output_types(KeyedRecords)
         _ = {name: (records,)} | "Files" >> WriteOutputs(str(output))
         pipeline.run().wait_until_finish()

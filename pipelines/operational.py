@@ -11,6 +11,7 @@ import apache_beam as beam
 from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
+from ami_beam.meter_registry import CurrentRegistry
 from ami_beam.read_columns import ReadColumns
 from ami_beam.records import (
     Alarm,
@@ -59,6 +60,7 @@ from transforms.locate_events import LocateEvents
 from transforms.loss_control import LossControl
 from transforms.loss_events import LossEvents
 from transforms.pack_reads import PackReads
+from transforms.place_reads import PlaceReads
 from transforms.publish_alarms import PublishAlarms
 from transforms.publish_silent_meters import PublishSilentMeters
 from transforms.published_alarms import PublishedAlarms
@@ -88,6 +90,8 @@ class Inputs:
     work: beam.PCollection[RecordBatch] | None = None
     """Work at meters, likewise."""
     schemas: Schemas = NO_SCHEMAS
+    registry: CurrentRegistry | None = None
+    """Where meters hang; None where only their reads say so."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class JudgedWindows(NamedTuple):
 
 def operational(inputs: Inputs, settings: Settings) -> Outputs:
     """Assemble the graph. Labels name state: a change of one makes savepoints of older versions unusable."""
-    measured = measure(inputs.reads, inputs.meter_counts, settings, inputs.schemas.reads)
+    measured = measure(inputs.reads, inputs.meter_counts, settings, inputs.schemas.reads, inputs.registry)
     summaries = measured.statistics | "SummaryRows" >> SummaryRows(settings)
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings, inputs.schemas.events)
     clock = measured.progress | "ReadsClock" >> beam.FlatMap(_nothing).with_output_types(Event)
@@ -177,7 +181,7 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     alerts = (explained, event_alerts) | "AllAlerts" >> beam.Flatten()
 
     silent = tuple(judged.hearing) | "SilentMeters" >> SilentMeters(settings)
-    silent_meters = silent | "PublishSilentMeters" >> PublishSilentMeters(settings)
+    silent_meters = silent | "PublishSilentMeters" >> PublishSilentMeters(settings, inputs.registry)
 
     dead_letters = (
         (measured.dead_letters, events.dead_letters, *told.dead_letters) | "AllDeadLetters" >> beam.Flatten()
@@ -225,17 +229,22 @@ def measure(
     meter_counts: MeterCountsSource,
     settings: Settings,
     schemas: WriterSchemas | None = None,
+    registry: CurrentRegistry | None = None,
 ) -> Measured:
     """From records of the reads topic to every window's statistics and their revisions."""
     reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
-    accepted = reads.accepted
+    accepted, to_bill = reads.accepted, reads.to_bill if settings.bills else None
+    if registry is not None:
+        accepted = accepted | "PlaceReads" >> PlaceReads(registry)
+        if to_bill is not None:
+            to_bill = to_bill | "PlaceReadsToBill" >> PlaceReads(registry, counted=False)
     if settings.apportions:
         accepted = accepted | "ApportionReads" >> ApportionReads(settings)
     packed = accepted | "PackReads" >> PackReads(settings)
     late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
     blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
     statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
-    return Measured(statistics, reads.progress, reads.dead_letters, reads.to_bill if settings.bills else None)
+    return Measured(statistics, reads.progress, reads.dead_letters, to_bill)
 
 
 def told_by_events(

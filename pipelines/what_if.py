@@ -8,6 +8,7 @@ import apache_beam as beam
 
 from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas
 from ami_beam.meter_counts_view import MeterCountsSource
+from ami_beam.meter_registry import CurrentRegistry
 from ami_beam.records import Alarm, RecordBatch
 from ami_beam.settings import Settings
 from pipelines.operational import announced, judge, measure, told_by_events
@@ -23,13 +24,14 @@ def alarms_of(
     outages: beam.PCollection[RecordBatch] | None = None,
     work: beam.PCollection[RecordBatch] | None = None,
     schemas: Schemas = NO_SCHEMAS,
+    registry: CurrentRegistry | None = None,
 ) -> beam.PCollection[Alarm]:
     """What `operational` gives as alarms, with the same steps.
 
     One of these to a pipeline: Beam's FnApiRunner keeps the timers of two steps apart by the name of the timer only, so
     of two graphs with the same steps one would lose its timers.
     """
-    measured = measure(reads, meter_counts, settings, schemas.reads)
+    measured = measure(reads, meter_counts, settings, schemas.reads, registry)
     accepted = (events | "DecodeEvents" >> DecodeEvents(settings, schemas.events)).accepted
     told = announced(outages, work, measured.progress, settings).announced
     by_events = told_by_events(accepted, measured, settings, producers, told)

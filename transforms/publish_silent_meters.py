@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import MICROS_PER_DAY, format_instant
+from ami_beam.meter_registry import CurrentRegistry, MeterRegistry
 from ami_beam.records import DayStandings, MeterStanding, SilentMeter, SilentMeterBatch
 from ami_beam.settings import Settings
 from transforms.decode_reads import METRICS
@@ -53,24 +54,29 @@ class PublishSilentMeters(beam.PTransform):
     A meter stands as it does on the transformer on which it was heard last: one that moves is not silent where it was.
     A row whose meter turns out to have been heard becomes WITHDRAWN. A bounded run publishes the final rows only.
 
+    A meter that by the registry is inactive at the end of the day, or was replaced at its service point, is not on the
+    list.
+
     State: the rows of the days of which reads may still come. Counter: silent_meters_<LISTING>.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, registry: CurrentRegistry | None = None):
         super().__init__()
         self._settings = settings
+        self._registry = registry
 
     def expand(self, standings: beam.PCollection[tuple[int, DayStandings]]) -> beam.PCollection[SilentMeterBatch]:
         label = f"SilentRows {self._settings.state_label()}"
-        return standings | label >> beam.ParDo(_PublishDoFn(self._settings))
+        return standings | label >> beam.ParDo(_PublishDoFn(self._settings, self._registry))
 
 
 class _PublishDoFn(beam.DoFn):
     LOG = BagStateSpec("silent_rows_log", MsgspecCoder(LogEntry))
     PUBLISH = TimerSpec("silent_rows_publish", TimeDomain.WATERMARK)
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, registry: CurrentRegistry | None):
         self._settings = settings
+        self._registry = registry
 
     def process(
         self,
@@ -92,7 +98,7 @@ class _PublishDoFn(beam.DoFn):
         if not news:
             return
         kept = kept or KeptMeters()
-        rows = update(kept, news, at.micros)
+        rows = update(kept, news, at.micros, None if self._registry is None else self._registry.current())
         for row in rows:
             Metrics.counter(METRICS, f"silent_meters_{row.status}").inc()
         if rows:
@@ -105,7 +111,9 @@ class _PublishDoFn(beam.DoFn):
         log.add(LogEntry(None, kept))
 
 
-def update(kept: KeptMeters, news: Iterable[DayStandings], now: int) -> list[SilentMeter]:
+def update(
+    kept: KeptMeters, news: Iterable[DayStandings], now: int, registry: MeterRegistry | None = None
+) -> list[SilentMeter]:
     """Take news in: the rows to publish, which are noted as told. `now` is the record time at which that is known."""
     touched: dict[tuple[int, str], None] = {}
     for each in news:
@@ -116,7 +124,8 @@ def update(kept: KeptMeters, news: Iterable[DayStandings], now: int) -> list[Sil
     changed = []
     for window_end, meter_id in sorted(touched):
         meter = kept.days[window_end][meter_id]
-        row = _row(window_end, meter)
+        expected = registry is None or registry.expects(meter_id, window_end)
+        row = _row(window_end, meter, expected)
         told = meter.told
         if row is None or (told is not None and replace(row, revision=told.revision, as_of=told.as_of) == told):
             continue
@@ -127,10 +136,10 @@ def update(kept: KeptMeters, news: Iterable[DayStandings], now: int) -> list[Sil
     return changed
 
 
-def _row(window_end: int, meter: KeptMeter) -> SilentMeter | None:
-    """The row as it should be; None where there is and was none."""
+def _row(window_end: int, meter: KeptMeter, expected: bool) -> SilentMeter | None:
+    """The row as it should be; None where there is and was none. `expected`: whether it should be heard at all."""
     last = max(meter.standings.values(), key=lambda each: (each.heard or 0, each.transformer_id))
-    if last.windows_missing is None:
+    if last.windows_missing is None or not expected:
         return None if meter.told is None else replace(meter.told, status="WITHDRAWN")
     return SilentMeter(
         day=format_instant(window_end - MICROS_PER_DAY)[:10],

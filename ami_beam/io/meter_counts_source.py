@@ -18,8 +18,13 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
 
 from ami_beam import meter_counts
+from ami_beam.csv_table import TableError
 from ami_beam.instants import MICROS_PER_SECOND
+from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
+from ami_beam.meter_registry import MeterRegistry
+from ami_beam.records import MeterCount
+from ami_beam.registry_counts import ReceiptDelays, merged, meter_counts_of
 
 _MAX_EMBEDDED = 1_000_000
 _log = logging.getLogger(__name__)
@@ -27,16 +32,38 @@ _log = logging.getLogger(__name__)
 
 def load_version(path: str, max_receipt_delay: int | None = None) -> MeterCountsVersion:
     """The file as it is now. Raises MeterCountsError."""
-    return meter_counts.pack(meter_counts.load(path, max_receipt_delay), time.time_ns() // 1_000)
+    return FollowedFile(path, 0, max_receipt_delay).load()
 
 
 @dataclass(frozen=True)
 class FollowedFile:
-    """A file of meter counts that is looked at every `refresh` microseconds; `max_receipt_delay` as `load` has it."""
+    """Meter counts that are looked at every `refresh` microseconds: a file of them, a meter registry, or both.
 
-    path: str
+    `max_receipt_delay` as `meter_counts.load` has it. With both, see `registry_counts.merged`.
+    """
+
+    path: str | None
     refresh: int
     max_receipt_delay: int | None = None
+    registry: FollowedRegistry | None = None
+    delays: ReceiptDelays | None = None
+    """By which the registry's intervals become receipt delays; needed with a registry."""
+
+    def load(self) -> MeterCountsVersion:
+        """The files as they are now. Raises MeterCountsError and TableError."""
+        content = None if self.path is None else meter_counts.read(self.path)
+        return self.version(content, None if self.registry is None else self.registry.current())
+
+    def version(self, content: bytes | None, registry: MeterRegistry | None) -> MeterCountsVersion:
+        """The table that both give: the content of the file, and the registry. Raises MeterCountsError."""
+        rows: list[MeterCount] = []
+        if content is not None:
+            assert self.path is not None
+            rows = meter_counts.parse(content, self.path, self.max_receipt_delay)
+        if registry is not None:
+            assert self.delays is not None
+            rows = merged(meter_counts_of(registry.changes, self.delays), rows)
+        return meter_counts.pack(rows, time.time_ns() // 1_000)
 
 
 class LoadMeterCounts(beam.DoFn):
@@ -47,10 +74,10 @@ class LoadMeterCounts(beam.DoFn):
     """
 
     def __init__(self, file: FollowedFile, initial: MeterCountsVersion | None = None) -> None:
-        self._path = file.path
-        self._max_receipt_delay = file.max_receipt_delay
+        self._file = file
         self._initial = initial
         self._last_content = b""
+        self._last_registry: MeterRegistry | None = None
         self._last_version = ""
         self._loaded = Metrics.counter("ami", "meter_counts_loaded")
         self._failed = Metrics.counter("ami", "meter_counts_load_failed")
@@ -63,15 +90,17 @@ class LoadMeterCounts(beam.DoFn):
             yield version
 
     def _load(self) -> MeterCountsVersion | None:
+        file = self._file
         try:
-            content = meter_counts.read(self._path)
-            digest = sha256(content).digest()
-            if digest == self._last_content:
+            registry = None if file.registry is None else file.registry.current()
+            content = None if file.path is None else meter_counts.read(file.path)
+            digest = sha256(content or b"").digest()
+            if digest == self._last_content and registry is self._last_registry:
                 return None
-            rows = meter_counts.parse(content, self._path, self._max_receipt_delay)
-            self._last_content = digest
-            return meter_counts.pack(rows, time.time_ns() // 1_000)
-        except MeterCountsError as error:
+            version = file.version(content, registry)
+            self._last_content, self._last_registry = digest, registry
+            return version
+        except (MeterCountsError, TableError) as error:
             self._failed.inc()
             _log.error(
                 "Meter counts not loaded, the last good ones stay in use (workers must reach the file): %s", error
@@ -137,7 +166,7 @@ class _Follower:
 
     def __init__(self, file: FollowedFile, initial: MeterCountsVersion | None) -> None:
         self._refresh = file.refresh / MICROS_PER_SECOND
-        self._version = initial or load_version(file.path, file.max_receipt_delay)
+        self._version = initial or file.load()
         self._load = LoadMeterCounts(file)
         # The version may be as old as the job: look at the first chance.
         self._looked = -float("inf")

@@ -16,8 +16,7 @@ from ami_beam import meter_registry
 from ami_beam.arenas import give_back
 from ami_beam.csv_table import TableError
 from ami_beam.instants import MICROS_PER_SECOND
-from ami_beam.io.files import open_plain_or_gz
-from ami_beam.meter_registry import MeterRegistry
+from ami_beam.meter_registry import MeterRegistry, readable
 
 _CHUNK_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
@@ -28,7 +27,8 @@ class FollowedRegistry:
 
     A process loads the file when it is first asked, and fails with TableError where it cannot: without the registry
     every read would be left where the head-end puts it. After that a file that is missing or bad leaves the last good
-    version in use, is logged and counted (meter_registry_load_failed). Workers may use different versions for `refresh`.
+    version in use, is logged and counted (meter_registry_load_failed; meter_registry_loaded counts the others). Workers
+    may use different versions for `refresh`.
 
     Args:
       path: of a CSV file, plain or .gz.
@@ -78,7 +78,9 @@ class _Version:
                 self._load()
             except TableError as error:
                 self._failed.inc()
-                _log.error("Meter registry not loaded, the last good one stays in use (workers must reach it): %s", error)
+                _log.error(
+                    "Meter registry not loaded, the last good one stays in use (workers must reach it): %s", error
+                )
         return self._registry
 
     def _load(self) -> None:
@@ -99,6 +101,8 @@ class _Version:
 def _stamp(path: str) -> _Stamp:
     try:
         (found,) = FileSystems.match([path])[0].metadata_list
+    except ValueError:
+        raise TableError(f"{path}: no such file") from None
     except Exception as error:  # each file system has its own exceptions
         raise TableError(f"{path}: cannot be read: {error}") from error
     return _Stamp(found.size_in_bytes, found.last_updated_in_seconds or 0.0)
@@ -106,7 +110,7 @@ def _stamp(path: str) -> _Stamp:
 
 def _digest(path: str) -> bytes:
     found = sha256()
-    with open_plain_or_gz(path) as file:
+    with readable(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             found.update(chunk)
     return found.digest()
