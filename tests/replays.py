@@ -83,7 +83,7 @@ def replay(
     *options: str,
     reads: Path = READS,
     events: Path = EVENTS,
-    meter_counts: Path = METER_COUNTS,
+    meter_counts: Path | None = METER_COUNTS,
     env: Mapping[str, str] | None = None,
 ) -> Replay:
     """Run the product over exported records in a process of its own. Fails where it does not exit with 0."""
@@ -91,8 +91,10 @@ def replay(
     atexit.register(shutil.rmtree, output, ignore_errors=True)
     command = [
         sys.executable, "-m", "ami_beam.run", "--runner=DirectRunner", "--source=files", "--sink=files",
-        f"--reads={reads}", f"--events={events}", f"--meter_counts={meter_counts}", f"--output={output}", *options,
+        f"--reads={reads}", f"--events={events}", f"--output={output}", *options,
     ]  # fmt: skip
+    if meter_counts is not None:
+        command.append(f"--meter_counts={meter_counts}")
     begin = time.monotonic()
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=300, check=False
