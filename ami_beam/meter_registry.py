@@ -80,7 +80,10 @@ class MeterRegistry:
     def at(self, meter_ids: Iterable[str], count: int, instants: Ints) -> Places:
         """The row of each of `count` meters with the greatest effective_from ≤ its instant."""
         wanted = np.fromiter(map(hash, meter_ids), np.int64, count)
-        rows = np.searchsorted(self.hashes, wanted, side="right") - 1
+        # In their order one search runs over what the one before has brought near: half the time of millions of rows.
+        order = np.argsort(wanted)
+        rows = np.empty(count, np.int64)
+        rows[order] = np.searchsorted(self.hashes, wanted[order], side="right") - 1
         # −1 is before all rows; any row will do, as its meter is another one.
         registered = self.hashes[rows] == wanted
         if self.effective_from is not None:
@@ -150,11 +153,23 @@ def parse(file: BinaryIO, path: str) -> MeterRegistry:
     unknown = sorted(set(header) - set(COLUMNS))
     if unknown:
         _log.warning("%s: unknown columns ignored: %s", path, ", ".join(unknown))
-    order, twice = parts.sort()
-    if len(twice):
-        first = {int(order[place]): int(order[place - 1]) for place in twice}
+    rows = parts.sort()
+    if len(rows.twice):
+        first = dict(zip(rows.order[rows.twice].tolist(), rows.order[rows.twice - 1].tolist(), strict=True))
         raise _refusal(file, path, header, np.array(list(first)), 0, first)
-    return parts.registry(order, path)
+    return parts.registry(rows, path)
+
+
+class Sorted(NamedTuple):
+    """Rows by meter and time: which ones in that order, when each begins and ends to hold."""
+
+    order: Ints
+    hashes: Ints
+    """Of the meters."""
+    begins: Ints
+    ends: Ints
+    twice: Ints
+    """The places of those that repeat the one before."""
 
 
 class _Parts:
@@ -191,19 +206,19 @@ class _Parts:
         self._numbers.setdefault(name, []).append(values)
 
     def _column(self, name: str) -> Any:
-        joined = np.concatenate(self._numbers.pop(name))
-        self._numbers[name] = [joined]
-        return joined
+        """The whole of it, which is not kept here: a copy less of each."""
+        return np.concatenate(self._numbers.pop(name))
 
-    def sort(self) -> tuple[Ints, Ints]:
-        """The order of the rows by meter and time, and the places in it that repeat the one before."""
+    def sort(self) -> Sorted:
+        """The rows by meter and time."""
         hashes, begins = self._column("meter_id"), self._column("effective_from")
         order = np.lexsort((begins, hashes))
-        sorted_hashes, sorted_begins = hashes[order], begins[order]
-        same = sorted_hashes[1:] == sorted_hashes[:-1]
+        hashes, begins = hashes[order], begins[order]
+        same = hashes[1:] == hashes[:-1]
         self._check_hashes(order[1:][same], order[:-1][same])
-        twice = np.flatnonzero(same & (sorted_begins[1:] == sorted_begins[:-1])) + 1
-        return order, twice
+        ends = np.full(len(order), NEVER)
+        ends[:-1][same] = begins[1:][same]
+        return Sorted(order, hashes, begins, ends, np.flatnonzero(same & (begins[1:] == begins[:-1])) + 1)
 
     def _check_hashes(self, some: Ints, others: Ints) -> None:
         """Of five million meters two share a hash in one of a million processes: then this one cannot use them."""
@@ -212,28 +227,25 @@ class _Parts:
             if not pc.all(pc.equal(meters.take(pa.array(some)), meters.take(pa.array(others)))).as_py():
                 raise TableError("two meters have the same 64-bit hash in this process; start it again")
 
-    def registry(self, order: Ints, path: str) -> MeterRegistry:
+    def registry(self, rows: Sorted, path: str) -> MeterRegistry:
         """All of them, in that order."""
-        hashes = self._column("meter_id")[order]
-        begins = self._column("effective_from")[order]
-        ends = np.full(len(order), NEVER)
-        same = hashes[1:] == hashes[:-1]
-        ends[:-1][same] = begins[1:][same]
+        order, hashes, begins = rows.order, rows.hashes, rows.begins
         transformers = self._column("transformer_id")[order]
         inactive = self._column("status")[order]
         service_points = self._column("service_point_id")[order]
-        rows = Rows(
-            transformers, service_points, begins, ends, ~inactive,
-            self._column("nominal_voltage_v")[order], self._column("interval_minutes")[order],
-        )  # fmt: skip
         names = list(self._transformers)
-        changes = count_changes(rows, names)
+        changes = count_changes(
+            Rows(
+                transformers, service_points, begins, rows.ends, ~inactive,
+                self._column("nominal_voltage_v")[order], self._column("interval_minutes")[order],
+            ),
+            names,
+        )  # fmt: skip
         if changes.mixed_voltages:
             _log.warning(
                 "%s: of %d transformers the meters have different nominal_voltage_v; that of most of them is used",
                 path, changes.mixed_voltages,
             )  # fmt: skip
-        del rows
         counts_as, stand_ins, replaced_at = self._exchanges(order, hashes, service_points, begins, ~inactive)
         # Few pairs of a transformer and a feeder: one number a row says both.
         pairs = transformers.astype(np.int64) * len(self._feeders) + self._column("feeder_id")[order]
