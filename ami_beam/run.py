@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for warning in plan.warnings:
                 _log.warning("%s", warning)
             counts = followed_counts(settings, plan).load()
-            _warn_of_intervals(settings, plan)
+            warn_of_intervals(settings, plan)
             settings = with_shards(settings, plan, counts)
             if plan.postgresql is not None:
                 check(plan.postgresql)
@@ -258,7 +258,8 @@ def followed_counts(settings: Settings, plan: RunPlan) -> FollowedFile:
     return FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness, registry, delays)
 
 
-def _warn_of_intervals(settings: Settings, plan: RunPlan) -> None:
+def warn_of_intervals(settings: Settings, plan: RunPlan) -> None:
+    """Say which option is missing where the registry has intervals that windows are too short for."""
     registry = registry_of(plan)
     if registry is None:
         return

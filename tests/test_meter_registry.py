@@ -25,7 +25,7 @@ from ami_beam.meter_registry import COLUMNS, MeterRegistry, load, parse
 from ami_beam.options import OptionError, validate
 from ami_beam.records import MeterCount
 from ami_beam.registry_counts import ReceiptDelays, merged, meter_counts_of
-from ami_beam.run import main
+from ami_beam.run import main, warn_of_intervals
 from ami_beam.settings import Settings
 
 MARCH = parse_instant("2026-03-01T00:00:00Z")
@@ -417,6 +417,16 @@ class TestRunning:
             validate(["--bootstrap_servers=b:1", "--meter_registry=missing.csv"])
         with pytest.raises(OptionError, match=r"--meter_counts.*no such file"):
             validate(["--bootstrap_servers=b:1"])
+
+    @pytest.mark.parametrize(("option", "said"), [((), True), (("--longest_interval=60m",), False)])
+    def test_long_intervals_that_no_option_allows_for_are_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, option: tuple[str, ...], said: bool
+    ) -> None:
+        path = tmp_path / "registry.csv"
+        path.write_text(HEADER + "M1,S1,T1,F1,,60,,\nM2,S2,T1,F1,,15,,\n")
+        rules, plan = validate(["--bootstrap_servers=b:1", f"--meter_registry={path}", *option])
+        warn_of_intervals(rules, plan)
+        assert ("With --longest_interval=1h they count" in caplog.text) == said
 
     def test_a_bad_file_refuses_the_start(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

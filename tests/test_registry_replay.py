@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import csv
 import json
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from tests.replays import (
     METER_COUNTS,
     READS,
     READS_TOPIC,
+    ROOT,
     SIMBENCH,
     Replay,
     compare,
@@ -245,30 +249,42 @@ class Fleet:
             self.sent.append((again, {**row, "read_ts": _text(again), "transformer_id": "T-NOWHERE"}))
 
 
-@cache
-def fleet() -> tuple[Replay, Article]:
+@dataclass(frozen=True)
+class Judged:
     """The fleet as we judge it, and in SQL."""
+
+    replay: Replay
+    sql: Article
+    options: tuple[str, ...]
+    """Of the run."""
+
+
+@cache
+def fleet() -> Judged:
     made = Fleet()
-    with TemporaryDirectory(prefix="ami-beam-fleet-") as folder:
-        lines = [
-            {"ts_ms": round(came.timestamp() * 1000), "value_b64": base64.b64encode(json.dumps(row).encode()).decode()}
-            for came, row in made.sent
-        ]
-        export = write_export(Path(folder) / "reads.jsonl.gz", lines)
-        events = write_export(Path(folder) / "events.jsonl", [])
-        registry = write_registry(Path(folder) / "registry.csv", made.registry)
-        done = replay(f"--meter_registry={registry}", reads=export, events=events, meter_counts=None)
-        sql = Article(accepted(done, READS_TOPIC, export), right_closed=True)
+    folder = TemporaryDirectory(prefix="ami-beam-fleet-")
+    atexit.register(folder.cleanup)
+    lines = [
+        {"ts_ms": round(came.timestamp() * 1000), "value_b64": base64.b64encode(json.dumps(row).encode()).decode()}
+        for came, row in made.sent
+    ]
+    export = write_export(Path(folder.name) / "reads.jsonl.gz", lines)
+    events = write_export(Path(folder.name) / "events.jsonl", [])
+    registry = write_registry(Path(folder.name) / "registry.csv", made.registry)
+    # What is billed is placed, too, and not counted twice.
+    billing = ("--also_publish=validated_reads,customer_consumption", "--customer_id=keep")
+    done = replay(f"--meter_registry={registry}", *billing, reads=export, events=events, meter_counts=None)
+    sql = Article(accepted(done, READS_TOPIC, export), right_closed=True)
     columns = ", ".join(f"{name} {'TIMESTAMP' if name == 'effective_from' else 'VARCHAR'}" for name in COLUMNS)
     sql.execute(f"CREATE TABLE registry ({columns})")
     for row in made.registry:
         since = (row["effective_from"] or "1970-01-01T00:00:00Z").removesuffix("Z")
         sql.execute(f"INSERT INTO registry VALUES {(*(row[name] for name in COLUMNS[:-1]), since)}")
-    return done, sql
+    return Judged(done, sql, (f"--reads={export}", f"--events={events}", f"--meter_registry={registry}"))
 
 
 def test_summaries_are_what_sql_gives() -> None:
-    done, sql = fleet()
+    done, sql = fleet().replay, fleet().sql
     identity = ("transformer_id", "feeder_id", "window_end")
     theirs, ours = by(sql.query(SUMMARIES), *identity), by(done.rows(SUMMARY), *identity)
     assert ours.keys() == theirs.keys()
@@ -279,7 +295,7 @@ def test_summaries_are_what_sql_gives() -> None:
 
 
 def test_receipts_are_what_sql_gives() -> None:
-    done, sql = fleet()
+    done, sql = fleet().replay, fleet().sql
     theirs = by(sql.query(RECEIPTS), "transformer_id", "window_end")
     ours = by(done.rows(RECEIPT), "transformer_id", "window_end")
     day = {format_instant(round(BEGIN.timestamp() + 900 * each) * 1_000_000) for each in range(1, WINDOWS + 1)}
@@ -295,33 +311,44 @@ def test_receipts_are_what_sql_gives() -> None:
 
 
 def test_an_exchange_counts_once_in_its_window() -> None:
-    _, sql = fleet()
-    both = sql.query(
+    both = fleet().sql.query(
         f"{PLACED} SELECT window_end, counted FROM winners GROUP BY ALL HAVING count(DISTINCT meter_id) = 2"
     )
     assert len(both) > 5
 
 
 def test_counters_are_what_sql_gives() -> None:
-    done, sql = fleet()
+    done, sql = fleet().replay, fleet().sql
     (expected,) = sql.query(COUNTED)
     counters = done.counters()
     assert {name: counters[name] for name in expected} == expected
     assert min(expected.values()) > 10
 
 
-def test_a_registry_of_long_intervals_says_which_option_is_missing() -> None:
-    made = Fleet()
-    with TemporaryDirectory(prefix="ami-beam-long-") as folder:
-        came, row = made.sent[0]
-        lines = [
-            {"ts_ms": round(came.timestamp() * 1000), "value_b64": base64.b64encode(json.dumps(row).encode()).decode()}
-        ]
-        export = write_export(Path(folder) / "reads.jsonl", lines)
-        registry = Path(folder) / "registry.csv"
-        registry.write_text("meter_id,service_point_id,transformer_id,feeder_id,interval_minutes\nM1,S1,T1,F1,60\n")
-        events = write_export(Path(folder) / "events.jsonl", [])
-        assert (
-            "With --longest_interval=1h"
-            in replay(f"--meter_registry={registry}", reads=export, events=events, meter_counts=None).log
-        )
+def told(module: str, *arguments: str) -> Row:
+    """What a command of ours says of the fleet as JSON."""
+    command = [sys.executable, "-m", module, *arguments, "--source=files", *fleet().options, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def test_an_alert_is_explained_by_reads_that_said_another_transformer() -> None:
+    alerts = [row for row in fleet().replay.rows("ami.alerts.grid") if row["alert_type"] == "HIGH_VOLTAGE"]
+    beyond = fleet().sql.query(f"{PLACED} SELECT * FROM winners WHERE voltage_v > 253 AND mismatch")
+    (alert, read), *_ = (
+        (alert, read)
+        for alert in alerts
+        for read in beyond
+        if (alert["entity_id"], alert["window_end"]) == (read["transformer_id"], read["window_end"])
+    )
+    explained = told("ami_beam.explain", alert["alert_id"], f"--output={fleet().replay.output}")
+    (window,) = explained["windows"]
+    assert read["meter_id"] in {each["meter_id"] for each in window["reads"] if each["beyond_limit"]}
+    summaries = by(fleet().replay.rows(RECEIPT), "transformer_id", "window_end")
+    assert window["total_meters"] == summaries[alert["entity_id"], alert["window_end"]]["total_meters"]
+
+
+def test_what_if_puts_reads_where_the_run_did() -> None:
+    answer = told("ami_beam.whatif", "--set=high_voltage_pct=107")
+    assert answer["total"]["current"] == len(fleet().replay.rows("ami.alarms")) < answer["total"]["changed"]
