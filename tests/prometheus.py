@@ -34,6 +34,8 @@ ONLY_AFTER = {
     *(f"{PREFIX}{name}" for name in ("billing_only_reads", "interval_revisions", "avro_files", "avro_file_rows")),
     *(f"{PREFIX}postgresql_{what}" for what in ("rows", "rows_rejected", "batches", "batch_sum_ms", "batch_ms")),
     *(f"{PREFIX}{name}" for name in ("postgresql_retries", "bigquery_rows_refused")),
+    *(f"{PREFIX}{name}" for name in ("topology_mismatches", "unregistered_meters", "inactive_meter_reads")),
+    *(f"{PREFIX}meter_registry_{what}" for what in ("loaded", "load_failed")),
 }
 """Metrics that exist only once what they count has happened, or where a consumer or sink is asked for."""
 _SELECTOR = re.compile(r"(\bflink_\w+)?(?:\{([^}]*)\})?")
