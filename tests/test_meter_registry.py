@@ -6,6 +6,7 @@ import gzip
 import io
 import logging
 import os
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ami_beam import meter_registry
 from ami_beam.csv_table import TableError
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant, parse_instant
 from ami_beam.io import meter_registry_source
-from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts
+from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts, PolledMeterCounts
 from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCounts, counts_of, effective
 from ami_beam.meter_registry import COLUMNS, MeterRegistry, load, parse
@@ -403,6 +404,19 @@ class TestRunning:
         assert loaded() == [MeterCount("T1", 2, collection_group="C2")]
         path.write_text("nonsense")
         assert loaded() == []
+
+    def test_what_is_sent_to_workers_is_the_path(self, tmp_path: Path) -> None:
+        path = tmp_path / "registry.csv"
+        path.write_text(HEADER + "".join(f"M{number},S{number},T{number % 9},F1,,,,\n" for number in range(5_000)))
+        followed = FollowedRegistry(str(path), 60_000_000)
+        follow = FollowedFile(None, 60_000_000, None, followed, DELAYS)
+        initial = follow.load()
+        sent = pickle.dumps((followed, PolledMeterCounts(initial, follow)))
+        assert len(sent) < len(initial.payload) + 1_000
+        there, polled = pickle.loads(sent)
+        assert len(there.current()) == 5_000
+        (version,) = polled
+        assert counts_of(version).at("T8", MARCH) == MeterCount("T8", 555)
 
     def test_options(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ from ami_beam.coders import MsgspecCoder
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.io.files import ReadReplay
 from ami_beam.io.meter_counts_source import ReadMeterCounts, load_version
+from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCountsVersion, pack
 from ami_beam.records import MeterCount, RecordBatch
 from ami_beam.settings import Settings
@@ -128,7 +129,8 @@ class TestGraph:
         ]
         version = pack([MeterCount("T1", 1)], 0)
         counts = pipeline | beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion)
-        inputs = Inputs(*batches[:2], counts, outages=batches[2], work=batches[3])
+        registered = FollowedRegistry("registry.csv")
+        inputs = Inputs(*batches[:2], counts, outages=batches[2], work=batches[3], registry=registered)
         published(operational(inputs, EVERYTHING), "c0f1")
         proto, context = pipeline.to_runner_api(return_context=True)
         found = {name: context.coders.get_by_id(name) for name in proto.components.coders}

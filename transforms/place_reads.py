@@ -16,8 +16,6 @@ from ami_beam.read_columns import ReadColumns, ints
 from transforms.decode_reads import METRICS
 
 
-@beam.typehints.with_input_types(ReadColumns)
-@beam.typehints.with_output_types(ReadColumns)
 class PlaceReads(beam.PTransform):
     """Every read comes out once, on the transformer and feeder that the registry has for its meter at interval_end.
 
@@ -38,7 +36,8 @@ class PlaceReads(beam.PTransform):
         self._counted = counted
 
     def expand(self, reads: beam.PCollection[ReadColumns]) -> beam.PCollection[ReadColumns]:
-        return reads | "Place" >> beam.ParDo(_PlaceDoFn(self._registry, self._counted))
+        step = beam.ParDo(_PlaceDoFn(self._registry, self._counted)).with_output_types(ReadColumns)
+        return reads | "Place" >> step
 
 
 class _PlaceDoFn(beam.DoFn):
