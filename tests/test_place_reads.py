@@ -118,12 +118,32 @@ def test_in_a_pipeline(tmp_path: Path) -> None:
         for name, placed in (("counted", counted), ("again", again)):
             names = placed | f"Names {name}" >> beam.FlatMap(_names).with_output_types(tuple[str, str])
             assert_that(names, equal_to([("M1", "T1"), ("M9", "T9"), ("M3", "T3")]), label=name)
-    counters = Counter[str]()
-    for counter in pipeline.result.metrics().query()["counters"]:
-        counters[counter.key.metric.name] += counter.result
+    counters = counted_in(pipeline)
     assert counters["topology_mismatches"] == counters["unregistered_meters"] == 1
     assert counters["inactive_meter_reads"] == 1
     assert counters["meter_registry_loaded"] == 1
+
+
+def test_a_file_that_goes_bad_is_counted_and_the_last_good_one_places_reads(tmp_path: Path) -> None:
+    meter_registry_source._versions.clear()
+    path = tmp_path / "registry.csv"
+    path.write_text(REGISTRY)
+    followed = FollowedRegistry(str(path), 0)
+    assert len(followed.current()) == 8
+    path.write_text("nonsense")
+    with TestPipeline(runner=RUNNER) as pipeline:
+        reads = pipeline | beam.Create([from_reads([read("M1", "T2")])], reshuffle=False).with_output_types(ReadColumns)
+        placed = reads | PlaceReads(followed) | beam.FlatMap(_names).with_output_types(tuple[str, str])
+        assert_that(placed, equal_to([("M1", "T1")]))
+    counters = counted_in(pipeline)
+    assert counters["meter_registry_load_failed"] == counters["meter_counts_load_failed"] == 1
+
+
+def counted_in(pipeline: TestPipeline) -> Counter[str]:
+    counters = Counter[str]()
+    for counter in pipeline.result.metrics().query()["counters"]:
+        counters[counter.key.metric.name] += counter.result
+    return counters
 
 
 def _names(reads: ReadColumns) -> list[tuple[str, str]]:

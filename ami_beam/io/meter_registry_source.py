@@ -27,8 +27,8 @@ class FollowedRegistry:
 
     A process loads the file when it is first asked, and fails with TableError where it cannot: without the registry
     every read would be left where the head-end puts it. After that a file that is missing or bad leaves the last good
-    version in use, is logged and counted (meter_registry_load_failed; meter_registry_loaded counts the others). Workers
-    may use different versions for `refresh`.
+    version in use, is logged and counted (meter_registry_load_failed, and as meter counts, too; meter_registry_loaded
+    counts the others). Workers may use different versions for `refresh`.
 
     Args:
       path: of a CSV file, plain or .gz.
@@ -67,6 +67,8 @@ class _Version:
     def __init__(self, path: str, refresh: int | None) -> None:
         self._path, self._refresh = path, refresh
         self._failed = Metrics.counter("ami", "meter_registry_load_failed")
+        # The counts that it makes are as old as it is: one alarm watches both.
+        self._counts_failed = Metrics.counter("ami", "meter_counts_load_failed")
         self._loaded = Metrics.counter("ami", "meter_registry_loaded")
         self._stamp: _Stamp | None = None
         self._digest = b""
@@ -78,6 +80,7 @@ class _Version:
                 self._load()
             except TableError as error:
                 self._failed.inc()
+                self._counts_failed.inc()
                 _log.error(
                     "Meter registry not loaded, the last good one stays in use (workers must reach it): %s", error
                 )
