@@ -46,7 +46,7 @@ def refusal(text: str | bytes) -> str:
 
 
 def place_of(found: MeterRegistry, meter: str, instant: int) -> tuple[str, str, bool] | None:
-    rows, registered = found.at([meter], 1, np.array([instant]))
+    rows, registered = found.at([meter], np.array([instant]))
     if not registered[0]:
         return None
     place = found.place[rows[0]]
@@ -179,7 +179,7 @@ class TestAgainstThePlainWay:
         found = registry(text_of(rows))
         meters = [meter for meter in "ABCDEX" for _ in INSTANTS]
         instants = INSTANTS * 6
-        places, registered = found.at(meters, len(meters), np.array(instants))
+        places, registered = found.at(meters, np.array(instants))
         for meter, instant, row, there in zip(meters, instants, places.tolist(), registered.tolist(), strict=True):
             expected = valid(rows, instant).get(meter)
             assert there == (expected is not None)
@@ -274,7 +274,7 @@ class TestExchange:
         found = registry(f"{HEADER}A,S1,T1,F1,,,,\nA,S2,T1,F1,,,,{later}\nB,S2,T1,F1,,,,\nB,S1,T1,F1,,,,{later}\n")
         assert found.counts_as is not None
         for instant in (MARCH, MARCH + HOUR):
-            rows, _ = found.at(["A", "B"], 2, np.array([instant] * 2))
+            rows, _ = found.at(["A", "B"], np.array([instant] * 2))
             assert set(found.meters[found.counts_as[rows]]) == {"A", "B"}
 
     def test_without_exchanges_nothing_is_kept_for_them(self) -> None:

@@ -68,7 +68,7 @@ class Placed(NamedTuple):
 
 def place(reads: ReadColumns, registry: MeterRegistry) -> Placed:
     """The reads where the registry has their meters; the same object where all were there already."""
-    rows, registered = registry.at(reads.meter_id, len(reads), ints(reads.interval_end))
+    rows, registered = registry.at(reads.meter_id, ints(reads.interval_end))
     unregistered = len(reads) - int(np.count_nonzero(registered))
     places = registry.place[rows]
     transformers = registry.transformers[places].tolist()
