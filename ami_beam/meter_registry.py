@@ -42,8 +42,15 @@ _log = logging.getLogger(__name__)
 class CurrentRegistry(Protocol):
     """How transforms get at the registry, whoever loads it."""
 
-    def current(self) -> MeterRegistry:
-        """The newest good version."""
+    @property
+    def changes(self) -> bool:
+        """Whether there may be another version later."""
+
+    def current(self, at_least: str = "") -> MeterRegistry:
+        """The newest good version. One that was seen elsewhere, `at_least`, is looked for at once."""
+
+    def replaced(self, version: str) -> MeterRegistry | None:
+        """The version before the newest, if it is this one and in memory; it is kept from the first call on."""
 
 
 class Places(NamedTuple):
@@ -73,6 +80,8 @@ class MeterRegistry:
     meters: Texts
     changes: CountChanges
     """How many meters each transformer has."""
+    version: str = ""
+    """Other files have other ones."""
 
     def __len__(self) -> int:
         return len(self.hashes)

@@ -46,6 +46,7 @@ from pipelines.voltage_heatmap import voltage_heatmap
 from transforms.alarm_episodes import AlarmEpisodes
 from transforms.apportion_reads import ApportionReads
 from transforms.collection_groups import CollectionGroups
+from transforms.corrected_statistics import CorrectedStatistics
 from transforms.decode_announcements import DecodeAnnouncements
 from transforms.decode_events import DecodeEvents
 from transforms.decode_reads import DecodeReads
@@ -65,6 +66,7 @@ from transforms.publish_alarms import PublishAlarms
 from transforms.publish_silent_meters import PublishSilentMeters
 from transforms.published_alarms import PublishedAlarms
 from transforms.published_alerts import PublishedAlerts
+from transforms.registry_corrections import RegistryCorrections
 from transforms.silent_meters import SilentMeters
 from transforms.summary_rows import SummaryRows
 from transforms.transformer_places import MeterPlacesOf
@@ -234,16 +236,24 @@ def measure(
     """From records of the reads topic to every window's statistics and their revisions."""
     reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
     accepted, to_bill = reads.accepted, reads.to_bill if settings.bills else None
+    if settings.apportions:
+        accepted = accepted | "ApportionReads" >> ApportionReads(settings)
     if registry is not None:
+        # Of a long read each part where its meter was then.
         accepted = accepted | "PlaceReads" >> PlaceReads(registry)
         if to_bill is not None:
             to_bill = to_bill | "PlaceReadsToBill" >> PlaceReads(registry, counted=False)
-    if settings.apportions:
-        accepted = accepted | "ApportionReads" >> ApportionReads(settings)
     packed = accepted | "PackReads" >> PackReads(settings)
     late = packed.late | "GatherLateReads" >> GatherLateReads(settings, meter_counts)
-    blocks = (packed.on_time, late) | "AllBlocks" >> beam.Flatten()
-    statistics = blocks | "WindowStatistics" >> WindowStatistics(settings)
+    parts = [packed.on_time, late]
+    corrects = registry if registry is not None and registry.changes else None
+    if corrects is not None:
+        parts.append(reads.progress | "RegistryCorrections" >> RegistryCorrections(settings, corrects))
+    blocks = tuple(parts) | "AllBlocks" >> beam.Flatten()
+    statistics, handed = blocks | "WindowStatistics" >> WindowStatistics(settings, corrects)
+    if corrects is not None:
+        corrected = handed | "CorrectedStatistics" >> CorrectedStatistics(settings, corrects)
+        statistics = (statistics, corrected) | "AllStatistics" >> beam.Flatten()
     return Measured(statistics, reads.progress, reads.dead_letters, to_bill)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
+from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCountsVersion
 from ami_beam.meter_counts import pack as pack_counts
 from ami_beam.records import (
@@ -48,12 +50,14 @@ from ami_beam.records import (
     ValidatedRead,
 )
 from ami_beam.settings import Settings
-from pipelines.operational import Inputs, operational
+from pipelines.operational import Inputs, measure, operational
+from transforms.summary_rows import SummaryRows
 
 # Beam has three engines behind DirectRunner and picks one silently; this is the one that runs TestStream with state.
 RUNNER = "BundleBasedDirectRunner"
 DAY = "2026-03-03T"
 READS, EVENTS, OUTAGES, WORK = "ami.headend.reads", "ami.headend.events", "ami.oms.outages", "ami.work"
+REGISTRY = "no topic"
 
 TEXTS = ("window_closed", "time_zone", "customer_id", "customer_key_file")
 """Settings that are no durations."""
@@ -183,7 +187,11 @@ class HeadEnd:
     """Records in arrival order; the watermark follows their record times."""
 
     def __init__(
-        self, meter_counts: list[MeterCount] | None = None, producers: frozenset[str] | None = None, **settings: Any
+        self,
+        meter_counts: list[MeterCount] | None = None,
+        producers: frozenset[str] | None = None,
+        registry: Path | None = None,
+        **settings: Any,
     ):
         durations = {
             name: parse_duration(value) if isinstance(value, str) and name not in TEXTS else value
@@ -193,6 +201,7 @@ class HeadEnd:
         self.settings = Settings(**{"shards": 7, "source_silent": parse_duration("365d"), **durations})
         self._counts = [MeterCount("T1", 2)] if meter_counts is None else meter_counts
         self._producers = producers
+        self._registry = registry
         self._stream = TestStream(coder=MsgspecCoder(RecordBatch))
         self._offset = 0
         self._watermark: int | None = None
@@ -221,6 +230,10 @@ class HeadEnd:
     def work(self, clock: str | int, *values: bytes | None) -> HeadEnd:
         """Work at meters, likewise."""
         return self._records(WORK, clock, *values)
+
+    def corrected(self, clock: str | int, registry: str) -> HeadEnd:
+        """The file of the registry is another one at `clock`."""
+        return self._records(REGISTRY, clock, registry.encode())
 
     def _records(self, topic: str, clock: str | int, *values: bytes | None) -> HeadEnd:
         record_time = self.until(clock)._watermark
@@ -251,7 +264,14 @@ class HeadEnd:
     def run(self) -> Published:
         """Run to the end of the stream, after which all is silent for ever: that alarm is left out."""
         stream = self._stream.advance_watermark_to_infinity()
-        published = run_pipeline(stream, self._counts, self.settings, producers=self._producers, topics=self._topics)
+        published = run_pipeline(
+            stream,
+            self._counts,
+            self.settings,
+            producers=self._producers,
+            topics=self._topics,
+            registry=self._registry,
+        )
         assert self._watermark is not None
         published.alarms = [
             alarm
@@ -259,6 +279,26 @@ class HeadEnd:
             if alarm.alarm_type != "SOURCE_SILENT" or alarm.ended_at is not None or alarm.as_of <= self._watermark
         ]
         return published
+
+    def measured(self) -> list[SummaryRow]:
+        """The summary rows only, in a third of the time."""
+        options = PipelineOptions([])
+        options.view_as(StandardOptions).streaming = True
+        rows: list[SummaryRow] = []
+        token = str(next(_tokens))
+        _captured[token] = rows
+        with TestPipeline(runner=RUNNER, options=options) as pipeline:
+            records = pipeline | "Reads" >> self._stream.advance_watermark_to_infinity()
+            registry = None
+            if self._registry is not None:
+                records |= "Registry" >> beam.FlatMap(_replace, str(self._registry)).with_output_types(RecordBatch)
+                registry = FollowedRegistry(str(self._registry), 0)
+            counts = beam.Create([pack_counts(self._counts, 0)], reshuffle=False)
+            versions = pipeline | "Counts" >> counts.with_output_types(MeterCountsVersion)
+            found = measure(records, versions, self.settings, registry=registry)
+            summaries = found.statistics | SummaryRows(self.settings)
+            _ = summaries | "Capture" >> beam.Map(_capture, token)
+        return rows
 
 
 def run_pipeline(
@@ -269,6 +309,7 @@ def run_pipeline(
     events: Any = None,
     producers: frozenset[str] | None = None,
     topics: Collection[str] = (),
+    registry: Path | None = None,
 ) -> Published:
     """Run the operational pipeline over `reads` and collect its outputs in this process.
 
@@ -281,6 +322,8 @@ def run_pipeline(
     with TestPipeline(runner=runner, options=options) as pipeline:
         version = pack_counts(counts, 0)
         records = pipeline | "Reads" >> reads
+        if registry is not None:
+            records |= "Registry" >> beam.FlatMap(_replace, str(registry)).with_output_types(RecordBatch)
         announced = {
             topic: records | topic >> beam.Filter(_is_of, topic).with_output_types(RecordBatch)
             for topic in (OUTAGES, WORK)
@@ -299,6 +342,8 @@ def run_pipeline(
             producers=producers,
             outages=announced.get(OUTAGES),
             work=announced.get(WORK),
+            # Looked at whenever somebody asks.
+            registry=None if registry is None else FollowedRegistry(str(registry), 0),
         )
         outputs = operational(inputs, settings)
         names = ["summaries", "receipts", "alerts", "dead_letters", "alarms", "silent_meters"]
@@ -311,6 +356,16 @@ def run_pipeline(
             for number, part in enumerate(parts if isinstance(parts, tuple) else (parts,)):
                 _ = part | f"Capture {name} {number}" >> beam.Map(_capture, f"{token}/{name}")
     return published
+
+
+def _replace(batch: RecordBatch, registry: str) -> list[RecordBatch]:
+    """Batches of records; what is no record replaces the file of the registry."""
+    if batch.topic != REGISTRY:
+        return [batch]
+    (text,) = batch.values
+    assert text is not None
+    Path(registry).write_bytes(text)
+    return []
 
 
 def _is_of(batch: RecordBatch, topic: str) -> bool:

@@ -128,7 +128,8 @@ def observation(statistics: TransformerStatistics, count: MeterCount | None, nom
         feeder_id = first.feeder_id
         measured = feeders if first.min_voltage_v is not None else []
     else:
-        present = [feeder for feeder in feeders if feeder.meters_reported]
+        # None is left where all its meters turned out to be elsewhere.
+        present = [feeder for feeder in feeders if feeder.meters_reported] or feeders
         feeder_id = min(present, key=lambda feeder: (-feeder.meters_reported, feeder.feeder_id)).feeder_id
         measured = [feeder for feeder in feeders if feeder.min_voltage_v is not None]
     lowest = highest = None

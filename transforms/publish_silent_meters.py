@@ -74,7 +74,7 @@ class _PublishDoFn(beam.DoFn):
     LOG = BagStateSpec("silent_rows_log", MsgspecCoder(LogEntry))
     PUBLISH = TimerSpec("silent_rows_publish", TimeDomain.WATERMARK)
 
-    def __init__(self, settings: Settings, registry: CurrentRegistry | None):
+    def __init__(self, settings: Settings, registry: CurrentRegistry | None = None):
         self._settings = settings
         self._registry = registry
 

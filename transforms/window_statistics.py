@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import msgspec
 import numpy as np
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ami_beam.codecs.read_block import PackedRead, ReadBlock, columns_of, pack, unpack
-from ami_beam.coders import MsgspecCoder
+from ami_beam.coders import MsgspecCoder, carries
+from ami_beam.meter_registry import CurrentRegistry, MeterRegistry
 from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
 from ami_beam.settings import Settings
-from ami_beam.shards import ShardWindow
+from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
 from transforms.statistics import Measured, by_transformer, emptied, measure, measure_columns, voltages_of
 from transforms.window_expiry import expiry
@@ -53,6 +55,24 @@ class HeldReads(Struct, array_like=True, gc=False):
 
     blocks: list[ReadBlock]
     published: bool
+    handed: list[str] = field(default_factory=list)
+    """Transformers that `CorrectedStatistics` publishes since."""
+
+
+class HandedReads(Struct, array_like=True, gc=False):
+    """Of a window in which the registry was corrected: reads on their way to where their meters are by now."""
+
+    window_end: int
+    registry_version: str
+    blocks: list[ReadBlock]
+    """On transformers of the key's shard. The same read may come several times."""
+    handed: list[str]
+    """Transformers of the shard that are published by those who get this from now on."""
+    published: list[TransformerStatistics]
+    """What was published of them until now."""
+
+
+carries(HandedReads)
 
 
 class PublishedWindow(Struct, array_like=True, gc=False):
@@ -71,8 +91,17 @@ class PublishedWindow(Struct, array_like=True, gc=False):
         return reads.contenders()
 
 
-@beam.typehints.with_input_types(tuple[tuple[int, int], ReadBlock])
-@beam.typehints.with_output_types(tuple[tuple[int, int], StatisticsBatch])
+HANDED = "handed"
+
+
+class Statistics(NamedTuple):
+    """What `WindowStatistics` gives."""
+
+    published: beam.PCollection[tuple[ShardWindow, StatisticsBatch]]
+    handed: beam.PCollection[tuple[ShardWindow, HandedReads]] | None
+    """For `CorrectedStatistics`; None without a registry."""
+
+
 class WindowStatistics(beam.PTransform):
     """Publishes each transformer's statistics once when its window is due, and again only when their content changed.
 
@@ -87,25 +116,39 @@ class WindowStatistics(beam.PTransform):
     write back themselves only. The shard is a stable hash of transformer_id: all reads of a transformer meet in one
     place.
 
+    With a registry it also takes blocks without reads (`RegistryCorrections`), which name transformers that a
+    correction touches. Of these it publishes nothing any more in the window, and hands all their reads, also those that
+    come later, to the shards of the transformers that the registry has them on by now.
+
     Counter: topology_changes, publications in which a transformer's window has reads of more than one feeder.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, registry: CurrentRegistry | None = None):
         super().__init__()
         self._settings = settings
+        self._registry = registry
 
-    def expand(self, blocks: beam.PCollection) -> beam.PCollection[tuple[ShardWindow, StatisticsBatch]]:
+    def expand(self, blocks: beam.PCollection[tuple[ShardWindow, ReadBlock]]) -> Statistics:
         label = f"Statistics {self._settings.state_label()}"
-        return blocks | label >> beam.ParDo(_WindowStatisticsDoFn(self._settings))
+        statistics = beam.ParDo(_WindowStatisticsDoFn(self._settings, self._registry))
+        if self._registry is None:
+            published = blocks | label >> statistics.with_output_types(tuple[tuple[int, int], StatisticsBatch])
+            return Statistics(published, None)
+        both = blocks | label >> statistics.with_output_types(
+            tuple[tuple[int, int], StatisticsBatch], handed=tuple[tuple[int, int], HandedReads]
+        ).with_outputs(HANDED, main="published")
+        return Statistics(both["published"], both[HANDED])
 
 
+@beam.typehints.with_input_types(tuple[tuple[int, int], ReadBlock])
 class _WindowStatisticsDoFn(beam.DoFn):
     READS = BagStateSpec("reads", MsgspecCoder(HeldReads))
     REVISED = ReadModifyWriteStateSpec("revised", MsgspecCoder(Revised))
     PUBLISH = TimerSpec("statistics_publish", TimeDomain.WATERMARK)
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, registry: CurrentRegistry | None = None):
         self._settings = settings
+        self._registry = registry
         self._topology_changes = Metrics.counter(METRICS, "topology_changes")
         self._revisions = Metrics.counter(METRICS, "statistics_revisions")
 
@@ -115,14 +158,24 @@ class _WindowStatisticsDoFn(beam.DoFn):
         reads: Any = beam.DoFn.StateParam(READS),
         revised: Any = beam.DoFn.StateParam(REVISED),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
+    ) -> Iterator[Any]:
         key, block = element
+        if block.moved:
+            yield from self._hand_over(key, block, reads, revised)
+            publish.set(Timestamp(micros=expiry(self._settings, block.window_end)), dynamic_timer_tag=EXPIRE)
+            return
         due_at = block.window_end + self._settings.collection_delay
         late = block.first_record_time >= due_at
         if late:
-            base, _ = _divided(reads)
+            base, _, handed = _divided(reads)
             if base:
-                yield from self._published(key, _revise(base, [block], revised, self._settings.window))
+                own, gone = _parted([block], handed)
+                if gone:
+                    # Kept, too: they may have to go elsewhere by the next correction.
+                    reads.add(HeldReads(gone, published=True))
+                    yield from self._handed(key, gone, handed)
+                if own:
+                    yield from self._published(key, _revise(base, own, revised, self._settings.window))
                 return
         reads.add(HeldReads([block], published=False))
         # Late reads of a window that was never published, or whose first publication is on its way. By the first of
@@ -139,19 +192,23 @@ class _WindowStatisticsDoFn(beam.DoFn):
         reads: Any = beam.DoFn.StateParam(READS),
         revised: Any = beam.DoFn.StateParam(REVISED),
         publish: Any = beam.DoFn.TimerParam(PUBLISH),
-    ) -> Iterator[tuple[ShardWindow, StatisticsBatch]]:
+    ) -> Iterator[Any]:
         # Whatever the timer: at the end of a bounded source all are due at once, in an order that the runner chooses.
-        base, fresh = _divided(reads)
+        base, fresh, handed = _divided(reads)
         if fresh:
             window_end = key[1]
-            if base:
-                changed = _revise(base, fresh, revised, self._settings.window)
-            else:
-                base, changed = first_publication(window_end, fresh, self._settings.window)
+            own, gone = _parted(fresh, handed)
+            changed = StatisticsBatch(window_end, [])
+            if not base:
                 publish.set(Timestamp(micros=expiry(self._settings, window_end)), dynamic_timer_tag=EXPIRE)
+            if base and own:
+                changed = _revise(base, own, revised, self._settings.window)
+            elif own:
+                base, changed = first_publication(window_end, own, self._settings.window)
             reads.clear()
-            reads.add(HeldReads(base, published=True))
+            reads.add(HeldReads([*base, *gone], published=True, handed=sorted(handed)))
             yield from self._published(key, changed)
+            yield from self._handed(key, gone, handed)
         if tag == EXPIRE:
             reads.clear()
             revised.clear()
@@ -163,12 +220,91 @@ class _WindowStatisticsDoFn(beam.DoFn):
             self._revisions.inc(sum(transformer.revision > 0 for transformer in transformers))
             yield key, changed
 
+    def _hand_over(self, key: ShardWindow, correction: ReadBlock, reads: Any, revised: Any) -> Iterator[TaggedOutput]:
+        """Stop publishing these transformers, and say what was published of them and which reads there are."""
+        base, fresh, handed = _divided(reads)
+        later: Revised | None = revised.read()
+        blocks = [*base, *(later.blocks if later is not None else [])]
+        new = sorted(set(correction.moved) - handed)
+        if new:
+            reads.add(HeldReads([], published=True, handed=new))
+        published = []
+        if blocks:
+            winners = Winners()
+            winners.add(columns_of(blocks).of(new))
+            for name, own in by_transformer(winners.winners()).items():
+                measured = measure(own, self._settings.window)
+                published.append(_as_published(name, measured, later.published.get(name) if later else None))
+        version = correction.registry_version
+        found = HandedReads(correction.window_end, version, [], new, published)
+        yield TaggedOutput(HANDED, (key, found))
+        yield from self._handed(key, [*blocks, *fresh], correction.moved, version)
 
-def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock]]:
-    """The blocks of a window that were part of its first publication, and those that have come since."""
+    def _handed(
+        self, key: ShardWindow, blocks: list[ReadBlock], transformers: Collection[str], version: str = ""
+    ) -> Iterator[TaggedOutput]:
+        """Their reads, on the transformers that the registry has them on by now."""
+        if not blocks:
+            return
+        assert self._registry is not None
+        there = columns_of(blocks).of(transformers)
+        by_shard: dict[int, list[PackedRead]] = {}
+        for read in placed(there, self._registry.current(version)):
+            by_shard.setdefault(shard_of(read.transformer_id, self._settings.shards), []).append(read)
+        for shard, own in by_shard.items():
+            found = HandedReads(key[1], version, [pack(key[1], own)], [], [])
+            yield TaggedOutput(HANDED, ((shard, key[1]), found))
+
+
+def _divided(reads: Any) -> tuple[list[ReadBlock], list[ReadBlock], set[str]]:
+    """The blocks of a window that were part of its first publication, those that have come since, and the transformers
+    that others publish."""
     held: list[HeldReads] = list(reads.read())
     base = [block for each in held if each.published for block in each.blocks]
-    return base, [block for each in held if not each.published for block in each.blocks]
+    handed = {name for each in held for name in each.handed}
+    return base, [block for each in held if not each.published for block in each.blocks], handed
+
+
+def _parted(blocks: list[ReadBlock], handed: Collection[str]) -> tuple[list[ReadBlock], list[ReadBlock]]:
+    """The reads of other transformers, and those of the ones that are handed over."""
+    if not handed or not any(name in handed for block in blocks for name in block.names):
+        return blocks, []
+    own: list[ReadBlock] = []
+    gone: list[ReadBlock] = []
+    for block in blocks:
+        columns = columns_of([block])
+        wanted = np.array([name in handed for name in columns.names], np.bool_)[columns.transformer]
+        for which, parts in ((~wanted, own), (wanted, gone)):
+            if which.any():
+                parts.append(columns.take(np.flatnonzero(which)).block(block.window_end))
+    return own, gone
+
+
+def placed(reads: list[PackedRead], registry: MeterRegistry) -> list[PackedRead]:
+    """The reads where the registry has their meters; others as they are."""
+    ends = np.array([read.interval_end for read in reads], np.int64)
+    rows, registered = registry.at([read.meter_id for read in reads], ends)
+    places = registry.place[rows].tolist()
+    return [
+        read._replace(transformer_id=registry.transformers[place], feeder_id=registry.feeders[place]) if known else read
+        for read, place, known in zip(reads, places, registered.tolist(), strict=True)
+    ]
+
+
+def _as_published(name: str, measured: Measured, published: PublishedTransformer | None) -> TransformerStatistics:
+    """The last publication of a transformer, by the reads that were winners then."""
+    if published is None:
+        return _publication(name, measured, measured.feeders, measured.as_of, 0)
+    feeders = measured.feeders
+    for feeder in feeders:
+        feeder.revision, feeder.as_of = published.pairs.get(feeder.feeder_id, (0, feeder.as_of))
+    present = {feeder.feeder_id for feeder in feeders}
+    for feeder_id, (revision, as_of) in published.pairs.items():
+        if feeder_id not in present:
+            gone = emptied(feeder_id, as_of)
+            gone.revision = revision
+            feeders.append(gone)
+    return _publication(name, measured, feeders, published.as_of, published.revision)
 
 
 def _revise(base: list[ReadBlock], fresh: Sequence[ReadBlock], revised: Any, window: int) -> StatisticsBatch:

@@ -102,12 +102,20 @@ class ReadBlock(Struct, array_like=True, gc=False):
     """Microseconds; empty where every interval is as long as the window, or longer."""
     counts_as: list[str] = field(default_factory=list)
     """Empty where every meter counts as itself."""
+    moved: list[str] = field(default_factory=list)
+    """Of a block without reads, which says that the registry was corrected: transformers that lose or gain meters."""
+    registry_version: str = ""
+    """Of the registry that says so."""
 
     def __len__(self) -> int:
         return len(self.meters)
 
 
 carries(ReadBlock)
+_COLUMNS = (
+    "transformers", "feeders", "interval_ends", "read_ts", "record_times", "partitions", "offsets", "consumption",
+    "received", "delivered", "voltages", "flags",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -265,6 +273,15 @@ def encode_block(
         missing=encoded(missing[cut]) if missing is not None and missing[cut].any() else b"",
         counts_as=counts_as[cut] if counts_as is not None and counts_as[cut] != meters[cut] else [],
     )
+
+
+def correction(window_end: int, transformers: list[str], registry_version: str) -> ReadBlock:
+    """A block without reads: the registry has put meters of these transformers elsewhere, or on them."""
+    columns = dict.fromkeys(_COLUMNS, b"")
+    return ReadBlock(
+        window_end=window_end, first_record_time=0, last_record_time=0, time_unit=1, read_ts_unit=1, first_offset=0,
+        names=[], meters=[], moved=transformers, registry_version=registry_version, **columns,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def pack(window_end: int, reads: Iterable[PackedRead]) -> ReadBlock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from hashlib import sha256
 from threading import Lock
 from typing import NamedTuple
@@ -44,13 +45,26 @@ class FollowedRegistry:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def current(self) -> MeterRegistry:
-        """The newest good version."""
+    @property
+    def changes(self) -> bool:
+        """Whether a file that changes is looked at again."""
+        return self._key[1] is not None
+
+    def current(self, at_least: str = "") -> MeterRegistry:
+        """The newest good version. One that was seen elsewhere, `at_least`, is looked for at once."""
         with _versions_lock:
-            version = _versions.get(self._key)
-            if version is None:
-                version = _versions[self._key] = _Version(*self._key)
-            return version.current()
+            return self._version().current(at_least)
+
+    def replaced(self, version: str) -> MeterRegistry | None:
+        """The version before the newest, if it is this one and in memory; it is kept from the first call on."""
+        with _versions_lock:
+            return self._version().replaced(version)
+
+    def _version(self) -> _Version:
+        version = _versions.get(self._key)
+        if version is None:
+            version = _versions[self._key] = _Version(*self._key)
+        return version
 
 
 class _Stamp(NamedTuple):
@@ -72,10 +86,20 @@ class _Version:
         self._loaded = Metrics.counter("ami", "meter_registry_loaded")
         self._stamp: _Stamp | None = None
         self._digest = b""
+        self._registry: MeterRegistry | None = None
+        self._before: MeterRegistry | None = None
+        self._keeps_before = False
+        self._seen: set[str] = set()
         self._load()
 
-    def current(self) -> MeterRegistry:
-        if self._refresh is not None and time.monotonic() - self._looked >= self._refresh / MICROS_PER_SECOND:
+    def replaced(self, version: str) -> MeterRegistry | None:
+        self._keeps_before = True
+        return self._before if self._before is not None and self._before.version == version else None
+
+    def current(self, at_least: str) -> MeterRegistry:
+        assert self._registry is not None
+        due = self._refresh is not None and time.monotonic() - self._looked >= self._refresh / MICROS_PER_SECOND
+        if due or (at_least and at_least not in self._seen):
             try:
                 self._load()
             except TableError as error:
@@ -94,7 +118,12 @@ class _Version:
             return
         digest = b"" if stamp.changed else _digest(self._path)
         if not digest or digest != self._digest:
-            self._registry = meter_registry.load(self._path)
+            if self._keeps_before:
+                self._before = self._registry
+            loaded = meter_registry.load(self._path)
+            version = digest.hex() if digest else f"{stamp.size}/{stamp.changed}"
+            self._registry = replace(loaded, version=version)
+            self._seen.add(version)
             self._loaded.inc()
             pa.default_memory_pool().release_unused()
             give_back()
