@@ -85,6 +85,7 @@ def replay(
     events: Path = EVENTS,
     meter_counts: Path | None = METER_COUNTS,
     env: Mapping[str, str] | None = None,
+    seconds: float = 300,
 ) -> Replay:
     """Run the product over exported records in a process of its own. Fails where it does not exit with 0."""
     output = Path(tempfile.mkdtemp(prefix="ami-beam-replay-"))
@@ -97,7 +98,13 @@ def replay(
         command.append(f"--meter_counts={meter_counts}")
     begin = time.monotonic()
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return Replay(output, done.stderr, time.monotonic() - begin)
