@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND
@@ -206,6 +206,22 @@ class TestTransformer:
         ),
         st.integers(1, 4),
     )
+    @example(
+        # A note that is kept for a loss that goes on was taken for a window without any supply.
+        [
+            (1, set(), False, False, False),
+            (1, {"M0"}, False, False, True),
+            (1, {"M0", "M1", "M2", "M3"}, False, False, True),
+            (14, {"M0", "M1"}, False, False, False),
+        ],
+        4,
+    )
+    @example(
+        [(1, {"M0", "M1", "M2"}, False, False, True), (14, {"M0"}, False, False, False),
+         (3, {"M0", "M1", "M2", "M3"}, False, False, True), (13, {"M0", "M1"}, False, False, False),
+         (1, set(), False, False, False)],
+        4,
+    )  # fmt: skip
     def test_what_is_forgotten_changes_nothing(self, stretches, meters):
         """For so many windows these are out: whether they say so, say so when they are back, and send zero volts."""
         settings = replace(SETTINGS, allowed_lateness=MICROS_PER_HOUR, max_disorder=MICROS_PER_HOUR)

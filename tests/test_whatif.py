@@ -114,7 +114,7 @@ class TestRefusals:
         ("arguments", "words"),
         [
             (["--set", "high_voltage_pct"], "--set=high_voltage_pct: changes no setting"),
-            (["--set", "shards=7"], "changes no setting. Allowed: window, window_closed, collection_delay"),
+            (["--set", "shards=7"], "changes no setting. Allowed: window, window_closed, longest_interval"),
             (["--set", "high_voltage_pct=110"], "is what the settings are already"),
             (["--set", "high_voltage_pct=x"], "--high_voltage_pct=x: is not a number in range"),
             (["--set", "high_voltage_pct=111", "--from=yesterday"], "--from=yesterday"),

@@ -531,9 +531,11 @@ def _outage_alarms(
     lost = losses(supply.events, notes, known, has_supply, settings.window, spans)
     supply.losses = [(loss.meter_id, loss.at, loss.until) for loss in lost]
     members = of_losses(lost, settings.window)
-    dark = {end for end in known if (notes[end].shows_none(where.total_meters) if end in notes else end in silent)}
     last = kept.folded_up_to
-    supply.lit = sorted({*(end for end in supply.lit if end <= last), *(known - dark)})
+    # Of what is forgotten notes are there for losses that go on, and say nothing of other meters any more.
+    seen = {end for end in known if end > last}
+    dark = {end for end in seen if (notes[end].shows_none(where.total_meters) if end in notes else end in silent)}
+    supply.lit = sorted({*(end for end in supply.lit if end <= last), *(seen - dark)})
     supply.dark = sorted({*(end for end in supply.dark if end <= last), *dark})
     members += unheard(members, supply.dark, supply.lit, where.total_meters, settings.window, spans)
     newest = ends[-1] if ends else 0
