@@ -217,6 +217,17 @@ class TestTransformer:
         4,
     )
     @example(
+        # Who was shown to have supply all day has lost it with who says so, not with who lost it in the morning.
+        [
+            (1, set(), False, False, False),
+            (1, {"M0", "M1"}, False, False, True),
+            (12, {"M0"}, False, False, False),
+            (1, {"M0", "M1"}, False, False, False),
+            (1, {"M0", "M1", "M2"}, True, False, False),
+        ],
+        3,
+    )
+    @example(
         [(1, {"M0", "M1", "M2"}, False, False, True), (14, {"M0"}, False, False, False),
          (3, {"M0", "M1", "M2", "M3"}, False, False, True), (13, {"M0", "M1"}, False, False, False),
          (1, set(), False, False, False)],

@@ -121,7 +121,9 @@ def unheard(
         again = next((later for later in lit if later > end), None)
         until = again if until is None or (again is not None and again < until) else until
         as_of = max(*(each.as_of for each in out), end)
-        found.append(Member(UNHEARD, min(each.at for each in out), until, others, as_of))
+        # Shown to have supply when some had lost it long before, they have lost it with those that tell of it since.
+        at = min(each.at for each in (out if since is None else members) if since is None or since < each.at <= end)
+        found.append(Member(UNHEARD, at, until, others, as_of))
     return found
 
 
