@@ -228,6 +228,17 @@ class TestTransformer:
         3,
     )
     @example(
+        # Who says nothing and is shown without supply only hours later was without it all the time.
+        [
+            (1, {"M0"}, False, False, False),
+            (1, {"M0", "M1", "M2"}, True, False, False),
+            (1, {"M0", "M1", "M2"}, False, False, False),
+            (1, {"M0", "M1", "M2"}, False, False, True),
+            (12, set(), False, False, False),
+        ],
+        3,
+    )
+    @example(
         [(1, {"M0", "M1", "M2"}, False, False, True), (14, {"M0"}, False, False, False),
          (3, {"M0", "M1", "M2", "M3"}, False, False, True), (13, {"M0", "M1"}, False, False, False),
          (1, set(), False, False, False)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
@@ -741,7 +741,7 @@ def _forget_supply(kept: KeptShard, transformer: KeptTransformer, watermark: int
         supply.events = [event for event in supply.events if event.at > horizon]
         supply.lit, supply.dark = [], []
     else:
-        _forget_what_is_over(supply, kept.folded_up_to)
+        _forget_what_is_over(supply, kept.folded_up_to, settings.window)
         _forget_given(transformer, kept.folded_up_to)
     if not (supply.notes or supply.silent or supply.events):
         transformer.supply = None
@@ -755,7 +755,7 @@ def _forget_given(transformer: KeptTransformer, last: int) -> None:
             transformer.given[kind] = given
 
 
-def _forget_what_is_over(supply: Supply, last: int) -> None:
+def _forget_what_is_over(supply: Supply, last: int, window: int) -> None:
     """Forget windows up to `last`, and with them losses and outages that were over by then.
 
     By halves forgotten, an outage that reads have ended would seem to last until the first window that is still known,
@@ -784,7 +784,11 @@ def _forget_what_is_over(supply: Supply, last: int) -> None:
     supply.silent = [end for end in supply.silent if end > last]
     earlier = supply.lit[: bisect_right(supply.lit, over)][-1:]
     lit, dark = ([end for end in ends if end > over] for ends in (supply.lit, supply.dark))
-    supply.lit, supply.dark = earlier + _at_changes(lit, dark, last), _at_changes(dark, lit, last)
+    # Who is unheard is decided by the first whole window of darkness after each loss.
+    places = (bisect_left(dark, at + window) for _, at, _ in goes_on)
+    decisive = {dark[place] for place in places if place < len(dark)}
+    supply.lit = earlier + _at_changes(lit, dark, last)
+    supply.dark = sorted({*_at_changes(dark, lit, last), *decisive})
     supply.spans = [span for span in supply.spans if span[1] is None or span[1] > over]
 
 
