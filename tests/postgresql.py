@@ -37,7 +37,8 @@ def summary(transformer: str, as_of: int = 0, **others: Any) -> bytes:
     row |= {f"total_{kind}_kwh": 1.5 for kind in ("consumption", "delivered", "received")}
     row |= {f"{kind}_voltage_v": None for kind in ("avg", "min", "max")} | {"meters_reported": 3}
     row |= dict.fromkeys(("estimated_count", "voltage_rejected_count", "zero_voltage_count"), 0)
-    row |= dict.fromkeys(("sag_count", "swell_count", "voltage_count"), 0)
+    row |= dict.fromkeys(("sag_count", "swell_count", "voltage_count", "apportioned_count"), 0)
+    row["completeness_pct"] = 100.0
     return json.dumps(row | others).encode()
 
 
