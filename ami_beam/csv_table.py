@@ -59,6 +59,21 @@ def take_rows(
         raise TableError("\n  ".join([f"{path}: bad {what}", *problems[:_SHOWN_PROBLEMS], *more]))
 
 
+def strict_header(values: Sequence[str], path: str, needed: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names of the columns. Raises TableError where one that is needed is missing, or one is there twice."""
+    header = [value.strip() for value in values]
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise TableError(
+            f"{path}, line 1: no column {' and '.join(missing)}; the first line names the columns, separated by commas:"
+            f" {','.join(columns)}"
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise TableError(f"{path}, line 1: column {', '.join(twice)} is there twice; keep one")
+    return header
+
+
 def _rows(
     content: bytes, path: str, needed: Sequence[str], columns: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from ami_beam.coders import carries
+from ami_beam.csv_table import TableError, strict_header
 from ami_beam.instants import MICROS_PER_MILLI, MICROS_PER_MINUTE, format_duration, parse_instant
 from ami_beam.io.files import ReplayError, file_lines
 from ami_beam.records import MeterCount
@@ -229,17 +230,10 @@ def _csv_lines(text: str, path: str, problems: list[str]) -> Iterator[tuple[int,
 
 
 def _header(values: list[str], path: str) -> list[str]:
-    header = [value.strip() for value in values]
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        raise MeterCountsError(
-            f"{path}, line 1: no column {' and '.join(missing)}; the first line names the columns, separated by commas:"
-            f" {','.join(COLUMNS)}"
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise MeterCountsError(f"{path}, line 1: column {', '.join(twice)} is there twice; keep one")
-    return header
+    try:
+        return strict_header(values, path, _REQUIRED, COLUMNS)
+    except TableError as error:
+        raise MeterCountsError(str(error)) from None
 
 
 def _json_lines(text: str, path: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

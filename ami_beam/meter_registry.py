@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from ami_beam.csv_table import TableError
+from ami_beam.csv_table import TableError, strict_header
 from ami_beam.instants import MICROS_PER_MINUTE, parse_instant
 from ami_beam.io.files import ReplayError, open_plain_or_gz
 from ami_beam.read_columns import Flags, Ints
@@ -346,19 +346,10 @@ def _header(file: BinaryIO, path: str) -> list[str]:
     while not line.strip(b"\xef\xbb\xbf \t\r\n") and (line := file.readline()):
         pass
     try:
-        header = [name.strip() for name in next(csv.reader([line.decode("utf-8-sig")], strict=True), [])]
+        values = next(csv.reader([line.decode("utf-8-sig")], strict=True), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}, line 1: not CSV in UTF-8: {error}; save the file as such") from None
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        raise TableError(
-            f"{path}, line 1: no column {' and '.join(missing)}; the first line names the columns, separated by commas:"
-            f" {','.join(COLUMNS)}"
-        )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise TableError(f"{path}, line 1: column {', '.join(twice)} is there twice; keep one")
-    return header
+    return strict_header(values, path, _REQUIRED, COLUMNS)
 
 
 def _batches(file: BinaryIO, header: list[str], passed_over: Callable[[Any], str]) -> Iterator[pa.RecordBatch]:

@@ -34,7 +34,7 @@ from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.meter_counts_source import ReadMeterCounts
 from ami_beam.local.process import StartError
-from ami_beam.meter_counts import MeterCountsError
+from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion
 from ami_beam.option_checks import duration_of, instant_of, without_runner
 from ami_beam.options import RunPlan, rule_options, validate
 from ami_beam.records import Alarm, KeyedRecords, RecordBatch
@@ -164,9 +164,11 @@ def _settings(question: Question, rest: list[str]) -> tuple[Settings, Settings, 
 
 
 def _compare(question: Question, current: Settings, changed: Settings, plan: RunPlan) -> Comparison:
-    current, changed = [
-        with_shards(settings, plan, followed_counts(settings, plan).load()) for settings in (current, changed)
-    ]
+    # A registry's receipt delays depend on the settings.
+    tables = [followed_counts(settings, plan).load() for settings in (current, changed)]
+    current, changed = (
+        with_shards(settings, plan, counts) for settings, counts in zip((current, changed), tables, strict=True)
+    )
     if question.picture is not None:
         check_library()
     folder = Path(tempfile.mkdtemp(prefix="ami-beam-whatif-"))
@@ -174,8 +176,8 @@ def _compare(question: Question, current: Settings, changed: Settings, plan: Run
         if plan.source == "kafka":
             plan = _exported(question, current, plan, folder)
         output = question.output or folder / "alarms"
-        for name, settings in ((CURRENT, current), (CHANGED, changed)):
-            _replay(name, settings, plan, output)
+        for name, settings, counts in zip((CURRENT, CHANGED), (current, changed), tables, strict=True):
+            _replay(name, settings, plan, counts, output)
         alarms = {name: _alarms(output / f"{name}.jsonl", question) for name in (CURRENT, CHANGED)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -224,10 +226,10 @@ def _exported_up_to(end: int, topic: str, path: Path, plan: RunPlan) -> str:
     return str(path)
 
 
-def _replay(name: str, settings: Settings, plan: RunPlan, output: Path) -> None:
+def _replay(name: str, settings: Settings, plan: RunPlan, counts: MeterCountsVersion, output: Path) -> None:
     with open_runner(plan) as runner, _heartbeat(f"{plan.reads}, {name} settings"):
         pipeline = new_pipeline(plan, PipelineOptions(list(runner.pipeline_args)))
-        table = pipeline | "MeterCounts" >> ReadMeterCounts(followed_counts(settings, plan).load(), None)
+        table = pipeline | "MeterCounts" >> ReadMeterCounts(counts, None)
         reads = pipeline | "Reads" >> ReadReplay(plan.reads, plan.reads_topic)
         if replays_events(plan):
             events = pipeline | "Events" >> ReadReplay(plan.events, plan.events_topic)

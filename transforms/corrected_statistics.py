@@ -12,19 +12,18 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from ami_beam.codecs.read_block import ReadBlock, columns_of, pack
 from ami_beam.coders import MsgspecCoder
 from ami_beam.meter_registry import CurrentRegistry, MeterRegistry
-from ami_beam.records import FeederStatistics, StatisticsBatch, TransformerStatistics
+from ami_beam.records import StatisticsBatch, TransformerStatistics
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow
 from transforms.decode_reads import METRICS
 from transforms.gathering import AFTER
-from transforms.statistics import Measured, Readings, by_transformer, emptied, measure, voltages_of
+from transforms.statistics import Measured, Readings, by_transformer, measure, voltages_of
 from transforms.window_expiry import expiry
-from transforms.window_statistics import LATE_BLOCKS, HandedReads, placed
+from transforms.window_statistics import LATE_BLOCKS, HandedReads, next_publication, placed
 from transforms.winners import Winners
 
 EXPIRE = "expire"
@@ -145,40 +144,13 @@ def publications(
         if own is None and before is None:
             continue
         measured = _nothing() if own is None else measure(own, settings.window)
-        statistics = revised(name, measured, before)
+        statistics = next_publication(name, measured, before)
         if statistics is not None:
             published[name] = statistics
             changed.append(statistics)
             sources.append(measured)
     known.published = [published[name] for name in sorted(published)]
     return StatisticsBatch(window_end, changed, voltages_of(sources))
-
-
-def revised(name: str, measured: Measured, before: TransformerStatistics | None) -> TransformerStatistics | None:
-    """The publication that follows; None where its content is as it was. as_of never goes back."""
-    was = {} if before is None else {feeder.feeder_id: feeder for feeder in before.feeders}
-    feeders: list[FeederStatistics] = []
-    for feeder in measured.feeders:
-        old = was.pop(feeder.feeder_id, None)
-        feeder.as_of = max(feeder.as_of, 0 if old is None else old.as_of)
-        feeder.changed = old is None or feeder != replace(old, revision=feeder.revision, changed=feeder.changed)
-        feeder.revision = 0 if old is None else old.revision + feeder.changed
-        feeders.append(feeder)
-    for old in was.values():
-        nothing = emptied(old.feeder_id, max(old.as_of, measured.as_of))
-        nothing.changed = old.meters_reported > 0
-        nothing.revision = old.revision + nothing.changed
-        feeders.append(nothing)
-    if not any(feeder.changed for feeder in feeders):
-        return None
-    return TransformerStatistics(
-        name,
-        feeders,
-        measured.meters_reported,
-        measured.actual_meters_reported,
-        max(measured.as_of, 0 if before is None else before.as_of),
-        0 if before is None else before.revision + 1,
-    )
 
 
 def _nothing() -> Measured:

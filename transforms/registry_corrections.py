@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from msgspec import Struct, field
 
 from ami_beam.codecs.read_block import ReadBlock, correction
 from ami_beam.coders import MsgspecCoder
-from ami_beam.instants import MICROS_PER_HOUR, window_end_left_closed, window_end_right_closed
+from ami_beam.instants import MICROS_PER_HOUR
+from ami_beam.long_reads import window_ends
 from ami_beam.meter_registry import CurrentRegistry
 from ami_beam.records import ReadProgress
 from ami_beam.registry_changes import Moved, moved
@@ -122,14 +124,14 @@ def touched(
 ) -> dict[ShardWindow, set[str]]:
     """The transformers of each shard and window that changes touch, and those that earlier ones touched with them."""
     window, shards = settings.window, settings.shards
-    end_of = window_end_right_closed if settings.window_closed == "right" else window_end_left_closed
     found: dict[ShardWindow, set[str]] = {}
     for change in changes:
         names = set(change.transformers)
         for _, together in earlier:
             if names.intersection(together):
                 names.update(together)
-        for window_end in range(end_of(change.first, window), end_of(change.end - 1, window) + 1, window):
+        first, last = window_ends(np.array([change.first, change.end - 1]), settings).tolist()
+        for window_end in range(first, last + 1, window):
             for name in names:
                 found.setdefault((shard_of(name, shards), window_end), set()).add(name)
     return found

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import msgspec
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
@@ -14,6 +13,7 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ami_beam.codecs.read_block import PackedRead, ReadBlock, columns_of, pack, unpack
 from ami_beam.coders import MsgspecCoder, carries
@@ -350,13 +350,21 @@ def revise(
     changed, sources = [], []
     for transformer_id in sorted(touched):
         measured = measure(new_reads[transformer_id], window)
-        was = measure(old_reads[transformer_id], window) if transformer_id in old_reads else None
-        statistics, known = _statistics(transformer_id, measured, was, published.get(transformer_id))
-        if statistics is not None:
-            changed.append(statistics)
-            sources.append(measured)
-        if known is not None:
-            published[transformer_id] = known
+        before_it = None
+        if transformer_id in old_reads:
+            was = measure(old_reads[transformer_id], window)
+            before_it = _as_published(transformer_id, was, published.get(transformer_id))
+        statistics = next_publication(transformer_id, measured, before_it)
+        if statistics is None:
+            continue
+        changed.append(statistics)
+        sources.append(measured)
+        if before_it is not None:
+            published[transformer_id] = PublishedTransformer(
+                statistics.revision,
+                statistics.as_of,
+                {feeder.feeder_id: (feeder.revision, feeder.as_of) for feeder in statistics.feeders},
+            )
     blocks = [*earlier, *fresh]
     if len(blocks) > LATE_BLOCKS:
         # Contenders against later reads, not against the base: a read of the base that loses to them does no harm.
@@ -366,42 +374,33 @@ def revise(
     return Revised(blocks, published), StatisticsBatch(window_end, changed, voltages_of(sources))
 
 
-def _statistics(
-    transformer_id: str, measured: Measured, was: Measured | None, published: PublishedTransformer | None
-) -> tuple[TransformerStatistics | None, PublishedTransformer | None]:
-    """What is to be published of a transformer (None where its content is as before), and what to remember of it.
+def next_publication(
+    name: str, measured: Measured, before: TransformerStatistics | None
+) -> TransformerStatistics | None:
+    """The publication that follows `before`, the first without one; None where its content is as it was.
 
     as_of never goes back, although a read with an older record time may replace the winner: a consumer keeps the row
-    with the greatest as_of, and would keep the replaced one for ever.
+    with the greatest as_of, and would keep the replaced one for ever. Pairs without a read any more stay, empty.
     """
-    if was is None:
-        return _publication(transformer_id, measured, measured.feeders, measured.as_of, 0), None
-    if published is None:
-        published = PublishedTransformer(0, was.as_of, {f.feeder_id: (0, f.as_of) for f in was.feeders})
-    before = {feeder.feeder_id: feeder for feeder in was.feeders}
+    if before is None:
+        return _publication(name, measured, measured.feeders, measured.as_of, 0)
+    was = {feeder.feeder_id: feeder for feeder in before.feeders}
     feeders: list[FeederStatistics] = []
     for feeder in measured.feeders:
-        revision, as_of = published.pairs.get(feeder.feeder_id, (-1, 0))
-        feeder.as_of = max(feeder.as_of, as_of)
-        old = before.get(feeder.feeder_id)
-        feeder.changed = old is None or feeder != msgspec.structs.replace(old, as_of=as_of)
-        feeder.revision = revision + feeder.changed
+        old = was.pop(feeder.feeder_id, None)
+        if old is not None:
+            feeder.as_of = max(feeder.as_of, old.as_of)
+            feeder.changed = feeder != replace(old, revision=feeder.revision, changed=feeder.changed)
+            feeder.revision = old.revision + feeder.changed
         feeders.append(feeder)
-    present = {feeder.feeder_id for feeder in feeders}
-    for feeder_id, (revision, as_of) in published.pairs.items():
-        if feeder_id not in present:
-            lost_now = feeder_id in before
-            empty = emptied(feeder_id, max(as_of, measured.as_of) if lost_now else as_of)
-            empty.changed, empty.revision = lost_now, revision + lost_now
-            feeders.append(empty)
-    changed = any(feeder.changed for feeder in feeders)
-    as_of = max(published.as_of, measured.as_of)
-    known = PublishedTransformer(
-        published.revision + changed, as_of, {f.feeder_id: (f.revision, f.as_of) for f in feeders}
-    )
-    if not changed:
-        return None, known
-    return _publication(transformer_id, measured, feeders, as_of, known.revision), known
+    for old in was.values():
+        lost_now = old.meters_reported > 0
+        empty = emptied(old.feeder_id, max(old.as_of, measured.as_of) if lost_now else old.as_of)
+        empty.changed, empty.revision = lost_now, old.revision + lost_now
+        feeders.append(empty)
+    if not any(feeder.changed for feeder in feeders):
+        return None
+    return _publication(name, measured, feeders, max(before.as_of, measured.as_of), before.revision + 1)
 
 
 def _publication(

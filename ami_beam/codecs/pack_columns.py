@@ -21,7 +21,7 @@ from ami_beam.codecs.read_block import (
     encode_block,
 )
 from ami_beam.quality_map import QualityMap
-from ami_beam.read_columns import Flags, Ints, ReadColumns, flags, floats, ints
+from ami_beam.read_columns import Flags, Ints, ReadColumns, flags, floats, ints, is_interval
 from ami_beam.shards import shard_of
 
 
@@ -82,8 +82,9 @@ class PendingReads:
             ints(reads.offset), floats(reads.consumption_kwh), floats(reads.delivered_kwh), floats(reads.received_kwh),
             floats(reads.voltage_v), marks, missing,
         )  # fmt: skip
-        if reads.read_type.count("INTERVAL") < len(reads):
-            chosen = np.flatnonzero(np.array([kind == "INTERVAL" for kind in reads.read_type], np.bool_))
+        interval = is_interval(reads)
+        if not interval.all():
+            chosen = np.flatnonzero(interval)
             meters = [meters[i] for i in chosen.tolist()]
             counts_as = [counts_as[i] for i in chosen.tolist()] if counts_as else []
             columns = tuple(column[chosen] for column in columns)
