@@ -49,8 +49,11 @@ class CurrentRegistry(Protocol):
     def current(self, at_least: str = "") -> MeterRegistry:
         """The newest good version. One that was seen elsewhere, `at_least`, is looked for at once."""
 
-    def replaced(self, version: str) -> MeterRegistry | None:
-        """The version before the newest, if it is this one and in memory; it is kept from the first call on."""
+    def hold(self, registry: MeterRegistry) -> None:
+        """Keep this version, and no other one, however often the file changes until somebody asks for it."""
+
+    def held(self, version: str) -> MeterRegistry | None:
+        """The version that is kept, if it is this one."""
 
 
 class Places(NamedTuple):

@@ -15,7 +15,7 @@ from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as changed
 
@@ -154,6 +154,10 @@ OTHERS = [WRONG, RIGHT, RIGHT.replace("T2,F2", "T3,F3"), RIGHT.replace("M1,S1,T1
         max_size=3,
     ),
 )  # fmt: skip
+@example(
+    # The file changes twice before the next record, and others have looked at it in between.
+    [("M1", 15, 0, 1), ("M2", 15, 62, 1)], [(41, RIGHT), (63, WRONG), (80, WRONG)],
+)  # fmt: skip
 def test_in_the_end_all_is_as_if_it_had_been_right_from_the_beginning(file: Path, sent, corrections) -> None:
     def run(told: list[tuple[int, str]], first: str) -> list[SummaryRow]:
         file.write_text(first)
@@ -193,7 +197,10 @@ class Fixed:
     def current(self, at_least: str = "") -> MeterRegistry:
         return replace(registry(self._text), version=at_least or "1")
 
-    def replaced(self, version: str) -> MeterRegistry | None:
+    def hold(self, registry: MeterRegistry) -> None:
+        """There is no other one."""
+
+    def held(self, version: str) -> MeterRegistry | None:
         return None
 
 

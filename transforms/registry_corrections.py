@@ -82,20 +82,18 @@ class _CompareDoFn(beam.DoFn):
     def process(
         self, element: tuple[int, ReadProgress], seen_state: Any = beam.DoFn.StateParam(SEEN)
     ) -> Iterator[tuple[ShardWindow, ReadBlock]]:
-        if not self._compared:
-            # Asked for in one process only, which keeps the version before from now on.
-            self._registry.replaced("")
         registry = self._registry.current()
         if registry.version == self._compared:
             return
         self._compared = registry.version
         seen: SeenRegistry | None = seen_state.read()
-        if seen is None:
-            seen_state.write(SeenRegistry(registry.version))
+        if seen is None or seen.version == registry.version:
+            self._registry.hold(registry)
+            if seen is None:
+                seen_state.write(SeenRegistry(registry.version))
             return
-        if seen.version == registry.version:
-            return
-        before = self._registry.replaced(seen.version)
+        before = self._registry.held(seen.version)
+        self._registry.hold(registry)
         if before is None:
             self._missed.inc()
             _log.warning(

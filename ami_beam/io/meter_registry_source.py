@@ -55,10 +55,16 @@ class FollowedRegistry:
         with _versions_lock:
             return self._version().current(at_least)
 
-    def replaced(self, version: str) -> MeterRegistry | None:
-        """The version before the newest, if it is this one and in memory; it is kept from the first call on."""
+    def hold(self, registry: MeterRegistry) -> None:
+        """Keep this version, and no other one, however often the file changes until somebody asks for it."""
         with _versions_lock:
-            return self._version().replaced(version)
+            self._version().held = registry
+
+    def held(self, version: str) -> MeterRegistry | None:
+        """The version that is kept, if it is this one."""
+        with _versions_lock:
+            held = self._version().held
+            return held if held is not None and held.version == version else None
 
     def _version(self) -> _Version:
         version = _versions.get(self._key)
@@ -87,14 +93,9 @@ class _Version:
         self._stamp: _Stamp | None = None
         self._digest = b""
         self._registry: MeterRegistry | None = None
-        self._before: MeterRegistry | None = None
-        self._keeps_before = False
+        self.held: MeterRegistry | None = None
         self._seen: set[str] = set()
         self._load()
-
-    def replaced(self, version: str) -> MeterRegistry | None:
-        self._keeps_before = True
-        return self._before if self._before is not None and self._before.version == version else None
 
     def current(self, at_least: str) -> MeterRegistry:
         assert self._registry is not None
@@ -118,8 +119,6 @@ class _Version:
             return
         digest = b"" if stamp.changed else _digest(self._path)
         if not digest or digest != self._digest:
-            if self._keeps_before:
-                self._before = self._registry
             loaded = meter_registry.load(self._path)
             version = digest.hex() if digest else f"{stamp.size}/{stamp.changed}"
             self._registry = replace(loaded, version=version)
