@@ -18,6 +18,7 @@ from msgspec import Struct
 from ami_beam.codecs import checks, strict_json
 from ami_beam.codecs.checks import Fields
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
+from ami_beam.codecs.writer_schemas import MAGIC
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MIN_INSTANT, format_instant
 from ami_beam.records import RecordBatch
 
@@ -87,6 +88,11 @@ class Change(Struct, frozen=True):
 
 def change_of(value: bytes | None) -> Change:
     """The change that a record's value is. Raises Rejection, and nothing else; NULL_VALUE for a tombstone."""
+    if value is not None and value.startswith(MAGIC):
+        raise Rejection(
+            Reason.INVALID_JSON,
+            "The value must be JSON and begins like Avro: set value.converter to Kafka Connect's JsonConverter.",
+        )
     document = checks.fields_of(value, _DEPTH + 2)
     if "op" in document or "payload" not in document:
         return change_in(document, None)
