@@ -77,13 +77,13 @@ class KafkaConnect:
             self._process.wait()
             self._process = None
 
-    def forget(self) -> None:
-        """What connectors have read: they begin anew with the next start. Only while it is stopped."""
-        (self._folder / "offsets").unlink(missing_ok=True)
-
     def put(self, name: str, config: dict[str, str]) -> None:
         """Make a connector, or change it. Raises StartError with what it does not like."""
         self._ask("PUT", f"/connectors/{name}/config", config)
+
+    def delete(self, name: str) -> None:
+        """End a connector. What it has read is remembered for another of its name only."""
+        self._ask("DELETE", f"/connectors/{name}")
 
     def state(self, name: str) -> str:
         """Of a connector: RUNNING when it and its tasks are. Raises StartError when a task has failed."""
@@ -142,7 +142,7 @@ class KafkaConnect:
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
             with opener.open(request, timeout=60) as response:
-                return json.load(response)
+                return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             said = error.read().decode("utf-8", "replace")
             raise process.StartError(f"Kafka Connect answered {error.code}: {said}") from error
