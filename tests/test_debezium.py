@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from base64 import b64encode
 from typing import Any
 
 import msgspec
 import pytest
+from apache_beam.pvalue import TaggedOutput
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -20,10 +22,15 @@ from ami_beam.codecs.debezium_events import DebeziumEventDecoder
 from ami_beam.codecs.debezium_reads import DebeziumReadDecoder
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_reads import ReadDecoder
-from ami_beam.instants import parse_instant
+from ami_beam.codecs.writer_schemas import Changes
+from ami_beam.instants import MICROS_PER_DAY, parse_instant
 from ami_beam.records import DeadLetter, Event, Read, RecordBatch
 from ami_beam.settings import Settings
 from tests.debezium import change, decimal_column, head, time_column, with_schema
+from tests.replays import READS as READS_FILE
+from tests.replays import batches, needs_simbench
+from transforms.decode_events import _DecodeEventsDoFn
+from transforms.decode_reads import DEAD_LETTERS, TO_BILL, _DecodeReadsDoFn
 
 END = parse_instant("2026-03-03T12:15:00Z")
 ARRIVAL = END + 60_000_000
@@ -397,6 +404,51 @@ def test_codes_of_events() -> None:
     assert [letter.reason for letter in letters] == [Reason.WRONG_TYPE]
 
 
+class Counted:
+    """In the place of a counter of Beam's, which has no value outside of a runner."""
+
+    total = 0
+
+    def inc(self, by: int = 1) -> None:
+        self.total += by
+
+
+def test_the_steps_account_for_every_record() -> None:
+    values = [change(row()), None, change(None, "d", row()), None, change(row(consumption_kwh=5_000)), b""]
+    for kind, found in ((_DecodeReadsDoFn, READ), (_DecodeEventsDoFn, EVENT)):
+        values[0] = change(json.dumps(found).encode())
+        for written, buried in ((Changes(), 2), (None, 0)):
+            step = pickle.loads(pickle.dumps(kind(Settings(), written)))
+            step.setup()
+            step._tombstones, step._accepted = tombstones, accepted = Counted(), Counted()
+            outputs = list(step.process(batch(*values)))
+            step.teardown()
+            letters = [
+                letter for each in outputs if isinstance(each, TaggedOutput) and each.tag == DEAD_LETTERS
+                for letter in each.value.rows
+            ]  # fmt: skip
+            assert tombstones.total == buried
+            assert accepted.total + len(letters) + buried == len(values)
+            assert accepted.total == (written is not None)
+
+
+def test_changes_that_are_late_for_windows_are_billed() -> None:
+    settings = Settings(also_publish=("validated_reads",), customer_id="keep")
+    step = _DecodeReadsDoFn(settings, Changes())
+    step.setup()
+    late = RecordBatch("reads", [0], [0], [ARRIVAL + 3 * MICROS_PER_DAY], [with_schema(change(row(), "r"))])
+    outputs = {each.tag: each.value for each in step.process(late) if isinstance(each, TaggedOutput)}
+    assert outputs[TO_BILL].customer_id == ["CUST-009444"]
+    (letter,) = outputs[DEAD_LETTERS].rows
+    assert (letter.reason, letter.used) == (Reason.TOO_LATE, True)
+
+
+def test_a_converter_of_avro_is_named() -> None:
+    reason, detail = reason_of(b"\0\0\0\0\7" + b"MTR")
+    assert reason == Reason.INVALID_JSON
+    assert "JsonConverter" in detail
+
+
 def test_decoders_travel() -> None:
     decoder = DebeziumReadDecoder(Settings(window_closed="left"), keep_customers=True)
     copy = pickle.loads(pickle.dumps(decoder))
@@ -414,3 +466,32 @@ def test_nothing_raises_and_neighbours_do_not_matter(piece: bytes, place: int, f
     place %= len(value)
     reads, letters = decoded(change(row()), value[:place] + piece + value[place + len(piece) :], change(row()))
     assert len(reads) + sum(not letter.used for letter in letters) == 3
+
+
+QUOTED = rb'"(\w+_kwh|voltage_v|power_quality_code)":"[0-9.]+"'
+
+
+@needs_simbench
+def test_a_day_of_a_network_as_changes_is_what_it_is_in_json() -> None:
+    """Broken records among it, too, but for numbers in quotes, which only a change may have."""
+    plain_decoder, decoder = ReadDecoder(Settings()), DebeziumReadDecoder(Settings())
+    accepted, quoted = 0, 0
+    for number, records in enumerate(batches(READS_FILE, "reads")):
+        wrap = with_schema if number % 2 else bytes
+        values = [None if value is None else wrap(change(value)) for value in records.values]
+        columns, letters = decoder.decode(msgspec.structs.replace(records, values=values), None)
+        expected, plain_letters = plain_decoder.decode(records, None)
+        reads = {read.offset: read for read in columns.reads()}
+        said = {(letter.offset, letter.used): letter.reason for letter in letters}
+        for letter in plain_letters:
+            reason = said.pop((letter.offset, letter.used), None)
+            if letter.reason == Reason.WRONG_TYPE and re.search(QUOTED, letter.value or b""):
+                assert reason is None
+                quoted += reads.pop(letter.offset).consumption_kwh >= 0
+            elif letter.reason not in (Reason.NULL_VALUE, Reason.EMPTY_VALUE, Reason.NOT_AN_OBJECT):
+                assert reason == letter.reason
+        assert list(reads.values()) == expected.reads()
+        assert not said
+        accepted += len(reads)
+    assert accepted > 60_000
+    assert quoted
