@@ -13,8 +13,9 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from ami_beam import meter_counts
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
-from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts, ReadMeterCounts, load_version
-from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, load, newest, pack, unpack
+from ami_beam.io.meter_counts_file import CountsFile, load
+from ami_beam.io.meter_counts_source import FollowedCounts, LoadMeterCounts, ReadMeterCounts, load_version
+from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, newest, pack, unpack
 from ami_beam.records import MeterCount
 from ami_beam.shards import shard_of
 
@@ -216,7 +217,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 ) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("transformer_id,total_meters\nT1,2\nT2,5\n")
-    loader = LoadMeterCounts(FollowedFile(str(path), 60_000_000))
+    loader = LoadMeterCounts(FollowedCounts(CountsFile(str(path)), 60_000_000))
 
     def reload() -> list[list[int]]:
         return [sorted(row.total_meters for row in unpack(version)) for version in loader.process(b"")]
@@ -239,7 +240,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 
 def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_path: Path) -> None:
     initial = pack([FULL], 7)
-    loader = LoadMeterCounts(FollowedFile(str(tmp_path / "elsewhere.csv"), 60_000_000), initial)
+    loader = LoadMeterCounts(FollowedCounts(CountsFile(str(tmp_path / "elsewhere.csv")), 60_000_000), initial)
     assert list(loader.process(b"")) == [initial]
     assert list(loader.process(b"")) == []
 
@@ -247,7 +248,7 @@ def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_pat
 def test_failed_loads_are_counted(tmp_path: Path) -> None:
     pipeline = TestPipeline(runner=RUNNER)
     missing = str(tmp_path / "missing.csv")
-    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(FollowedFile(missing, 60_000_000)))
+    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(FollowedCounts(CountsFile(missing), 60_000_000)))
     result = pipeline.run()
     result.wait_until_finish()
     counters = result.metrics().query(MetricsFilter().with_name("meter_counts_load_failed"))["counters"]
@@ -270,7 +271,7 @@ def test_unbounded_meter_counts_are_a_graph_in_the_global_window(tmp_path: Path)
     (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,2\n")
     pipeline = beam.Pipeline(runner=RUNNER)
     path = str(tmp_path / "counts.csv")
-    versions = pipeline | ReadMeterCounts(load_version(path), FollowedFile(path, 60_000_000))
+    versions = pipeline | ReadMeterCounts(load_version(path), FollowedCounts(CountsFile(path), 60_000_000))
     assert versions.element_type is meter_counts.MeterCountsVersion
     assert versions.windowing.windowfn == beam.window.GlobalWindows()
     assert not versions.windowing.is_default()
