@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
-from ami_beam.instants import MICROS_PER_DAY
+from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_SECOND
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCounts
 from ami_beam.records import MeterCount
 from ami_beam.registry_counts import CountChanges
@@ -102,10 +102,10 @@ ANY_TABLE = ShrinkRule()
 
 
 class ShrinkGuard(Generic[Table]):
-    """Compares tables with the one in use, and with the one that was in use a day before.
+    """Compares tables with the one in use, and with a mark: the one that was in use when a day began to be counted.
 
     So neither a table that is replaced by half of it passes, nor one that is deleted row by row over some minutes.
-    What a table itself has foreseen by its effective_from is no shrinking: all are compared as they are now.
+    The mark is set anew once it is a day old. What a table itself has foreseen by its effective_from is no shrinking: all are compared as they are now.
 
     Args:
       size: of a table at an instant.
@@ -117,28 +117,27 @@ class ShrinkGuard(Generic[Table]):
         self._size = size
         self._begin = begin
         self._newest: Table | None = None
-        self._day_old: Table | None = None
-        self._since = 0.0
+        self._mark: Table | None = None
+        self._marked_at = 0.0
 
     def refusal(self, table: Table, version_id: str, now: int) -> str | None:
         """Why the table must not be used; None where it may, and is from now on."""
         if self._rule.most_pct < 100:
-            before = [self._size(known, now) for known in (self._newest, self._day_old) if known is not None]
+            if time.monotonic() - self._marked_at > MICROS_PER_DAY / MICROS_PER_SECOND:
+                self._mark, self._marked_at = self._newest, time.monotonic()
+            before = [self._size(known, now) for known in (self._newest, self._mark) if known is not None]
             if not before and self._begin is not None:
                 before = [self._begin]
             lost = self._rule.shrunk(self._size(table, now), before)
             if lost is not None:
                 if not self._rule.accepts(version_id):
                     return lost
-                self._newest = self._day_old = None
+                self._mark = None
         self.take(table)
         return None
 
     def take(self, table: Table) -> None:
         """The table is in use from now on."""
-        now = time.monotonic()
-        if self._day_old is None:
-            self._day_old, self._since = table, now
-        elif now - self._since > MICROS_PER_DAY / 1_000_000:
-            self._day_old, self._since = self._newest, now
+        if self._mark is None:
+            self._mark, self._marked_at = table, time.monotonic()
         self._newest = table

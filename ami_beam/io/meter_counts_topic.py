@@ -8,10 +8,12 @@ import uuid
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ami_beam.codecs.dead_letter_reasons import Rejection
+from ami_beam.codecs.debezium import Envelopes, RowKinds, plain
 from ami_beam.codecs.meter_count_rows import json_fields, no_rows, row_of, shown
 from ami_beam.io.kafka_preflight import GROUP_PREFIX, TIMEOUT_SECONDS
 from ami_beam.io.librdkafka import SettingError, librdkafka
@@ -22,6 +24,11 @@ from ami_beam.records import MeterCount
 CountsFormat = Literal["json", "debezium"]
 PATIENCE_SECONDS = 60.0
 """So long without a record, the beginning of the topic counts as not readable."""
+_KINDS = RowKinds(
+    instants=frozenset({"effective_from"}),
+    numbers=frozenset({"nominal_voltage_v", "receipt_delay_minutes"}),
+    integers=frozenset({"total_meters"}),
+)
 _MESSAGES = 10_000
 _PROGRESS_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -63,8 +70,8 @@ class TopicReader:
     """Reads a topic from its beginning to its end, and then what is new: one consumer and one table, which stay.
 
     Records of transactions that are not committed are not seen. A bad record leaves the row of its key as it was; a
-    record without a value deletes it. Where the topic is another one, or could not be read, the next reading begins
-    anew.
+    record without a value, or a delete of Debezium, deletes it, and a truncate all of them. Where the topic is another
+    one, or could not be read, the next reading begins anew.
     """
 
     def __init__(self, topic: CountsTopic, max_receipt_delay: int | None) -> None:
@@ -73,6 +80,7 @@ class TopicReader:
         self._consumer: Consumer | None = None
         self._errors: deque[KafkaError] = deque(maxlen=1)
         self._partitions: set[int] = set()
+        self._envelopes = Envelopes()
         self._rows: dict[Hashable, _Row] = {}
         self._changes = 0
         self._problems: list[str] = []
@@ -195,13 +203,38 @@ class TopicReader:
         if value is None:
             if key is None:
                 raise ValueError("neither key nor value; expected the key of the row to delete")
-            if self._rows.pop(key, None) is not None:
-                self._changes += 1
+            self._delete(key)
             return
-        row = row_of(json_fields(value), self._max_receipt_delay)
-        identity: Hashable = (row.transformer_id, row.effective_from) if key is None else key
-        self._rows[identity] = _Row(message.timestamp()[1], row)
-        self._changes += 1
+        operation, fields = "u", json_fields(value) if self._topic.format == "json" else {}
+        if self._topic.format == "debezium":
+            operation, fields = self._unwrapped(value)
+        if operation == "t":
+            self._rows.clear()
+            self._changes += 1
+        elif operation == "d" and key is not None:
+            self._delete(key)
+        else:
+            row = row_of(fields, self._max_receipt_delay)
+            identity: Hashable = (row.transformer_id, row.effective_from) if key is None else key
+            if operation == "d":
+                # Of a table without a primary key.
+                self._delete(identity)
+                return
+            self._rows[identity] = _Row(message.timestamp()[1], row)
+            self._changes += 1
+
+    def _delete(self, identity: Hashable) -> None:
+        if self._rows.pop(identity, None) is not None:
+            self._changes += 1
+
+    def _unwrapped(self, value: bytes) -> tuple[str, dict[str, Any]]:
+        """What a change does, and the row after it, or before it where there is none any more. Raises ValueError."""
+        try:
+            change = self._envelopes.change_of(value)
+            image = change.before if change.operation == "d" else change.after
+            return change.operation, plain(image or {}, change.columns, _KINDS)
+        except Rejection as rejection:
+            raise ValueError(f"not a change with a row of meter counts: {rejection.detail}") from None
 
     def _reason(self, error: Exception) -> str:
         if not isinstance(error, KafkaException):
