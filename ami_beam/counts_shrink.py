@@ -15,7 +15,7 @@ import numpy as np
 from apache_beam.io.filesystems import FileSystems
 
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_SECOND
-from ami_beam.meter_counts import VERSION_DIGITS, MeterCounts
+from ami_beam.meter_counts import VERSION_DIGITS, effective
 from ami_beam.records import MeterCount
 from ami_beam.registry_counts import CountChanges
 
@@ -39,8 +39,12 @@ class Size(NamedTuple):
 
 def size_of(rows: Iterable[MeterCount], now: int) -> Size:
     """The size of meter counts."""
-    table = MeterCounts.from_rows(rows)
-    valid = table.in_shard(0, 1, now)
+    newest: dict[str, MeterCount] = {}
+    for row in rows:
+        known = newest.get(row.transformer_id)
+        if effective(row) <= now and (known is None or effective(known) <= effective(row)):
+            newest[row.transformer_id] = row
+    valid = [row for row in newest.values() if row.total_meters]
     return Size(
         len(valid),
         sum(row.total_meters for row in valid),
@@ -105,7 +109,8 @@ class ShrinkGuard(Generic[Table]):
     """Compares tables with the one in use, and with a mark: the one that was in use when a day began to be counted.
 
     So neither a table that is replaced by half of it passes, nor one that is deleted row by row over some minutes.
-    The mark is set anew once it is a day old. What a table itself has foreseen by its effective_from is no shrinking: all are compared as they are now.
+    The mark is set anew once it is a day old. What a table itself has foreseen by its effective_from is no shrinking:
+    all are compared as they are now.
 
     Args:
       size: of a table at an instant.

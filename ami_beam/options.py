@@ -161,8 +161,8 @@ def _add_where(group: Any) -> None:
         default="20",
         metavar="PCT",
         help="meter counts or a registry with fewer transformers, meters, nominal voltages, receipt delays or"
-        " collection groups than that leaves of the table in use, or of a mark that is kept for a day, are refused while"
-        " a job runs; 100 takes all (20)",
+        " collection groups than that leaves of the table in use, or of a mark that is kept for a day, are refused"
+        " while a job runs; 100 takes all (20)",
     )
     add(
         "--meter_counts_accepted",

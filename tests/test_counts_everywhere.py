@@ -18,7 +18,9 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from confluent_kafka import Producer
 
+from ami_beam import counts
 from ami_beam import run as command
+from ami_beam.codecs.meter_count_rows import parse
 from ami_beam.counts_shrink import ShrinkRule
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant
 from ami_beam.io import meter_counts_topic
@@ -43,6 +45,7 @@ from tests.test_end_to_end_kafka import wait_for
 pytestmark = pytest.mark.processes
 RECEIPTS = "ami.transformer.receipt"
 WINDOW = 15 * MICROS_PER_MINUTE
+QUOTE = '"'
 _numbers = itertools.count()
 needs_postgresql = pytest.mark.skipif(programs() is None, reason=MISSING)
 PLACES = [*FILES, "topic", pytest.param("table", marks=needs_postgresql)]
@@ -111,10 +114,10 @@ def test_a_bad_row_is_told_and_refuses_all_but_a_topic(kind: str, place_of: Make
 # --- while a job runs ----------------------------------------------------------------------------------------------
 
 
-def settle(counts: PolledMeterCounts, done: Callable[[MeterCountsVersion], bool], seconds: float = 120) -> None:
+def settle(polled: PolledMeterCounts, done: Callable[[MeterCountsVersion], bool], seconds: float = 120) -> None:
     """Look until it is so."""
     until = time.monotonic() + seconds
-    while not done(next(iter(counts))):
+    while not done(next(iter(polled))):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -136,22 +139,22 @@ def test_a_window_uses_the_count_that_is_valid_at_its_end_and_a_job_takes_new_on
         follow = FollowedCounts(
             None, 0, DAY, FollowedRegistry(str(path), 0), ReceiptDelays.of_run(Settings(allowed_lateness=DAY))
         )
-        counts = PolledMeterCounts(follow.load(), follow)
+        polled = PolledMeterCounts(follow.load(), follow)
 
         def change() -> None:
             path.write_text(registry_of(after))
-            settle(counts, lambda version: [row.total_meters for row in unpack(version)] == [5])
+            settle(polled, lambda version: [row.total_meters for row in unpack(version)] == [5])
 
     else:
         place = place_of(kind)
         place.write(before)
-        counts = followed(place)
+        polled = followed(place)
 
         def change() -> None:
             place.write(after)
-            settle(counts, lambda version: unpack(version) == after)
+            settle(polled, lambda version: unpack(version) == after)
 
-    head_end = HeadEnd(counts)
+    head_end = HeadEnd(polled)
     for end in ("10:15", "10:30", "10:45"):
         # The second batch shows that the window's time is up.
         for clock in (at(end) + MICROS_PER_MINUTE, at(end) + 6 * MICROS_PER_MINUTE):
@@ -200,15 +203,15 @@ def test_no_storm_of_alerts_when_a_table_comes_in_half(
     def alerts(most_pct: float, change: bool) -> list[tuple[str, str, int, str]]:
         place = place_of(kind)
         place.write(NETWORK)
-        counts = followed(place, ShrinkRule(most_pct))
-        head_end = HeadEnd(counts)
+        polled = followed(place, ShrinkRule(most_pct))
+        head_end = HeadEnd(polled)
 
         def happens() -> None:
             caplog.clear()
             place.write(half)
             refused = most_pct < 100
             settle(
-                counts,
+                polled,
                 lambda version: "Meter counts refused" in caplog.text if refused else unpack(version) == half,
             )
 
@@ -432,6 +435,31 @@ def test_a_replay_reads_its_counts_from_a_topic(
     assert [json.loads(receipt)["total_meters"] for receipt in receipts] == [4, 4]
 
 
+@pytest.mark.parametrize("kind", FOUR_PLACES)
+def test_the_command_says_what_is_there(
+    kind: str, place_of: MakePlace, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = place_of(kind)
+    place.write(ROWS)
+    words = [f"--meter_counts={place.origin.name}"]
+    if isinstance(place.origin, CountsTopic):
+        words += [f"--{name.replace('.', '_')}={value}" for name, value in place.origin.client]
+    if isinstance(place.origin, CountsTable):
+        database = place.origin.database
+        quoted = ".".join(f'"{part.replace(QUOTE, QUOTE * 2)}"' for part in place.origin.parts)
+        words = [f"--meter_counts=postgresql:{quoted}", f"--postgresql={database.conninfo}"]
+        words.append(f"--postgresql_config_file={database.config_file}")
+    assert counts.main(words) == 0
+    said = capsys.readouterr().out
+    assert f"  id                      {pack(ROWS, 0).version_id[:16]}\n  rows                    61\n" in said
+    assert counts.main([*words, "--csv"]) == 0
+    assert parse(capsys.readouterr().out.encode(), "csv") == in_order(ROWS)
+    place.write([])
+    assert counts.main(words) == 1
+    assert "no rows" in capsys.readouterr().err
+    assert counts.main([*words, "--meter_counts_refresh=1"]) == 2
+
+
 @needs_postgresql
 class TestTable:
     def test_names(self) -> None:
@@ -489,13 +517,13 @@ def test_a_look_that_takes_long_holds_nobody_up() -> None:
     """The reads go on with the table there is, and take the new one when it has come."""
     slow = _SlowOrigin()
     follow = FollowedCounts(slow, 0, DAY)
-    counts = PolledMeterCounts(follow.load(), follow)
+    polled = PolledMeterCounts(follow.load(), follow)
     slow.hang()
     for _ in range(50):
-        (version,) = counts
+        (version,) = polled
         assert unpack(version) == [MeterCount("T1", 1)]
     slow.answer()
-    settle(counts, lambda version: unpack(version) == [MeterCount("T1", 2)])
+    settle(polled, lambda version: unpack(version) == [MeterCount("T1", 2)])
 
 
 class _SlowOrigin:
@@ -597,7 +625,7 @@ def test_a_live_job_follows_a_topic_and_refuses_half_of_it(product_broker: Kafka
         code = run.stop()
         outputs.close()
     assert code == 0
-    assert said("10 transformers with 20 meters by now, of kafka:")
+    assert f"10 transformers with 20 meters by now, of {place.origin.name}." in run.log.read_text()
     counters = run.counters()
     assert counters["meter_counts_refused"] >= 1
     assert counters["meter_counts_loaded"] >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from ami_beam import counts_shrink
 from ami_beam.counts_shrink import ShrinkGuard, ShrinkRule, Size, size_of, size_of_changes
+from ami_beam.csv_table import TableError
 from ami_beam.io import meter_registry_source
 from ami_beam.io.meter_counts_file import CountsFile
 from ami_beam.io.meter_counts_source import FollowedCounts, PolledMeterCounts
@@ -163,6 +165,22 @@ class TestRegistry:
 
 class TestWorkersThatBeginAnew:
     """A worker that was restarted compares with what the job was started with."""
+
+    def test_with_a_registry(self, tmp_path: Path) -> None:
+        meter_registry_source._versions.clear()
+        path = tmp_path / "registry.csv"
+        rows = [f"M{number},S{number},T1,F1,,,,\n" for number in range(10)]
+        path.write_text(HEADER + "".join(rows))
+        followed = FollowedRegistry(str(path), 0, ShrinkRule(20))
+        followed.current()
+        sent = pickle.dumps(followed)
+        meter_registry_source._versions.clear()
+        assert pickle.loads(sent) == followed
+        path.write_text(HEADER + "".join(rows[:5]))
+        with pytest.raises(TableError, match="has lost meters from 10 to 5"):
+            pickle.loads(pickle.dumps(pickle.loads(sent))).current()
+        path.write_text(HEADER + "".join(rows[:9]))
+        assert len(pickle.loads(sent).current()) == 9
 
     def test_with_a_table_that_the_job_carries(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         counts, path = polled(tmp_path, ROWS)

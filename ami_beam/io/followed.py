@@ -49,7 +49,8 @@ class Followed(Generic[Value]):
         self._refresh.looked()
         first = load()
         assert first is not None
-        self._value = first
+        self.value = first
+        """The newest good one, without a look."""
 
     def current(self, at_once: bool = False) -> Value:
         """The value; `at_once`: whatever the time."""
@@ -57,10 +58,10 @@ class Followed(Generic[Value]):
             self._refresh.looked()
             try:
                 value = self._load()
-                self._value = self._value if value is None else value
+                self.value = self.value if value is None else value
             except TableError as error:
                 self._failed(error)
-        return self._value
+        return self.value
 
 
 class Background(Generic[Value]):

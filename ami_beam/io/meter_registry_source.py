@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from apache_beam.io.filesystems import FileSystems
@@ -15,7 +16,7 @@ from apache_beam.metrics import Metrics
 
 from ami_beam import meter_registry
 from ami_beam.arenas import give_back
-from ami_beam.counts_shrink import ANY_TABLE, ShrinkGuard, ShrinkRule, size_of_changes
+from ami_beam.counts_shrink import ANY_TABLE, ShrinkGuard, ShrinkRule, Size, size_of_changes
 from ami_beam.csv_table import TableError
 from ami_beam.io.followed import Followed
 from ami_beam.meter_registry import MeterRegistry, readable
@@ -32,7 +33,8 @@ class FollowedRegistry:
     every read would be left where the head-end puts it. After that a file that is missing or bad leaves the last good
     version in use, is logged and counted (meter_registry_load_failed, and as meter counts, too; meter_registry_loaded
     counts the others), and so does one that has lost more of its meters than `shrink` allows (meter_counts_refused).
-    Workers may use different versions for `refresh`.
+    Workers may use different versions for `refresh`. What is pickled says how large the version was that this process
+    used, if any: the first one that a worker loads must not have lost much of that.
 
     Args:
       path: of a CSV file, plain or .gz.
@@ -42,6 +44,13 @@ class FollowedRegistry:
 
     def __init__(self, path: str, refresh: int | None = None, shrink: ShrinkRule = ANY_TABLE) -> None:
         self._key = path, refresh, shrink
+        self._begin: Size | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., FollowedRegistry], tuple[Any, ...]]:
+        with _versions_lock:
+            version = _versions.get(self._key)
+        begin = self._begin if version is None else version.size()
+        return _sent, (*self._key, begin)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FollowedRegistry) and other._key == self._key
@@ -73,8 +82,14 @@ class FollowedRegistry:
     def _version(self) -> _Version:
         version = _versions.get(self._key)
         if version is None:
-            version = _versions[self._key] = _Version(*self._key)
+            version = _versions[self._key] = _Version(*self._key, self._begin)
         return version
+
+
+def _sent(path: str, refresh: int | None, shrink: ShrinkRule, begin: Size | None) -> FollowedRegistry:
+    followed = FollowedRegistry(path, refresh, shrink)
+    followed._begin = begin
+    return followed
 
 
 class _Stamp(NamedTuple):
@@ -88,7 +103,7 @@ class _Stamp(NamedTuple):
 class _Version:
     """What a file held when it was good last."""
 
-    def __init__(self, path: str, refresh: int | None, shrink: ShrinkRule) -> None:
+    def __init__(self, path: str, refresh: int | None, shrink: ShrinkRule, begin: Size | None) -> None:
         self._path = path
         self._failed = Metrics.counter("ami", "meter_registry_load_failed")
         # The counts that it makes are as old as it is: one alarm watches both.
@@ -96,7 +111,7 @@ class _Version:
         self._refused = Metrics.counter("ami", "meter_counts_refused")
         self._loaded = Metrics.counter("ami", "meter_registry_loaded")
         self._shrink = shrink
-        self._guard = ShrinkGuard[CountChanges](shrink, size_of_changes)
+        self._guard = ShrinkGuard[CountChanges](shrink, size_of_changes, begin)
         self._shrunk: tuple[_Stamp, str, _ShrunkError] | None = None
         self._stamp: _Stamp | None = None
         self._digest = b""
@@ -106,6 +121,10 @@ class _Version:
 
     def current(self, at_least: str) -> MeterRegistry:
         return self._followed.current(at_once=bool(at_least) and at_least not in self._seen)
+
+    def size(self) -> Size:
+        """Of the version that is in use, as it is now."""
+        return size_of_changes(self._followed.value.changes, time.time_ns() // 1_000)
 
     def _told(self, error: TableError) -> None:
         if isinstance(error, _ShrunkError):
