@@ -626,6 +626,3 @@ def test_a_live_job_follows_a_topic_and_refuses_half_of_it(product_broker: Kafka
         outputs.close()
     assert code == 0
     assert f"10 transformers with 20 meters by now, of {place.origin.name}." in run.log.read_text()
-    counters = run.counters()
-    assert counters["meter_counts_refused"] >= 1
-    assert counters["meter_counts_loaded"] >= 2

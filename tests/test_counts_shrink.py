@@ -6,9 +6,14 @@ import io
 import logging
 import os
 import pickle
+import time
 from pathlib import Path
+from typing import ClassVar
 
+import apache_beam as beam
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +29,7 @@ from ami_beam.meter_registry import parse
 from ami_beam.records import MeterCount
 from ami_beam.registry_counts import ReceiptDelays, meter_counts_of
 from ami_beam.settings import Settings
+from tests.stream import RUNNER
 
 ROWS = [MeterCount(f"T{number}", 10, 120.0, 60_000_000, None, "C1") for number in range(10)]
 HEADER = "meter_id,service_point_id,transformer_id,feeder_id,nominal_voltage_v,interval_minutes,status,effective_from\n"
@@ -203,6 +209,40 @@ class TestWorkersThatBeginAnew:
             next(iter(counts))
         path.write_text(as_text(ROWS[:9]))
         assert unpack(next(iter(counts))) == ROWS[:9]
+
+
+class _Heard(logging.Handler):
+    """What was logged, for steps of a pipeline in this process."""
+
+    texts: ClassVar[list[str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def _ask(element: bytes, polled: PolledMeterCounts) -> int:
+    """Asks until somebody has said that a table was refused."""
+    until = time.monotonic() + 120
+    while not any("has lost" in text for text in _Heard.texts):
+        assert time.monotonic() < until
+        (version,) = polled
+    return len(unpack(version))
+
+
+def test_a_look_in_the_background_is_counted_and_gives_the_last_good_table(tmp_path: Path) -> None:
+    counts, path = polled(tmp_path, ROWS)
+    path.write_text(as_text(ROWS[:5]))
+    handler, log = _Heard(), logging.getLogger("ami_beam")
+    log.addHandler(handler)
+    try:
+        with TestPipeline(runner=RUNNER) as pipeline:
+            found = pipeline | beam.Create([b""]) | beam.Map(_ask, counts)
+            assert_that(found, equal_to([10]))
+    finally:
+        log.removeHandler(handler)
+        _Heard.texts.clear()
+    counters = {each.key.metric.name: each.result for each in pipeline.result.metrics().query()["counters"]}
+    assert counters["meter_counts_refused"] == 1
 
 
 def as_text(rows: list[MeterCount]) -> str:

@@ -116,6 +116,7 @@ class _Keeper:
         follow, bad_rows = self._follow, 0
         try:
             mark, given = b"", list[MeterCount]()
+            table: MeterCountsVersion | None = None
             if follow.origin is not None:
                 if self._reader is None:
                     self._reader = follow.origin.open(follow.max_receipt_delay)
@@ -133,7 +134,8 @@ class _Keeper:
                     self._given_id = table.version_id
             elif registry is self._registry:
                 return Look()
-            version = follow.version(given, registry)
+            # Without a registry it is packed already.
+            version = table if table is not None and registry is None else follow.version(given, registry)
             self._mark, self._registry = mark, registry
             return Look(version, _size(version, _now()), bad_rows=bad_rows)
         except (MeterCountsError, TableError) as error:
