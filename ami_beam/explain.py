@@ -14,9 +14,8 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
-from ami_beam.codecs.avro_events import event_decoder
 from ami_beam.codecs.avro_outputs import RowParser
-from ami_beam.codecs.avro_reads import read_decoder
+from ami_beam.codecs.input_decoders import event_decoder, read_decoder
 from ami_beam.codecs.json_announcements import AnnouncementDecoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas, Written
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.meter_registry import CurrentRegistry
@@ -230,11 +230,11 @@ def measure(
     records: beam.PCollection[RecordBatch],
     meter_counts: MeterCountsSource,
     settings: Settings,
-    schemas: WriterSchemas | None = None,
+    written: Written = None,
     registry: CurrentRegistry | None = None,
 ) -> Measured:
     """From records of the reads topic to every window's statistics and their revisions."""
-    reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
+    reads = records | "DecodeReads" >> DecodeReads(settings, written)
     accepted, to_bill = reads.accepted, reads.to_bill if settings.bills else None
     if settings.apportions:
         accepted = accepted | "ApportionReads" >> ApportionReads(settings)

@@ -263,6 +263,7 @@ def test_decimals_that_are_none(value: object, reason: Reason) -> None:
     [
         (change(None, "d", row()), Reason.ROW_DELETED),
         (change(b"null", "d", b'{"meter_id":"A"}'), Reason.ROW_DELETED),
+        (change(b"[]", "d"), Reason.ROW_DELETED),
         (change(None, "t"), Reason.TABLE_TRUNCATED),
         (change(None, "u"), Reason.MISSING_FIELD),
         (change(b"null", "c"), Reason.MISSING_FIELD),

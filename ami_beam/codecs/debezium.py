@@ -18,6 +18,7 @@ from msgspec import Struct
 from ami_beam.codecs import checks, strict_json
 from ami_beam.codecs.checks import Fields
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
+from ami_beam.codecs.writer_schemas import MAGIC
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MIN_INSTANT, format_instant
 from ami_beam.records import RecordBatch
 
@@ -77,6 +78,7 @@ class Change(Struct, frozen=True):
     before: Fields | None
     """Of an update or delete: by the table's replica identity the whole row or only its key."""
     after: Fields | None
+    """None of a delete or a truncate, whatever was sent."""
     columns: Columns | None
     """By name; None where the record came without a schema."""
     committed: int | None
@@ -87,6 +89,11 @@ class Change(Struct, frozen=True):
 
 def change_of(value: bytes | None) -> Change:
     """The change that a record's value is. Raises Rejection, and nothing else; NULL_VALUE for a tombstone."""
+    if value is not None and value.startswith(MAGIC):
+        raise Rejection(
+            Reason.INVALID_JSON,
+            "The value must be JSON and begins like Avro: set value.converter to Kafka Connect's JsonConverter.",
+        )
     document = checks.fields_of(value, _DEPTH + 2)
     if "op" in document or "payload" not in document:
         return change_in(document, None)
@@ -106,6 +113,8 @@ def change_in(document: Fields, columns: Columns | None) -> Change:
             " are plain JSON.",
         )
     before, after, source = document.get("before"), document.get("after"), document.get("source")
+    if operation in ("d", "t"):
+        after = None
     if after is not None and not isinstance(after, dict):
         raise Rejection(Reason.WRONG_TYPE, "after must be an object or null.")
     return Change(
@@ -124,12 +133,17 @@ def row_of(change: Change, kinds: RowKinds) -> Fields:
     Raises Rejection: ROW_DELETED, TABLE_TRUNCATED, MISSING_FIELD without the row, or what `plain` raises.
     """
     if change.operation == "d":
-        raise Rejection(Reason.ROW_DELETED, "The row was deleted; what was made of it stays as it is.")
+        raise row_deleted()
     if change.operation == "t":
         raise Rejection(Reason.TABLE_TRUNCATED, "The table was truncated; what was made of its rows stays as it is.")
     if change.after is None:
         raise Rejection(Reason.MISSING_FIELD, "after, the row itself, is required of this op.")
     return plain(change.after, change.columns, kinds)
+
+
+def row_deleted() -> Rejection:
+    """For a delete."""
+    return Rejection(Reason.ROW_DELETED, "The row was deleted; what was made of it stays as it is.")
 
 
 def plain(image: Fields, columns: Columns | None, kinds: RowKinds) -> Fields:

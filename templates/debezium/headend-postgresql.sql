@@ -1,0 +1,5 @@
+-- In the head-end's database, once, by its administrator. The server needs wal_level=logical.
+CREATE PUBLICATION ami_headend FOR TABLE public.reads, public.events, public.transformer_meter_count;
+CREATE ROLE ami_cdc LOGIN REPLICATION;  -- \password ami_cdc
+GRANT USAGE ON SCHEMA public TO ami_cdc;
+GRANT SELECT ON public.reads, public.events, public.transformer_meter_count TO ami_cdc;
