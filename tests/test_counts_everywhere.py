@@ -17,6 +17,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from confluent_kafka import Producer
+from psycopg import sql
 
 from ami_beam import counts
 from ami_beam import run as command
@@ -523,6 +524,40 @@ def test_a_look_that_takes_long_holds_nobody_up() -> None:
         (version,) = polled
         assert unpack(version) == [MeterCount("T1", 1)]
     slow.answer()
+    settle(polled, lambda version: unpack(version) == [MeterCount("T1", 2)])
+
+
+@needs_postgresql
+def test_a_locked_table_holds_nobody_up(database: Database) -> None:
+    place = TablePlace(database)
+    place.write([MeterCount("T1", 1)])
+    polled = followed(place)
+    name = sql.Identifier(*place.origin.parts)
+    with database.connect() as connection, connection.transaction():
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name))
+        connection.execute(sql.SQL("UPDATE {} SET total_meters = 2").format(name))
+        for _ in range(50):
+            (version,) = polled
+            assert unpack(version) == [MeterCount("T1", 1)]
+    settle(polled, lambda version: unpack(version) == [MeterCount("T1", 2)])
+
+
+def test_a_broker_that_does_not_answer_holds_nobody_up(
+    kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(meter_counts_topic, "TIMEOUT_SECONDS", 2.0)
+    place = TopicPlace(kafka_broker)
+    place.write([MeterCount("T1", 1)])
+    polled = followed(place)
+    settle(polled, lambda version: True)
+    kafka_broker.freeze()
+    try:
+        settle(polled, lambda version: "Meter counts not loaded" in caplog.text)
+        (version,) = polled
+        assert unpack(version) == [MeterCount("T1", 1)]
+    finally:
+        kafka_broker.thaw()
+    place.write([MeterCount("T1", 2)])
     settle(polled, lambda version: unpack(version) == [MeterCount("T1", 2)])
 
 

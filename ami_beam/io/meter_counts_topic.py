@@ -87,7 +87,7 @@ class TopicReader:
 
     def read(self) -> Reading:
         try:
-            rows = self._read()
+            self._read()
         except (KafkaException, SettingError, _Rebuild) as error:
             self.close()
             raise MeterCountsError(f"{self._topic.name}: cannot be read: {self._reason(error)}") from None
@@ -101,9 +101,10 @@ class TopicReader:
             _log.warning("%s: bad records, whose rows stay as they were:\n  %s", self._topic.name, told)
 
         def checked() -> list[MeterCount]:
+            rows = self._latest()
             if not rows:
                 raise no_rows("\n  ".join([self._topic.name, *shown(problems)]))
-            return list(rows.values())
+            return rows
 
         # No two readers have the same mark: one that begins anew knows nothing of what the other has counted.
         return Reading(f"{id(self)} {self._changes}".encode(), checked, bad)
@@ -114,7 +115,7 @@ class TopicReader:
             self._consumer.close()
             self._consumer = None
 
-    def _read(self) -> dict[tuple[str, int | None], MeterCount]:
+    def _read(self) -> None:
         if self._consumer is None:
             self._errors.clear()
             self._changes += 1
@@ -129,16 +130,20 @@ class TopicReader:
             partitions = self._known_partitions(self._consumer)
             if partitions != self._partitions:
                 raise _Rebuild(f"it had {len(self._partitions)} partitions, and has {len(partitions)}; it is read anew")
-            while messages := self._consumer.consume(_MESSAGES, timeout=0.5):
+            # A topic that never rests is taken as it is after a while.
+            until = time.monotonic() + PATIENCE_SECONDS
+            while time.monotonic() < until and (messages := self._consumer.consume(_MESSAGES, timeout=0.5)):
                 for message in messages:
                     self._take(message)
+
+    def _latest(self) -> list[MeterCount]:
         found: dict[tuple[str, int | None], tuple[int, MeterCount]] = {}
         for record_time, row in self._rows.values():
             # Two keys may say something of the same: the later one is right.
             place = (row.transformer_id, row.effective_from)
             if place not in found or found[place][0] <= record_time:
                 found[place] = record_time, row
-        return {place: row for place, (_, row) in found.items()}
+        return [row for _, row in found.values()]
 
     def _new_consumer(self) -> Consumer:
         return Consumer(
@@ -245,6 +250,8 @@ class TopicReader:
                 "there is no such topic. Create it with --config cleanup.policy=compact, and write its rows first, for"
                 ' example with the key TR-1 {"transformer_id": "TR-1", "total_meters": 32}'
             )
+        if cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return f"it is not allowed: kafka-acls.sh --add --operation Read --topic {self._topic.topic} (SECURITY.md)"
         servers = dict(self._topic.client).get("bootstrap.servers")
         heard = f" ({self._errors[0].str()})" if self._errors else ""
         return f"{cause.str()}{heard}. Check --bootstrap_servers={servers} and --kafka_config_file"
