@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -24,7 +25,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from ami_beam import explain
+from ami_beam import counts, explain
 from ami_beam import run as command
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.consumers import OPTIONAL_TOPICS
@@ -184,6 +185,26 @@ class TestRefusedAtStart:
         config = world.directory / "jks.properties"
         config.write_text("security.protocol=SSL\nssl.truststore.location=trust.jks\n")
         assert "ssl.truststore.type=JKS cannot be used" in refused(capsys, world.arguments(config))
+
+
+def test_meter_counts_in_a_topic_need_a_login_and_an_acl(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.broker.create_topic("ami.meter.counts")
+    producer = Producer({"bootstrap.servers": world.broker.bootstrap_servers})
+    producer.produce("ami.meter.counts", b'{"transformer_id": "T1", "total_meters": 7}', b"T1")
+    assert producer.flush(30) == 0
+    options = ["--meter_counts=kafka:ami.meter.counts", f"--bootstrap_servers={world.broker.sasl_servers}"]
+    for user, password, code, words in (
+        ("ami-beam", PASSWORD, 0, "meters now              7\n"),
+        ("ami-analyst", PASSWORD, 0, "meters now              7\n"),
+        ("nobody", PASSWORD, 1, "it is not allowed: kafka-acls.sh --add --operation Read --topic ami.meter.counts"),
+        ("ami-beam", "pw-wrong", 1, "Authentication failed"),
+    ):
+        config = f"--kafka_config_file={world.login(user, password)}"
+        assert counts.main([*options, config]) == code
+        said = "".join(capsys.readouterr())
+        assert words in said
+        assert PASSWORD not in said
+        assert "pw-wrong" not in said
 
 
 def test_who_asks_needs_what_the_document_says_and_no_more(world: World, capsys: pytest.CaptureFixture[str]) -> None:
