@@ -36,8 +36,8 @@ class InputTopics:
 class Acceptance:
     """`objections(topic, values, record_times, now)` says of every record why the pipeline would set it aside again.
 
-    None where it would not, and so for reads that billing alone would take. An implausible voltage is an objection,
-    too. Raises what looking up a schema raises.
+    None where it would not, and so for reads that billing alone would take. An objection that is `used` is about a part
+    of the record. Raises what looking up a schema raises.
 
     Args:
       settings: the rules of the run.

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from ami_beam.codecs.stored_letters import RecordId, StoredLetter
 from ami_beam.letter_acceptance import Acceptance
 from ami_beam.record_sets import RecordSet
+from ami_beam.records import DeadLetter
 from ami_beam.repair import Repair, Repaired, RepairError
 
 CHUNK_RECORDS = 500
@@ -244,11 +245,14 @@ class _Replay:
         for topic, group in groupby(repaired, lambda each: each[0].topic):
             some = list(group)
             times = [self._record_time(letter, now) for letter, _ in some]
-            objections: list[Any] = [None] * len(some)
+            objections: list[DeadLetter | None] = [None] * len(some)
             if self._acceptance.knows(topic):
                 values = [made.value for _, made in some]
                 objections = self._acceptance.objections(topic, values, times, now if self._rules.live else None)
             for (letter, made), time, objection in zip(some, times, objections, strict=True):
+                if objection is not None and objection.used and not letter.used:
+                    # But for its voltage the record is taken, which it was not before.
+                    objection = None
                 if objection is not None and not self._rules.force:
                     self._stays(
                         letter.record, letter.reason, Cause.SET_ASIDE_AGAIN, f"{objection.reason}: {objection.detail}"
