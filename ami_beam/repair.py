@@ -171,7 +171,10 @@ def expression(text: str) -> Repair:
     """The repair of `--repair`. Raises OptionError."""
     allowed = f"a Python expression over record and letter, with {', '.join(HELPERS)}"
     try:
-        tree = ast.parse(text.strip(), "--repair", "eval")
+        if not text.strip():
+            raise ValueError("is empty")
+        # In brackets it may have several lines.
+        tree = ast.parse(f"(\n{text}\n)", "--repair", "eval")
         known = {*HELPERS, "record", "letter", *_bound(tree)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id not in known:

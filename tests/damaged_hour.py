@@ -122,7 +122,9 @@ def _damage(kind: str, record: Row) -> Row:
 
 
 def _wall(text: str) -> str:
-    return datetime.fromisoformat(text).astimezone(ZoneInfo(ZONE)).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return (
+        datetime.fromisoformat(text).astimezone(ZoneInfo(ZONE)).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    )
 
 
 def damaged_rows(rows: Iterable[Row], draw: random.Random, kinds: Counter[str], share: float = 0.2) -> list[Row]:
