@@ -225,12 +225,14 @@ def _one_topic(asked: ReplayQuestion, tally: Tally) -> None:
 
 def _checked_topics(question: Question) -> dict[str, int]:
     """How many partitions the input topics have, those that there are. Raises PreflightError."""
-    inputs = question.inputs
-    names = [inputs.reads, inputs.events, inputs.outages, inputs.work]
-    wanted = names if question.selection.topics is None else sorted(question.selection.topics)
-    partitions = partitions_of(question.connection, [*wanted, question.marks_topic])
+    inputs, topics = question.inputs, question.selection.topics
+    partitions = partitions_of(
+        question.connection,
+        [inputs.reads, inputs.events, inputs.outages, inputs.work, *(topics or ()), question.marks_topic],
+    )
     check_marks_topic(partitions, question.marks_topic, question.servers)
-    outputs = [topic for topic in wanted if topic in partitions] if question.selection.topics is None else wanted
+    # Who may not write to the others, which few have, learns it when there is a letter of theirs.
+    outputs = [topic for topic in (inputs.reads, inputs.events) if topic in partitions] if topics is None else topics
     inspect(
         question.servers,
         question.config,

@@ -156,9 +156,10 @@ class ReplayQuestion:
 
 def question_of(argv: Sequence[str]) -> Question:
     """The checked command line. Raises OptionError."""
-    given, rest = _parser().parse_known_args(list(argv))
+    parser, names = _parser()
+    given, rest = parser.parse_known_args(list(argv))
     values = vars(given)
-    known = _run_values(rest)
+    known = _run_values(rest, names[values["action"]])
     values = known | {name: value for name, value in values.items() if value is not None or name not in known}
     source = choice(values, "source", ("kafka", "files"))
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
@@ -194,7 +195,9 @@ def question_of(argv: Sequence[str]) -> Question:
     )
 
 
-def _parser() -> Parser:
+def _parser() -> tuple[Parser, dict[str, list[str]]]:
+    """It, and the names of each action's own options."""
+    names: dict[str, list[str]] = {}
     parser = Parser(prog="python -m ami_beam.deadletter", description=_ABOUT)
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay")
     texts = {
@@ -223,7 +226,8 @@ def _parser() -> Parser:
             add("--raw", action="store_true", help="the original's bytes, and nothing else")
             add("--full", action="store_true", help="all of the original (the beginning of a long one)")
         add("--json", action="store_true", help="JSON on standard output")
-    return parser
+        names[name] = beam_options.option_names(each)
+    return parser, names
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
@@ -268,12 +272,12 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     add("--samples", default="3", metavar="N", help="so many repairs are shown, by the fields that they change (3)")
 
 
-def _run_values(rest: list[str]) -> dict[str, Any]:
+def _run_values(rest: list[str], own: list[str]) -> dict[str, Any]:
     """The values of what is left, which are options of a run, with their defaults."""
     parser = Parser(add_help=False)
     AmiOptions._add_argparse_args(parser)
     given, others = parser.parse_known_args(rest)
-    names = beam_options.option_names(parser)
+    names = [*own, *beam_options.option_names(parser)]
     beam_options.check_known(others, beam_options.beam_parser(without=AmiOptions), names)
     return vars(given)
 

@@ -9,6 +9,7 @@ import ast
 import copy
 import json
 import runpy
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import CodeType
@@ -47,12 +48,13 @@ class Repair:
 
     Args:
       code: of a record and its letter.
-      objects_only: whether letters whose original is no JSON object are not handed to it.
+      file: where the code is; None for an expression, which is not handed an original that is no JSON object.
     """
 
-    def __init__(self, code: Callable[[Any, StoredLetter], Any], objects_only: bool) -> None:
+    def __init__(self, code: Callable[[Any, StoredLetter], Any], file: str | None = None) -> None:
         self._code = code
-        self._objects_only = objects_only
+        self._file = file
+        self._objects_only = file is None
 
     def __call__(self, letter: StoredLetter) -> Repaired | None:
         assert letter.value is not None
@@ -62,7 +64,7 @@ class Repair:
         try:
             after = self._code(copy.deepcopy(before), letter)
         except Exception as error:  # whatever the operator's code raises
-            raise RepairError(f"the repair failed: {_said(error)}") from None
+            raise RepairError(f"the repair failed: {_said(error, self._file)}") from None
         if after is None:
             return None
         if isinstance(after, bytes) and not self._objects_only:
@@ -90,11 +92,14 @@ def _typed(value: Any) -> Any:
     return [_typed(each) for each in value] if isinstance(value, list) else (type(value), value)
 
 
-def _said(error: Exception) -> str:
-    """What went wrong, without the values that Python's own messages may quote: only of names and of ours."""
+def _said(error: Exception, error_file: str | None = None) -> str:
+    """What went wrong, and in which line of the file, without the values that Python's own messages may quote."""
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
         return f"KeyError: {error.args[0][:60]!r}"
-    return f"{type(error).__name__}: {error}" if isinstance(error, HelperError) else type(error).__name__
+    if isinstance(error, HelperError):
+        return str(error)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == error_file]
+    return type(error).__name__ + (f" in line {lines[-1]}" if lines else "")
 
 
 def object_of(value: bytes | None) -> JsonObject | None:
@@ -191,7 +196,7 @@ def expression(text: str) -> Repair:
         # All in the globals: a comprehension inside sees no locals.
         return eval(code, {"__builtins__": {}, **HELPERS, "record": record, "letter": letter})
 
-    return Repair(evaluate, objects_only=True)
+    return Repair(evaluate)
 
 
 def _bound(tree: ast.AST) -> set[str]:
@@ -216,4 +221,4 @@ def from_file(path: str) -> Repair:
     code = names.get("repair")
     if not callable(code):
         raise OptionError("--repair_file", path, "has no function repair", allowed, _FILE_EXAMPLE)
-    return Repair(code, objects_only=False)
+    return Repair(code, path)

@@ -16,9 +16,9 @@ from tests.replays import METER_COUNTS, needs_simbench, replay, write_export
 pytestmark = needs_simbench
 
 
-def verdict(oracle: Path, output: Path) -> str:
-    """What compare.py says; its last line is `equal` or not."""
-    command = [sys.executable, str(oracle / "compare.py"), str(oracle), str(output)]
+def verdict(oracle: Path, output: Path, shift: int = 0) -> str:
+    """What compare.py says; its last line is `equal` or not. `shift`: of the records, in seconds."""
+    command = [sys.executable, str(oracle / "compare.py"), str(oracle), str(output), str(shift)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 
