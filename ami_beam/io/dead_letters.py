@@ -259,12 +259,13 @@ class _Line(msgspec.Struct):
 
 
 class ReplayFile:
-    """A new file of records as `--source=files` reads it, plain or .gz. It is there when `with` has ended well."""
+    """A new file of records as `--source=files` reads it, plain or .gz: there once `with` has ended well with any."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
         self._file: BinaryIO | None = None
+        self._count = 0
         self._encode = msgspec.json.Encoder().encode
 
     def __enter__(self) -> Self:
@@ -277,7 +278,7 @@ class ReplayFile:
     ) -> None:
         assert self._file is not None
         self._file.close()
-        if kind is None:
+        if kind is None and self._count:
             os.replace(self._temporary, self._path)
         else:
             self._temporary.unlink(missing_ok=True)
@@ -285,6 +286,7 @@ class ReplayFile:
     def publish(self, records: Sequence[Publication]) -> None:
         """Append them, under the partitions and offsets that the originals had."""
         assert self._file is not None
+        self._count += len(records)
         for record in records:
             at: RecordId = record.mark.record
             time_ms = None if record.record_time is None else record.record_time // MICROS_PER_MILLI
