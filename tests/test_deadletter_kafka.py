@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from tests.replays import ROOT
 
 pytestmark = pytest.mark.processes
 COMMAND = (sys.executable, "-m", "ami_beam.deadletter")
-KILLS = int(os.environ.get("AMI_BEAM_KILLS") or 4)
+KILLS = int(os.environ.get("AMI_BEAM_KILLS") or 3)
 NOW = time.time_ns() // 1_000
 END = NOW // (15 * MICROS_PER_MINUTE) * 15 * MICROS_PER_MINUTE
 
@@ -101,14 +103,10 @@ class Desk:
         assert found == code, said.err
         return said.out + said.err
 
-    def committed(self, *topics: str) -> list[Message]:
+    def committed(self, *topics: str, isolation: str = "read_committed") -> list[Message]:
         """Every record of the topics that a consumer of committed ones gets."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.servers, "group.id": "committed", "enable.auto.commit": "false",
-                "isolation.level": "read_committed", "enable.partition.eof": True,
-            }
-        )  # fmt: skip
+        settings = {"isolation.level": isolation, "enable.partition.eof": True, "enable.auto.commit": "false"}
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "committed", **settings})
         try:
             known = consumer.list_topics(timeout=10).topics
             places = [TopicPartition(topic, each, 0) for topic in topics for each in known[topic].partitions]
@@ -125,13 +123,14 @@ class Desk:
         finally:
             consumer.close()
 
-    def written(self) -> int:
-        """How far the reads topic has been written, open transactions and marks of their ends included."""
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "w", "isolation.level": "read_uncommitted"})
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], int]]:
+        """Says how far the reads topic has been written, open transactions and marks of their ends included."""
+        settings = {"isolation.level": "read_uncommitted", "fetch.wait.max.ms": 10}
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "watched", **settings})
+        places = [TopicPartition(self.reads, each) for each in range(3)]
         try:
-            return sum(
-                consumer.get_watermark_offsets(TopicPartition(self.reads, each), timeout=10)[1] for each in range(3)
-            )
+            yield lambda: sum(consumer.get_watermark_offsets(each, timeout=30)[1] for each in places)
         finally:
             consumer.close()
 
@@ -277,34 +276,45 @@ def test_a_missing_topic_of_marks_is_named_with_how_to_create_it(kafka_broker: K
     assert f"--create --partitions 1 --topic {desk.marks} --config cleanup.policy=compact" in said
 
 
+def reaches(process: subprocess.Popen[Any], written: Callable[[], int], number: int) -> None:
+    """Waits until so much is written."""
+    until = time.monotonic() + 300
+    while written() < number and process.poll() is None:
+        assert time.monotonic() < until
+
+
 def test_killed_at_any_instant_each_record_goes_exactly_once(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     """kill -9 in the middle, SIGTERM in the middle, and run again: a consumer of committed records gets each once."""
     desk = Desk(kafka_broker, "killed")
-    count, draw = 400 * (KILLS + 2), random.Random(8)
+    count, draw = 500 * (KILLS + 2), random.Random(8)
     values = {offset: json.dumps(read(f"M{offset}")).encode() for offset in range(count)}
     for offset, value in values.items():
         desk.letter(offset, value, partition=offset % 3)
     desk.flush()
     # A transaction is what a second has room for.
     command = [*COMMAND, "replay", "--yes", *desk.where, "--json"]
-    for number in range(KILLS + 1):
-        number_to_reach = desk.written() + draw.randrange(1, 400)
-        with (tmp_path / f"{number}.log").open("w+") as log:
-            process = subprocess.Popen([*command, "--max_rate=250"], cwd=ROOT, stdout=log, stderr=log)
+    with desk.watched() as written:
+        for number in range(KILLS + 1):
+            log = tmp_path / f"{number}.log"
+            with log.open("w") as file:
+                process = subprocess.Popen([*command, "--max_rate=500"], cwd=ROOT, stdout=file, stderr=file)
             try:
-                until = time.monotonic() + 300
-                while desk.written() < number_to_reach and time.monotonic() < until and process.poll() is None:
-                    time.sleep(draw.random() / 50)
+                reaches(process, written, written() + draw.randrange(1, 400))
+                if number % 2:
+                    # What is under way stays so until it is killed.
+                    kafka_broker.freeze()
                 # The last one is asked to end.
                 process.send_signal(signal.SIGKILL if number < KILLS else signal.SIGTERM)
+                if number < KILLS:
+                    process.wait(120)
+                kafka_broker.thaw()
                 code = process.wait(120)
             finally:
+                kafka_broker.thaw()
                 process.kill()
                 process.wait()
-            log.seek(0)
-            said = log.read()
-            assert code == (-signal.SIGKILL if number < KILLS else deadletter.STOPPED), said
-    assert "records were replayed; run the command again" in said
+            assert code == (-signal.SIGKILL if number < KILLS else deadletter.STOPPED), log.read_text()
+    assert "records were replayed; run the command again" in log.read_text()
     gone = len(desk.committed(desk.reads))
     assert 0 < gone < count
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -315,18 +325,19 @@ def test_killed_at_any_instant_each_record_goes_exactly_once(kafka_broker: Kafka
     sent = {dict(message.headers() or ())["ami-replayed-from"] for message in records}
     assert sent == {f"{desk.reads}/{offset % 3}/{offset}".encode() for offset in values}
     assert Counter(message.key() for message in desk.committed(desk.marks)) == Counter(sent)
+    # Some were killed inside of a transaction.
+    assert len(desk.committed(desk.reads, isolation="read_uncommitted")) > count
 
 
-def test_a_second_replay_shuts_the_first_out(kafka_broker: KafkaBroker, desk: Desk, tmp_path: Path) -> None:
+def test_a_second_replay_shuts_the_first_out(kafka_broker: KafkaBroker, desk: Desk) -> None:
     for offset in range(300):
         desk.letter(offset, read(f"M{offset}"))
     desk.flush()
     command = [*COMMAND, "replay", "--yes", *desk.where, "--max_rate=10"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until = time.monotonic() + 120
-        while not desk.written() and time.monotonic() < until:
-            time.sleep(0.1)
+        with desk.watched() as written:
+            reaches(process, written, 1)
         assert desk.says("replay", "--yes", code=1)["left"] > 0
         _, said = process.communicate(timeout=120)
     finally:
