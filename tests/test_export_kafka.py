@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from ami_beam.export import main
 from ami_beam.io.files import read_batches, replay_files
 from ami_beam.io.kafka_period import period_batches
 from ami_beam.local.kafka_broker import KafkaBroker
+from tests.memory_files import SCHEME, MemoryFiles
 from tests.replays import ROOT
 
 pytestmark = pytest.mark.processes
@@ -42,7 +44,7 @@ def export(broker: KafkaBroker, *options: str, fails: int | None = None) -> Any:
 def lines(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
     """By partition and offset."""
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    for file in sorted(folder.glob("*.jsonl*")):
+    for file in sorted(folder.glob("[!_]*.jsonl*")):
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         for text in content.splitlines():
             line = json.loads(text)
@@ -187,8 +189,9 @@ class TestVerify:
         files[7].write_bytes(gzip.compress(b"".join(changed[1:])))
         said = export(kafka_broker, "--verify", f"--output={folder}", fails=1)
         assert not said["complete"]
-        assert [problem.partition(": ")[0] for problem in said["problems"]] == [str(files[at]) for at in (3, 5, 7)]
-        assert "missing" in said["problems"][0]
+        problems = dict(problem.split(": ", 1) for problem in said["problems"])
+        assert problems.keys() == {str(files[at]) for at in (3, 5, 7)}
+        assert "missing" in problems[str(files[3])]
         with pytest.raises(ValueError, match=f"{files[3].name} of its manifest is missing"):
             replay_files(str(folder))
 
@@ -276,6 +279,29 @@ def test_another_export_is_not_mixed_in(kafka_broker: KafkaBroker, topic: str, t
     anew = export(kafka_broker, *options, "--end=2026-03-03T03:00:00Z", "--overwrite")
     assert anew["records"] == len(lines(tmp_path / "reads"))
     assert export(kafka_broker, "--verify", f"--output={tmp_path / 'reads'}")["complete"]
+
+
+def test_to_a_bucket_and_from_there(
+    kafka_broker: KafkaBroker, topic: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As to a folder: where files are is for Beam's file systems alone."""
+    MemoryFiles.objects.clear()
+    where = f"--bootstrap_servers={kafka_broker.bootstrap_servers}", f"--topic={topic}"
+    output = f"{SCHEME}://bucket/history/reads"
+    assert main([*where, f"--output={output}", "--file_size=16KB"]) == 0
+    assert main(["--verify", f"--output={output}"]) == 0
+    assert f"complete. {RECORDS + 2:,} records" in capsys.readouterr().out
+    local = {path.name: path.read_bytes() for path in exported.glob("*.jsonl.gz")}
+    names = {path.rpartition("/")[2]: content for path, content in MemoryFiles.objects.items()}
+    assert {name: content for name, content in names.items() if name.startswith(topic)} == local
+    assert names.keys() - local.keys() == {"_manifest.json"}
+    assert list(read_batches(replay_files(output), topic)) == list(read_batches(replay_files(str(exported)), topic))
+    gone = sorted(MemoryFiles.objects)[3]
+    del MemoryFiles.objects[gone]
+    assert main(["--verify", f"--output={output}"]) == 1
+    assert f"{gone}: missing" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="of its manifest is missing"):
+        replay_files(output)
 
 
 def test_wrong_partitions_and_topics_are_named(kafka_broker: KafkaBroker, topic: str, tmp_path: Path) -> None:

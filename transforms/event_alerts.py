@@ -18,6 +18,7 @@ from ami_beam.event_map import EventKind
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_HOUR, MICROS_PER_MINUTE
 from ami_beam.records import Alert, AlertStatus, Event
 from ami_beam.settings import Settings
+from ami_beam.shards import shard_of
 from transforms.count_alerts import count_alert
 from transforms.decode_reads import METRICS
 from transforms.supply import LATE_AFTER
@@ -81,14 +82,19 @@ class EventAlerts(beam.PTransform):
 class _AlertedDoFn(beam.DoFn):
     def __init__(self, settings: Settings):
         self._kinds = settings.event_map.by_code()
+        self._live = settings.live
+        self._shards = settings.shards
         self._unalerted = Metrics.counter(METRICS, "unalerted_events")
 
     def process(self, event: Event) -> Iterator[tuple[str, Event]]:
         kind = self._kinds.get(str(event.event_code))
         if kind is None:
             self._unalerted.inc()
-        else:
+        elif self._live:
             yield repeated_id(event, kind), event
+        else:
+            # Flink makes bundles of its own for every key of a replay: one for each meter's hour would be all its time.
+            yield str(shard_of(event.meter_id, self._shards)), event
 
 
 def repeated_id(event: Event, kind: EventKind) -> str:
@@ -225,7 +231,11 @@ class _EventAlertsDoFn(beam.DoFn):
         waiting: Any = beam.DoFn.StateParam(WAITING),
     ) -> Iterator[Alert]:
         if not self._settings.live:
-            yield from self._replayed(key, list(waiting.read()))
+            hours: dict[str, list[Event]] = {}
+            for event in waiting.read():
+                hours.setdefault(repeated_id(event, self._kinds[str(event.event_code)]), []).append(event)
+            for hour_key, events in hours.items():
+                yield from self._replayed(hour_key, events)
             waiting.clear()
             return
         # Where the watermark jumps over both timers, they may come in either order.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -126,8 +128,8 @@ def create(path: str) -> Any:
 
 def settle(file: Any) -> None:
     """Have it on the disk, so that a complete name never stands for a file that a crash of the machine has cut off."""
-    if hasattr(file, "fileno"):
-        file.flush()
+    file.flush()
+    with suppress(AttributeError, io.UnsupportedOperation):  # what is no file of this machine has no descriptor
         os.fsync(file.fileno())
 
 
