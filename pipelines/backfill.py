@@ -19,12 +19,7 @@ def within(outputs: Outputs, period: PublishedPeriod | None) -> Outputs:
         return None if rows is None else rows | f"Period {name}" >> PublishPeriod(period)
 
     single = ("summaries", "receipts", "alerts", "alarms", "silent_meters", "dead_letters", "feeders", "heatmap")
-    several = ("validated", "customers")
-    return replace(
-        outputs,
-        **{name: part(name, getattr(outputs, name)) for name in single},
-        **{
-            name: tuple(part(f"{name} {at}", rows) for at, rows in enumerate(getattr(outputs, name)))
-            for name in several
-        },
-    )
+    changed: dict[str, Any] = {name: part(name, getattr(outputs, name)) for name in single}
+    for name in ("validated", "customers"):
+        changed[name] = tuple(part(f"{name} {at}", rows) for at, rows in enumerate(getattr(outputs, name)))
+    return replace(outputs, **changed)
