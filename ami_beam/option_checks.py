@@ -37,6 +37,7 @@ from ami_beam.local_days import all_zones, is_zone
 from ami_beam.meter_registry import COLUMNS as REGISTRY_COLUMNS
 from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
 from ami_beam.producers import load as load_producers
+from ami_beam.published_period import PublishedPeriod
 from ami_beam.quality_map import COLUMNS as QUALITY_MAP_COLUMNS
 from ami_beam.quality_map import QualityMap
 from ami_beam.quality_map import load as load_quality_map
@@ -479,6 +480,25 @@ def start_of(text: str, source: str, explicit: bool) -> Any:
     if text in ("latest", "earliest"):
         return text
     return instant_of("--start", text, allowed, example)
+
+
+def period_of(values: Mapping[str, Any], source: str) -> PublishedPeriod | None:
+    """What of a replay is published; None: all of it."""
+    begin, end = (
+        None if values[name] is None else instant_of(f"--{name}", values[name])
+        for name in ("publish_from", "publish_until")
+    )
+    if begin is None and end is None:
+        return None
+    if source == "kafka":
+        name = "publish_from" if begin is not None else "publish_until"
+        problem = "is of a replay: a live run publishes everything"
+        example = "--source=files --publish_from=2026-03-03T00:00:00Z"
+        raise OptionError(f"--{name}", values[name], problem, "with --source=files", example)
+    if begin is not None and end is not None and begin >= end:
+        problem = f"is not after --publish_from={values['publish_from']}"
+        raise OptionError("--publish_until", values["publish_until"], problem, "a later time")
+    return PublishedPeriod(begin, end, time_zone_of(values["time_zone"]))
 
 
 def instant_of(option: str, text: str, allowed: str = "a time with a zone", example: str = "") -> int:

@@ -47,6 +47,7 @@ from ami_beam.option_checks import (
     optional_input_of,
     output_of,
     output_prefix_of,
+    period_of,
     producers_of,
     runner_of,
     settings_of,
@@ -58,6 +59,7 @@ from ami_beam.option_checks import (
 )
 from ami_beam.postgresql.connection import DEFAULT_SCHEMA, Database, database_of
 from ami_beam.postgresql.options import add_options as add_postgresql_options
+from ami_beam.published_period import PublishedPeriod
 from ami_beam.schema_options import JSON, Formats, add_schema_options, formats_of, validated_files_of
 from ami_beam.settings import Settings
 
@@ -232,6 +234,18 @@ def _add_where(group: Any) -> None:
         metavar="latest|earliest|TIME",
         help="where a live run starts reading: new records, the oldest ones, or the first with this record time, for"
         " example 2026-03-03T00:00:00Z; a restored savepoint goes on where it was (latest)",
+    )
+    add(
+        "--publish_from",
+        metavar="TIME",
+        help="of a replay: publish only windows that end after it, alerts and alarms of later times, whole days. Reads"
+        " and events of a day before belong into the replay (all)",
+    )
+    add(
+        "--publish_until",
+        metavar="TIME",
+        help="likewise windows that end by it, and so on. Reads and events of the allowed lateness after it belong into"
+        " the replay (all)",
     )
     add(
         "--kafka_config",
@@ -462,6 +476,8 @@ class RunPlan:
     """For `PipelineOptions`: Beam's options and ours, but never --kafka_config, which runners would show and log."""
     formats: Formats = JSON
     """JSON or Avro."""
+    period: PublishedPeriod | None = None
+    """What of a replay is published; None: all."""
     validated_files: str | None = None
     """The folder of Avro files of validated reads; None where there are none."""
     validated_files_every: int = 15 * MICROS_PER_MINUTE
@@ -513,6 +529,8 @@ class RunPlan:
         plan["kafka_config"] = redacted(self.kafka_config)
         plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
         plan["validated_files_every"] = format_duration(self.validated_files_every)
+        if self.period is not None:
+            plan["period"] = [None if at is None else format_instant(at) for at in (self.period.begin, self.period.end)]
         plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
         return plan
 
@@ -646,6 +664,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         kafka_client=client,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
         formats=formats,
+        period=period_of(values, source),
         validated_files=validated_files,
         validated_files_every=duration_of(values, "validated_files_every", "15m", least=MICROS_PER_SECOND),
         warnings=(

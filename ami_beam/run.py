@@ -79,6 +79,7 @@ from ami_beam.records import RecordBatch
 from ami_beam.registry_counts import ReceiptDelays
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
+from pipelines.backfill import within
 from pipelines.operational import Inputs, operational
 from pipelines.published import labelled, published
 
@@ -213,7 +214,7 @@ def build(
     inputs = Inputs(
         reads, events, counts, alerts, alarms, producers_of(plan), outages, work, schemas, registry_of(plan)
     )  # fmt: skip
-    found = operational(inputs, settings)
+    found = within(operational(inputs, settings), plan.period)
     outputs = published(found, config_id(settings), AvroValues(registered.ids) if registered.ids else None)
     # Files and tables are made of JSON, whatever topics have.
     texts = outputs
