@@ -52,6 +52,7 @@ rate = 10000
 burst = 10000
 timeout = "5s"
 attempts = 8
+backoff = "20ms"
 
 [times]
 interval = "15m"
@@ -163,7 +164,7 @@ def test_every_reading_once_from_a_head_end_that_misbehaves(kafka_broker: KafkaB
     path, more = paging[way]
     all_of_them = readings(20, BEGIN, 24)
     with HeadEndServer(all_of_them[:-30], faults, page_size=20, seed=7) as server:
-        adapter = Adapter(kafka_broker, server.url + path, more, look_back="3h")
+        adapter = Adapter(kafka_broker, server.url + path, more, look_back="5h")
         if way == "links":
             adapter.text = adapter.text.replace('records = "data/*"', 'records = "*"')
         assert adapter.run() is None
@@ -202,21 +203,21 @@ def test_killed_at_any_instant_it_publishes_each_reading_once(
     """SIGKILL at seeded instants after a start, before the first request or in the middle of many transactions."""
     draw = random.Random(20)
     faults = Faults(throttled=0.02, failing=0.02, half=0.02, repeated=0.3, slow=1.0, slow_seconds=0.01)
-    # A transaction for each of so many pages that every start finds work.
-    all_of_them = readings(25 * KILLS, BEGIN, 24)
-    with HeadEndServer(all_of_them, faults, page_size=10, seed=3) as server:
-        adapter = Adapter(kafka_broker, f"{server.url}/reads", PAGES + period(chunk="1h"), look_back="3h")
+    # An hour and a half, 51 pages with a transaction each, for every kill, so that every start finds work.
+    begin = BEGIN + timedelta(hours=8) - timedelta(minutes=90) * KILLS
+    all_of_them = readings(40, begin, 6 * KILLS)
+    with HeadEndServer(all_of_them, faults, page_size=5, seed=3) as server:
+        adapter = Adapter(kafka_broker, f"{server.url}/reads", PAGES + period(begin, "30m"), look_back="30m")
         published = []
         for _ in range(KILLS):
             child = command(adapter)
             before = server.counts["requests"]
             # Of five, one is killed before it has asked for anything.
-            asked = draw.choice((0, 1, 1, 1, 1)) * draw.randint(1, 60)
-            if asked:
-                server.wait_for("requests", before + asked, SECONDS)
+            if draw.random() < 0.8:
+                server.wait_for("requests", before + draw.randint(10, 80), SECONDS)
                 time.sleep(draw.uniform(0.0, 0.05))
             else:
-                time.sleep(draw.uniform(0.0, 3.0))
+                time.sleep(draw.uniform(0.5, 2.5))
             child.signal(signal.SIGKILL)
             assert child.wait() == -signal.SIGKILL
             published.append(len(adapter.published()))

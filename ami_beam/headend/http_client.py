@@ -72,6 +72,7 @@ class HeadEnd:
         self._session = requests.Session()
         self._login: Login = login_of(source, self._session)
         self._bucket = TokenBucket(source.request.rate, source.request.burst)
+        self._first_backoff = source.backoff / 1e6
         request = source.request
         if request.ca_file is not None:
             self._session.verify = request.ca_file
@@ -95,13 +96,13 @@ class HeadEnd:
             except _Throttled as error:
                 throttled += 1
                 self._health.throttled()
-                self.wait(backoff(throttled) if error.seconds is None else error.seconds)
+                self.wait(backoff(throttled, self._first_backoff) if error.seconds is None else error.seconds)
             except _Failed as error:
                 failed += 1
                 self._health.failed_request(error.reason)
                 if failed >= attempts or error.reason == "HTTP_404":
                     raise PageError(error.reason, error.detail, error.body, error.url, error.status) from None
-                seconds = backoff(failed)
+                seconds = backoff(failed, self._first_backoff)
                 self.wait(seconds if error.seconds is None else max(seconds, error.seconds))
 
     def wait(self, seconds: float) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-BASE_SECONDS = 1.0
 CAP_SECONDS = 300.0
 LONGEST_RETRY_AFTER = 3_600.0
 """A head-end that asks for more is asked again after an hour all the same."""
@@ -32,9 +31,9 @@ class TokenBucket:
         return max(0.0, -self._tokens / self._rate)
 
 
-def backoff(failures: int, draw: Callable[[float, float], float] = random.uniform) -> float:
-    """Seconds to wait after so many failures in a row: anything up to a bound that doubles (full jitter)."""
-    return draw(0.0, min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(failures, 30)))
+def backoff(failures: int, first: float = 1.0, draw: Callable[[float, float], float] = random.uniform) -> float:
+    """Seconds to wait after so many failures in a row: anything up to a bound, `first`, that doubles (full jitter)."""
+    return draw(0.0, min(CAP_SECONDS, first * 2.0 ** min(failures - 1, 30)))
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

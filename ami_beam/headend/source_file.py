@@ -121,6 +121,8 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For a whole answer, however slowly it comes."""
     attempts: int = 5
     """Of a page, before the one after it is tried."""
+    backoff: str = "1s"
+    """The longest wait after a first failure; it doubles with each further one, up to 5 minutes."""
     max_page_mb: int = 64
     ca_file: str | None = None
     certificate_file: str | None = None
@@ -234,6 +236,7 @@ class Source(Struct, frozen=True):
     request: Request
     connect_timeout: int
     timeout: int
+    backoff: int
     paging: Paging
     period: AskedPeriod | None
     times: Times
@@ -287,6 +290,7 @@ def parse_source(text: str, path: str) -> Source:
         request=_from_folder(request, path),
         connect_timeout=check.duration("request.connect_timeout", request.connect_timeout),
         timeout=check.duration("request.timeout", request.timeout),
+        backoff=check.duration("request.backoff", request.backoff),
         paging=written.paging,
         period=check.period(written.period),
         times=written.times,
@@ -316,12 +320,12 @@ _KEYS: dict[str, type[Struct]] = {
 
 def _explained(message: str) -> str:
     """msgspec's words, and for an unknown key what was probably meant."""
-    match = re.fullmatch(r"Object contains unknown field `(.*)`(?: - at `\$\.?(.*)`)?", message)
+    match = re.fullmatch(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", message)
     if match is None:
         return message.replace("Object missing required field", "a key is missing:").replace("`$.", "`")
-    key, place = match[1], match[2] or ""
+    key, place = match[1], (match[2] or "").removesuffix("[...]")
     tables: list[type[Struct]] = [_KEYS[place]] if place in _KEYS else []
-    if place.startswith("fields"):
+    if place == "fields":
         tables = [FieldRule]
     if place == "authentication":
         tables = [NoAuthentication, Basic, Token, OAuth2]

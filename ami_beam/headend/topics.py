@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -14,6 +16,10 @@ from ami_beam.io.librdkafka import librdkafka
 CURSORS_TOPIC = "ami.headend.cursors"
 SET_ASIDE_TOPIC = "ami.headend.setaside"
 Offsets = dict[int, int]
+Found = TypeVar("Found")
+_NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
+)  # fmt: skip
 
 
 def make_missing(config: Mapping[str, str], topics: Mapping[str, int]) -> list[str]:
@@ -55,7 +61,7 @@ def offsets_at(config: Mapping[str, str], topic: str, instant: int) -> Offsets:
     consumer = _consumer(config, "read_committed")
     try:
         asked = [TopicPartition(topic, each, max(0, instant // 1_000)) for each in _partitions(consumer, topic)]
-        found = consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS)
+        found = _patiently(lambda: consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS))
         return {each.partition: each.offset for each in found if each.offset >= 0}
     finally:
         consumer.close()
@@ -81,7 +87,7 @@ def read_to_end(
         consumer.assign([TopicPartition(topic, each, begins[each]) for each in unread])
         while unread:
             waiting(0.0)
-            for message in consumer.consume(10_000, timeout=0.2):
+            for message in consumer.consume(10_000, timeout=0.05):
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None
                 assert offset is not None
@@ -104,12 +110,25 @@ def _ends(config: Mapping[str, str], topic: str) -> Offsets:
     """Behind the last record of every partition, committed or not."""
     consumer = _consumer(config, "read_uncommitted")
     try:
-        return {
-            each: consumer.get_watermark_offsets(TopicPartition(topic, each), timeout=TIMEOUT_SECONDS)[1]
-            for each in _partitions(consumer, topic)
-        }
+        ends = {}
+        for each in _partitions(consumer, topic):
+            place = TopicPartition(topic, each)
+            ends[each] = _patiently(partial(consumer.get_watermark_offsets, place, timeout=TIMEOUT_SECONDS))[1]
+        return ends
     finally:
         consumer.close()
+
+
+def _patiently(ask: Callable[[], Found]) -> Found:
+    """The answer, once a leader has been elected: a topic that was just made has none yet."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > until:
+                raise
+        time.sleep(0.2)
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[int]:

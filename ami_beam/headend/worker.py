@@ -97,7 +97,7 @@ class SourceWorker(threading.Thread):
                 self.failure = problem
                 return
             failures += 1
-            head_end.wait(backoff(failures))
+            head_end.wait(backoff(failures, self._job.source.backoff / 1e6))
 
     def _round(self, poller: Poller) -> str | None:
         """What stands against the round; None where it is complete."""
