@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.dead_letter_reasons import Rejection
 from ami_beam.codecs.stored_letters import ReplayMark, StoredLetter, letter_parser
-from ami_beam.codecs.writer_schemas import number_of
+from ami_beam.codecs.writer_schemas import Changes, number_of
 from ami_beam.command import Stopped, leave, start_logging, stoppable, unbroken
 from ami_beam.deadletter_options import Question, ReplayQuestion, question_of
 from ami_beam.deadletter_report import (
@@ -123,7 +123,7 @@ def _document(letter: StoredLetter, question: Question) -> Any:
     """What the original says as Avro, where it is read as that."""
     schemas = question.formats.inputs()
     its = {question.inputs.reads: schemas.reads, question.inputs.events: schemas.events}.get(letter.topic)
-    if its is None or letter.value is None or letter.truncated:
+    if its is None or isinstance(its, Changes) or letter.value is None or letter.truncated:
         return None
     try:
         return its.schema(number_of(letter.value)).document(letter.value)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ami_beam.codecs.avro_events import event_decoder
-from ami_beam.codecs.avro_reads import read_decoder
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
+from ami_beam.codecs.debezium import change_of
+from ami_beam.codecs.input_decoders import event_decoder, read_decoder
 from ami_beam.codecs.json_announcements import AnnouncementDecoder
-from ami_beam.codecs.writer_schemas import Schemas, WriterSchemas, number_of
+from ami_beam.codecs.writer_schemas import Changes, Schemas, WriterSchemas, Written, number_of
 from ami_beam.records import DeadLetter, RecordBatch
 from ami_beam.repair import object_of
 from ami_beam.settings import Settings
@@ -42,12 +42,12 @@ class Acceptance:
     Args:
       settings: the rules of the run.
       topics: what it reads.
-      schemas: what its records in Avro were written with.
+      schemas: how its records were written.
     """
 
     def __init__(self, settings: Settings, topics: InputTopics, schemas: Schemas) -> None:
         self._topics = topics
-        self._schemas: dict[str, WriterSchemas | None] = {topics.reads: schemas.reads, topics.events: schemas.events}
+        self._written: dict[str, Written] = {topics.reads: schemas.reads, topics.events: schemas.events}
         self._decoders: dict[str, list[_Decode]] = {
             topics.reads: [read_decoder(settings, schemas.reads).decode],
             topics.events: [event_decoder(settings, schemas.events).decode],
@@ -60,7 +60,8 @@ class Acceptance:
 
     def is_avro(self, topic: str) -> bool:
         """Whether records of this topic are read as Avro."""
-        return self._schemas.get(topic) is not None
+        written = self._written.get(topic)
+        return written is not None and not isinstance(written, Changes)
 
     def knows(self, topic: str) -> bool:
         """Whether the pipeline reads it."""
@@ -91,10 +92,22 @@ class Acceptance:
     def key(self, topic: str, value: bytes) -> bytes | None:
         """The key that a record of this topic has: its meter, outage or work. None where it names none."""
         name = self._topics.keys.get(topic)
-        schemas = self._schemas.get(topic)
-        fields: Any = object_of(value) if schemas is None else _avro_fields(value, schemas)
+        written = self._written.get(topic)
+        fields: Any
+        if written is None:
+            fields = object_of(value)
+        else:
+            fields = _row_fields(value) if isinstance(written, Changes) else _avro_fields(value, written)
         found = fields.get(name) if fields is not None and name is not None else None
         return found.encode(errors="replace") if isinstance(found, str) and found else None
+
+
+def _row_fields(value: bytes) -> Any:
+    """The row of a change; None where it has none."""
+    try:
+        return change_of(value).after
+    except Rejection:
+        return None
 
 
 def _avro_fields(value: bytes, schemas: WriterSchemas) -> Any:

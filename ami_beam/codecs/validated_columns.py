@@ -176,7 +176,7 @@ def _wire_read(value: bytes, schemas: WriterSchemas | None) -> _WireRead | None:
     fields = schemas.schema(number_of(value)).fields_of(value)
     if fields.get("record", "READ") != "READ":
         return None
-    needed = {name: fields[name] for name in AVRO_FIELDS}
+    needed: dict[str, Any] = {name: fields[name] for name in AVRO_FIELDS}
     for name in _INSTANTS:
         if not isinstance(needed[name], Micros):
             raise Rejection(Reason.INVALID_AVRO, f"{name} is no instant: its logical type must be timestamp-micros.")
