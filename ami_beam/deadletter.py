@@ -46,7 +46,7 @@ from ami_beam.io.kafka_period import PeriodError
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.schema_registry import RegistryError
-from ami_beam.letter_acceptance import Acceptance
+from ami_beam.letter_acceptance import Acceptance, written_by_topic
 from ami_beam.letter_replay import CHUNK_RECORDS, LeftLetter, Ready, ReplayRules, Tally, replay
 from ami_beam.reconcile_report import ListFile
 from ami_beam.record_sets import RecordSet
@@ -121,8 +121,7 @@ def _show(question: Question) -> int:
 
 def _document(letter: StoredLetter, question: Question) -> Any:
     """What the original says as Avro, where it is read as that."""
-    schemas = question.formats.inputs()
-    its = {question.inputs.reads: schemas.reads, question.inputs.events: schemas.events}.get(letter.topic)
+    its = written_by_topic(question.inputs, question.formats.inputs()).get(letter.topic)
     if its is None or isinstance(its, Changes) or letter.value is None or letter.truncated:
         return None
     try:

@@ -418,7 +418,11 @@ def _list_file(text: str) -> Path:
 def _check_formats(values: Mapping[str, Any], inputs: InputTopics, formats: Formats, selection: Selection) -> None:
     """A repair is of JSON: refused where only Avro could be meant, or nothing says that it is not."""
     option = next((name for name in ("repair", "repair_file") if values[name] is not None), None)
-    avro = {topic for topic, form in ((inputs.reads, formats.reads), (inputs.events, formats.events)) if form == "avro"}
+    its = (
+        (inputs.reads, formats.reads), (inputs.events, formats.events), (inputs.outages, formats.oms_outages),
+        (inputs.work, formats.work),
+    )  # fmt: skip
+    avro = {topic for topic, form in its if form == "avro"}
     if option is None or not avro:
         return
     meant = avro if selection.topics is None else avro & selection.topics

@@ -8,8 +8,7 @@ from typing import Any
 
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 from ami_beam.codecs.debezium import change_of
-from ami_beam.codecs.input_decoders import event_decoder, read_decoder
-from ami_beam.codecs.json_announcements import AnnouncementDecoder
+from ami_beam.codecs.input_decoders import announcement_decoder, event_decoder, read_decoder
 from ami_beam.codecs.writer_schemas import Changes, Schemas, WriterSchemas, Written, number_of
 from ami_beam.records import DeadLetter, RecordBatch
 from ami_beam.repair import object_of
@@ -33,6 +32,16 @@ class InputTopics:
         return {self.reads: "meter_id", self.events: "meter_id", self.outages: "outage_id", self.work: "work_id"}
 
 
+def written_by_topic(topics: InputTopics, schemas: Schemas) -> dict[str, Written]:
+    """How the records of each topic were written."""
+    return {
+        topics.reads: schemas.reads,
+        topics.events: schemas.events,
+        topics.outages: schemas.outages,
+        topics.work: schemas.work,
+    }
+
+
 class Acceptance:
     """`objections(topic, values, record_times, now)` says of every record why the pipeline would set it aside again.
 
@@ -47,12 +56,12 @@ class Acceptance:
 
     def __init__(self, settings: Settings, topics: InputTopics, schemas: Schemas) -> None:
         self._topics = topics
-        self._written: dict[str, Written] = {topics.reads: schemas.reads, topics.events: schemas.events}
+        self._written = written_by_topic(topics, schemas)
         self._decoders: dict[str, list[_Decode]] = {
             topics.reads: [read_decoder(settings, schemas.reads).decode],
             topics.events: [event_decoder(settings, schemas.events).decode],
-            topics.outages: [AnnouncementDecoder(settings, "oms").decode],
-            topics.work: [AnnouncementDecoder(settings, "work").decode],
+            topics.outages: [announcement_decoder(settings, "oms", schemas.outages).decode],
+            topics.work: [announcement_decoder(settings, "work", schemas.work).decode],
         }
         if settings.bills:
             late = replace(settings, allowed_lateness=max(settings.billing_lateness, settings.allowed_lateness))
