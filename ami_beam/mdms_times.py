@@ -38,6 +38,17 @@ def interval_end(text: str, rules: TimeRules) -> tuple[int, int]:
 
     Of the two the first is given. Raises ValueError with what is wrong and what to do.
     """
+    wall, zone = parse_wall(text)
+    instant, repeats_after = (with_zone(wall, zone, text), 0) if zone else _on_the_wall(wall, text, rules)
+    if rules.label == "begin":
+        instant += rules.interval
+    if not MIN_INSTANT <= instant <= MAX_INSTANT:
+        raise ValueError(f"{text!r} is outside the years 1970 to 2100")
+    return instant, repeats_after
+
+
+def parse_wall(text: str) -> tuple[datetime, str | None]:
+    """What a clock shows, and the zone behind it if there is one. Raises ValueError with what is wrong."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:64]!r} is no time; write {FORM}")
@@ -49,22 +60,18 @@ def interval_end(text: str, rules: TimeRules) -> tuple[int, int]:
     except ValueError as error:
         raise ValueError(f"{text!r} is no time: {error}") from None
     wall += timedelta(days=int(end_of_day), microseconds=int((fraction or "").ljust(6, "0")))
-    instant, repeats_after = _with_zone(wall, zone, text) if zone else _on_the_wall(wall, text, rules)
-    if rules.label == "begin":
-        instant += rules.interval
-    if not MIN_INSTANT <= instant <= MAX_INSTANT:
-        raise ValueError(f"{text!r} is outside the years 1970 to 2100")
-    return instant, repeats_after
+    return wall, zone
 
 
-def _with_zone(wall: datetime, zone: str, text: str) -> tuple[int, int]:
+def with_zone(wall: datetime, zone: str, text: str) -> int:
+    """The instant of a clock and its distance from UTC, Z or ±HH:MM. Raises ValueError."""
     offset = timedelta()
     if zone != "Z":
         hours, minutes = int(zone[1:3]), int(zone[-2:])
         if hours > 23 or minutes > 59:
             raise ValueError(f"{text!r} has a zone beyond ±23:59")
         offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
-    return (wall.replace(tzinfo=UTC) - offset - EPOCH) // _MICROSECOND, 0
+    return (wall.replace(tzinfo=UTC) - offset - EPOCH) // _MICROSECOND
 
 
 def _on_the_wall(wall: datetime, text: str, rules: TimeRules) -> tuple[int, int]:

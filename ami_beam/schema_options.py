@@ -33,6 +33,8 @@ def add_schema_options(group: Any) -> None:
         " JSON (json)",
     )
     add("--events_format", default="json", metavar="json|avro|debezium", help="of the events, likewise (json)")
+    add("--oms_outages_format", default="json", metavar="json|avro|debezium", help="of --oms_outages, likewise (json)")
+    add("--work_format", default="json", metavar="json|avro|debezium", help="of --work, likewise (json)")
     add(
         "--output_format",
         default="json",
@@ -109,6 +111,8 @@ class Formats:
 
     reads: InputFormat = "json"
     events: InputFormat = "json"
+    oms_outages: InputFormat = "json"
+    work: InputFormat = "json"
     output: Format = "json"
     registry: RegistryAddress | None = None
     """There where any format is Avro. Results may also have been Avro in earlier runs."""
@@ -119,7 +123,8 @@ class Formats:
 
     def inputs(self) -> Schemas:
         """How what is read was written."""
-        return Schemas(self._written(self.reads), self._written(self.events))
+        written = self._written
+        return Schemas(written(self.reads), written(self.events), written(self.oms_outages), written(self.work))
 
     def _written(self, how: InputFormat) -> Written:
         return self.schemas() if how == "avro" else Changes() if how == "debezium" else None
@@ -131,17 +136,18 @@ JSON = Formats()
 def formats_of(values: Mapping[str, Any], sinks: tuple[str, ...]) -> Formats:
     """The formats of a command line. Raises OptionError, also where the registry's settings cannot be used."""
     reads, events = format_of(values, "reads_format"), format_of(values, "events_format")
+    outages, work = format_of(values, "oms_outages_format"), format_of(values, "work_format")
     output: Format = choice(values, "output_format", _FORMATS)
     if output == "avro" and "kafka" not in sinks:
         problem = "a file of --sink=files has JSON lines, and a table has columns"
         raise OptionError("--output_format", output, problem, "json, or --sink=kafka", "--output_format=json")
     named = values["schema_registry"] or values["schema_registry_config_file"]
-    if "avro" not in (reads, events, output) and named is None:
-        return Formats(reads, events)
+    if "avro" not in (reads, events, outages, work, output) and named is None:
+        return Formats(reads, events, outages, work)
     registry = registry_of(
         values["schema_registry"], values["schema_registry_config_file"], values["schema_registration"]
     )
-    return Formats(reads, events, output, registry)
+    return Formats(reads, events, outages, work, output, registry)
 
 
 def validated_files_of(values: Mapping[str, Any], also_publish: Container[str]) -> str | None:

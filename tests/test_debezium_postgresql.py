@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from ami_beam.instants import (
     format_instant,
     parse_instant,
 )
+from ami_beam.io.meter_counts_topic import CountsTopic
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.local.kafka_connect import KafkaConnect
 from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
+from ami_beam.meter_counts import MeterCountsError
 from ami_beam.records import RecordBatch
 from ami_beam.settings import Settings
 from tests.replays import ROOT, Replay, replay, write_export
@@ -296,6 +299,44 @@ def test_a_head_end_whose_database_is_followed(head_end: HeadEnd, kafka_broker: 
 
 def _instant(at: datetime) -> str:
     return format_instant(int(at.timestamp()) * MICROS_PER_SECOND)
+
+
+COUNTS = "ami.headend.transformer_meter_count"
+
+
+def test_meter_counts_are_those_of_the_table(head_end: HeadEnd, kafka_broker: KafkaBroker) -> None:
+    table = "transformer_meter_count"
+    head_end.sql(f"DELETE FROM {table}")
+    head_end.sql(f"INSERT INTO {table} SELECT 'T' || number, number FROM generate_series(1, 9) AS number")
+    head_end.follow()
+    client = (("bootstrap.servers", kafka_broker.bootstrap_servers),)
+    reader = CountsTopic(COUNTS, client, "debezium").open(None)
+
+    def follows() -> None:
+        expected = sorted(head_end.sql(f"SELECT transformer_id, total_meters FROM {table}"))
+        deadline, found = time.monotonic() + 180, None
+        while found != expected:
+            assert time.monotonic() < deadline, (found, expected)
+            # The topic is made by the connector's first record.
+            with suppress(MeterCountsError):
+                found = sorted((row.transformer_id, row.total_meters) for row in reader.read().rows())
+
+    try:
+        follows()
+        head_end.sql(f"UPDATE {table} SET total_meters = 100 WHERE transformer_id = 'T1'")
+        head_end.sql(f"DELETE FROM {table} WHERE transformer_id IN ('T2', 'T3')")
+        head_end.sql(f"UPDATE {table} SET transformer_id = 'N4' WHERE transformer_id = 'T4'")
+        head_end.sql(f"INSERT INTO {table} VALUES ('T2', 200)")
+        follows()
+        # What a new snapshot says again changes nothing.
+        head_end.connect.stop()
+        head_end.connect.forget()
+        head_end.connect.start()
+        head_end.follow()
+        head_end.sql(f"INSERT INTO {table} VALUES ('T10', 10)")
+        follows()
+    finally:
+        reader.close()
 
 
 OTHER = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ami_beam.io.meter_counts_file import load
 from ami_beam.io.meter_counts_source import load_version
-from ami_beam.meter_counts import load
 from ami_beam.options import validate
 from ami_beam.run import with_shards
 from ami_beam.shard_count import METERS_PER_SHARD, shards_for

@@ -1,11 +1,14 @@
-"""Which decoder reads and events need, by how they were written."""
+"""Which decoder the records of an input need, by how they were written."""
 
 from __future__ import annotations
 
+from ami_beam.codecs.avro_announcements import AvroAnnouncementDecoder
 from ami_beam.codecs.avro_events import AvroEventDecoder
 from ami_beam.codecs.avro_reads import AvroReadDecoder
+from ami_beam.codecs.debezium_announcements import DebeziumAnnouncementDecoder
 from ami_beam.codecs.debezium_events import DebeziumEventDecoder
 from ami_beam.codecs.debezium_reads import DebeziumReadDecoder
+from ami_beam.codecs.json_announcements import AnnouncementDecoder, Source
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.codecs.writer_schemas import Changes, Written
@@ -28,6 +31,15 @@ def event_decoder(settings: Settings, written: Written) -> EventDecoder:
     if isinstance(written, Changes):
         return DebeziumEventDecoder(settings)
     return AvroEventDecoder(settings, written)
+
+
+def announcement_decoder(settings: Settings, source: Source, written: Written) -> AnnouncementDecoder:
+    """The decoder of announced outages or of work at meters, likewise."""
+    if written is None:
+        return AnnouncementDecoder(settings, source)
+    if isinstance(written, Changes):
+        return DebeziumAnnouncementDecoder(settings, source)
+    return AvroAnnouncementDecoder(settings, source, written)
 
 
 def close(written: Written) -> None:

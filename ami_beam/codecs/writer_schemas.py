@@ -48,6 +48,8 @@ class Schemas:
 
     reads: Written = None
     events: Written = None
+    outages: Written = None
+    work: Written = None
     published: WriterSchemas | None = None
     """Of alerts and alarms that are read back, where any are in Avro."""
 

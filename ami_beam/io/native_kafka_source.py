@@ -219,6 +219,8 @@ class TopicSource(UnboundedSource):
                 "fetch.queue.backoff.ms": 10,
                 "group.id": f"ami-beam-{uuid.uuid4()}",
                 **librdkafka(dict(self.config)),
+                # What a producer has given up is no record: it sends it again.
+                "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
