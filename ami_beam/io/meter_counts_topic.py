@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ami_beam.codecs.dead_letter_reasons import Rejection
 from ami_beam.codecs.debezium import Envelopes, RowKinds, plain
@@ -23,7 +23,7 @@ from ami_beam.records import MeterCount
 
 CountsFormat = Literal["json", "debezium"]
 PATIENCE_SECONDS = 60.0
-"""So long without a record, the beginning of the topic counts as not readable."""
+"""So long without a record, what is known to be there counts as not readable."""
 _KINDS = RowKinds(
     instants=frozenset({"effective_from"}),
     numbers=frozenset({"nominal_voltage_v", "receipt_delay_minutes"}),
@@ -32,8 +32,6 @@ _KINDS = RowKinds(
 _MESSAGES = 10_000
 _PROGRESS_SECONDS = 10.0
 _POLL_SECONDS = 0.1
-_QUIET_SECONDS = 1.0
-"""So long without a record, what stands before the end belongs to a transaction that is still open."""
 _OTHER_TOPIC = "it is not the topic that it was; it is read anew"
 _log = logging.getLogger(__name__)
 
@@ -170,11 +168,9 @@ class TopicReader:
         return set(metadata.partitions)
 
     def _read_news(self, consumer: Consumer) -> None:
-        """Up to the end that the topic has now, or has for readers of committed records."""
-        ends = {
-            each: consumer.get_watermark_offsets(TopicPartition(self._topic.topic, each), timeout=TIMEOUT_SECONDS)[1]
-            for each in self._partitions
-        }
+        """Up to the end that the topic has now for readers of committed records."""
+        asked = [TopicPartition(self._topic.topic, each, OFFSET_END) for each in self._partitions]
+        ends = {each.partition: each.offset for each in consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS)}
         if any(end < self._read_to[each] for each, end in ends.items()):
             raise _Rebuild(_OTHER_TOPIC)
         heard = time.monotonic()
@@ -184,9 +180,10 @@ class TopicReader:
             for message in messages:
                 self._take(message)
                 heard = time.monotonic()
-            read = all(self._read_to[each] >= end for each, end in ends.items())
-            if read or time.monotonic() > heard + _QUIET_SECONDS:
+            if all(self._read_to[each] >= end for each, end in ends.items()):
                 return
+            if time.monotonic() > heard + PATIENCE_SECONDS:
+                raise _Rebuild(f"no record for {PATIENCE_SECONDS:g} s, and there are more")
             messages = consumer.consume(_MESSAGES, timeout=_POLL_SECONDS)
 
     def _read_to_end(self, consumer: Consumer) -> None:
