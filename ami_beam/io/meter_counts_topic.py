@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ami_beam.codecs.dead_letter_reasons import Rejection
 from ami_beam.codecs.debezium import Envelopes, RowKinds, plain
@@ -23,7 +23,7 @@ from ami_beam.records import MeterCount
 
 CountsFormat = Literal["json", "debezium"]
 PATIENCE_SECONDS = 60.0
-"""So long without a record, the beginning of the topic counts as not readable."""
+"""So long without a record, what is known to be there counts as not readable."""
 _KINDS = RowKinds(
     instants=frozenset({"effective_from"}),
     numbers=frozenset({"nominal_voltage_v", "receipt_delay_minutes"}),
@@ -31,6 +31,8 @@ _KINDS = RowKinds(
 )
 _MESSAGES = 10_000
 _PROGRESS_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_OTHER_TOPIC = "it is not the topic that it was; it is read anew"
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +82,7 @@ class TopicReader:
         self._consumer: Consumer | None = None
         self._errors: deque[KafkaError] = deque(maxlen=1)
         self._partitions: set[int] = set()
+        self._read_to: dict[int, int] = {}
         self._envelopes = Envelopes()
         self._rows: dict[Hashable, _Row] = {}
         self._changes = 0
@@ -121,6 +124,7 @@ class TopicReader:
             self._changes += 1
             self._consumer = self._new_consumer()
             self._partitions = self._known_partitions(self._consumer)
+            self._read_to = dict.fromkeys(self._partitions, 0)
             self._consumer.assign(
                 [TopicPartition(self._topic.topic, each, OFFSET_BEGINNING) for each in self._partitions]
             )
@@ -130,11 +134,7 @@ class TopicReader:
             partitions = self._known_partitions(self._consumer)
             if partitions != self._partitions:
                 raise _Rebuild(f"it had {len(self._partitions)} partitions, and has {len(partitions)}; it is read anew")
-            # A topic that never rests is taken as it is after a while.
-            until = time.monotonic() + PATIENCE_SECONDS
-            while time.monotonic() < until and (messages := self._consumer.consume(_MESSAGES, timeout=0.5)):
-                for message in messages:
-                    self._take(message)
+            self._read_news(self._consumer)
 
     def _latest(self) -> list[MeterCount]:
         found: dict[tuple[str, int | None], tuple[int, MeterCount]] = {}
@@ -167,20 +167,39 @@ class TopicReader:
             raise KafkaException(metadata.error)
         return set(metadata.partitions)
 
+    def _read_news(self, consumer: Consumer) -> None:
+        """Up to the end that the topic has now for readers of committed records."""
+        asked = [TopicPartition(self._topic.topic, each, OFFSET_END) for each in self._partitions]
+        ends = {each.partition: each.offset for each in consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS)}
+        if any(end < self._read_to[each] for each, end in ends.items()):
+            raise _Rebuild(_OTHER_TOPIC)
+        heard = time.monotonic()
+        # What the client has to say of errors is said here, too.
+        messages = consumer.consume(_MESSAGES, timeout=0)
+        while True:
+            for message in messages:
+                self._take(message)
+                heard = time.monotonic()
+            if all(self._read_to[each] >= end for each, end in ends.items()):
+                return
+            if time.monotonic() > heard + PATIENCE_SECONDS:
+                raise _Rebuild(f"no record for {PATIENCE_SECONDS:g} s, and there are more")
+            messages = consumer.consume(_MESSAGES, timeout=_POLL_SECONDS)
+
     def _read_to_end(self, consumer: Consumer) -> None:
         unread = set(self._partitions)
         heard = told = time.monotonic()
         count = 0
         while unread:
-            messages = consumer.consume(_MESSAGES, timeout=1.0)
+            messages = consumer.consume(_MESSAGES, timeout=_POLL_SECONDS)
             now = time.monotonic()
             for message in messages:
+                self._take(message)
                 error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition() or 0)
-                else:
-                    self._take(message)
+                if error is None:
                     count += 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.partition() or 0)
             if messages:
                 heard = now
             elif now > heard + PATIENCE_SECONDS:
@@ -193,10 +212,14 @@ class TopicReader:
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise _Rebuild("it is not the topic that it was; it is read anew")
-            if error.code() == KafkaError._PARTITION_EOF or error.retriable():
-                return
-            raise KafkaException(error)
+                raise _Rebuild(_OTHER_TOPIC)
+            if error.code() == KafkaError._PARTITION_EOF:
+                # Behind the last record there may be markers of transactions.
+                self._read_to[message.partition() or 0] = message.offset() or 0
+            elif not error.retriable():
+                raise KafkaException(error)
+            return
+        self._read_to[message.partition() or 0] = (message.offset() or 0) + 1
         try:
             self._change(message)
         except ValueError as problem:
