@@ -22,6 +22,8 @@ from ami_beam.records import RecordBatch
 PROGRESS_SECONDS = 10
 PATIENCE_SECONDS = 60.0
 _MESSAGES = 10_000
+_WAIT_SECONDS = 0.1
+"""The client waits so long for more messages, also where the last one is there."""
 _log = logging.getLogger(__name__)
 
 
@@ -121,7 +123,7 @@ def _records(
         if now > told + PROGRESS_SECONDS:
             told = now
             _log.info("%s of up to %s records read.", f"{count:,}", f"{total:,}")
-        messages = consumer.consume(_MESSAGES, timeout=1.0)
+        messages = consumer.consume(_MESSAGES, timeout=_WAIT_SECONDS)
         for message in messages:
             error = message.error()
             if error is not None:
