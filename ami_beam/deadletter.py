@@ -189,9 +189,7 @@ def _replay(question: Question, asked: ReplayQuestion) -> int:
         try:
             for chunk in _paced(chunks, asked, outcome.tally, throttled=sink is not None and asked.to is None):
                 _one_topic(asked, outcome.tally)
-                outcome.samples += [each for each in chunk if each.repaired.changed][
-                    : asked.samples - len(outcome.samples)
-                ]
+                _sample(chunk, outcome.samples, asked.samples)
                 if sink is not None:
                     records = [_publication(each, asked, question, partitions) for each in chunk]
                     with unbroken():
@@ -204,6 +202,16 @@ def _replay(question: Question, asked: ReplayQuestion) -> int:
         outcome.unreadable = letters.unreadable
     print(json.dumps(outcome_json(outcome), indent=1) if question.json else outcome_text(outcome))
     return SOME_STAY if outcome.tally.left else DONE
+
+
+def _sample(chunk: Sequence[Ready], samples: list[Ready], most: int) -> None:
+    """Adds repairs of topics and reasons that have none yet."""
+    known = {(each.letter.topic, each.letter.reason) for each in samples}
+    for each in chunk:
+        kind = (each.letter.topic, each.letter.reason)
+        if each.repaired.changed and len(samples) < most and kind not in known:
+            known.add(kind)
+            samples.append(each)
 
 
 def _target(question: Question, asked: ReplayQuestion) -> str:

@@ -269,7 +269,12 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         help="a new file for --source=files instead of topics: .jsonl or .jsonl.gz, of one topic",
     )
     add("--record_time", metavar="TIME", help="with --to: of all its records (that which each original had)")
-    add("--samples", default="3", metavar="N", help="so many repairs are shown, by the fields that they change (3)")
+    add(
+        "--samples",
+        default="5",
+        metavar="N",
+        help="so many repairs are shown, one a topic and reason, by the fields that they change (5)",
+    )
 
 
 def _run_values(rest: list[str], own: list[str]) -> dict[str, Any]:
@@ -383,7 +388,7 @@ def _replay(values: Mapping[str, Any], source: str) -> ReplayQuestion:
         operator,
         to,
         None if values["record_time"] is None else instant_of("--record_time", values["record_time"]),
-        int(number_of(values, "samples", 0, 1000, "3", whole=True)),
+        int(number_of(values, "samples", 0, 1000, "5", whole=True)),
         None if values["left"] is None else _list_file(values["left"]),
     )
 

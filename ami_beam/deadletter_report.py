@@ -118,14 +118,18 @@ def listing_text(found: Listing, where: str) -> str:
     lines = _table([head, *rows], right=range(2, 7))
     lines += [
         "",
-        f"{total:,} letters in {where}, of which {sum(g.replayable for g in groups):,} can be replayed and"
+        f"{_counted(total, 'letter')} in {where}, of which {sum(g.replayable for g in groups):,} can be replayed and"
         f" {sum(g.replayed for g in groups):,} were.{_unreadable(found.unreadable)}",
     ]
     return "\n".join(lines)
 
 
 def _unreadable(count: int) -> str:
-    return f" {count:,} records of the topic are no letters." if count else ""
+    return f" {_counted(count, 'record')} there cannot be read as letters." if count else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _time(instant: int | None) -> str | None:
@@ -319,7 +323,10 @@ def outcome_text(found: Outcome) -> str:
     """What goes, what stays and why, and of some repairs the fields that they change."""
     tally = found.tally
     verb = "replayed" if found.done else "would be replayed"
-    lines = [f"{tally.selected:,} records of {tally.read:,} letters in {found.where} were selected."]
+    lines = [
+        f"Selected: {_counted(tally.selected, 'record')}, of {_counted(tally.read, 'letter')} in {found.where}."
+        f"{_unreadable(found.unreadable)}"
+    ]
     if tally.ready:
         head = ("topic", "reason", verb)
         rows = [
@@ -341,7 +348,10 @@ def outcome_text(found: Outcome) -> str:
             lines += [f"  {printable(str(each.letter.record))} {each.letter.reason}", *_sample_lines(each)]
     repaired = f", {tally.repaired:,} of them repaired" if tally.repaired else ""
     forced = f"; {tally.forced:,} of them would be set aside again" if tally.forced else ""
-    lines += ["", f"{found.count:,} records {verb} to {found.to}{repaired}{forced}; {tally.left.total():,} stay."]
+    lines += [
+        "",
+        f"{_counted(found.count, 'record')} {verb} to {found.to}{repaired}{forced}; {tally.left.total():,} stay.",
+    ]
     if not found.done and tally.ready:
         lines.append("Nothing was published: --yes does it.")
     return "\n".join(lines)

@@ -410,14 +410,14 @@ class TestCommandLine:
         assert self.run(folder, "list") == 0
         said = capsys.readouterr().out
         assert "3 letters in" in said
-        assert "1 records of the topic are no letters" in said
+        assert "1 record there cannot be read as letters" in said
         path, left = folder / "r.jsonl.gz", folder / "left.csv"
         mending = '--repair=record | {"consumption_kwh": number(record["consumption_kwh"])}'
         arguments = ["replay", mending, f"--to={path}", f"--left={left}", f"--topic={READS}"]
         assert self.run(folder, *arguments) == 1
         said = capsys.readouterr().out
         assert 'consumption_kwh: "1" → 1' in said
-        assert "1 records would be replayed" in said
+        assert "1 record would be replayed" in said
         assert "WRONG_TYPE: feeder_id must be a non-empty string" in said
         assert not path.exists()
         assert left.read_text().splitlines() == [

@@ -20,18 +20,24 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.schema_registry import Schema
 
 from ami_beam import deadletter
+from ami_beam.codecs.avro_outputs import AvroValues
 from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, dead_letter_json
 from ami_beam.codecs.stored_letters import REPLAYED_TOPIC, parse_mark
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant
+from ami_beam.io.schema_registry import RegistryAddress
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.local.schema_registry import SchemaRegistry
 from ami_beam.records import DeadLetter
+from ami_beam.schemas import schema_text, subject_of
 from tests.replays import ROOT
+from tests.test_avro_kafka import Producer as AvroHeadEnd
 
 pytestmark = pytest.mark.processes
 COMMAND = (sys.executable, "-m", "ami_beam.deadletter")
-KILLS = int(os.environ.get("AMI_BEAM_KILLS") or 3)
+KILLS = int(os.environ.get("AMI_BEAM_KILLS") or 2)
 NOW = time.time_ns() // 1_000
 END = NOW // (15 * MICROS_PER_MINUTE) * 15 * MICROS_PER_MINUTE
 
@@ -276,6 +282,30 @@ def test_a_missing_topic_of_marks_is_named_with_how_to_create_it(kafka_broker: K
     assert f"--create --partitions 1 --topic {desk.marks} --config cleanup.policy=compact" in said
 
 
+def test_avro_goes_back_as_it_is(desk: Desk, schema_registry: SchemaRegistry) -> None:
+    """Letters and originals in Avro, by a real registry; letters in JSON beside them."""
+    encode = AvroHeadEnd(schema_registry, "ami.headend.reads")
+    with RegistryAddress(schema_registry.url).client() as client:
+        subject = subject_of(DEAD_LETTER_TOPIC)
+        number = client.register_schema(subject, Schema(schema_text(subject), "AVRO"))
+    original = encode(json.dumps(read("M1")).encode())
+    assert original is not None
+    in_avro = AvroValues({DEAD_LETTER_TOPIC: number})
+    letter = DeadLetter("AVRO_UNKNOWN_SCHEMA", "not known then", desk.reads, 1, 5, NOW, original)
+    desk._producer.produce(desk.letters, in_avro(letter))
+    desk.letter(6, encode(json.dumps(read("M2")).encode()), "AVRO_UNKNOWN_SCHEMA")
+    options = ["--reads_format=avro", f"--schema_registry={schema_registry.url}"]
+    assert desk.says("list", *options)["letters"] == 2
+    assert desk.says("list")["unreadable"] == 1
+    shown = desk.says("show", f"{desk.reads}:1:5", *options)
+    assert (shown["avro"]["meter_id"], base64.b64decode(shown["value_b64"])) == ("M1", original)
+    assert "replayed as they are, without repair" in desk.text("replay", "--repair=record", *options, code=2)
+    assert desk.says("replay", "--yes", *options)["replayed"] == 2
+    records = {message.key(): message.value() for message in desk.committed(desk.reads)}
+    assert records.keys() == {b"M1", b"M2"}
+    assert records[b"M1"] == original
+
+
 def reaches(process: subprocess.Popen[Any], written: Callable[[], int], number: int) -> None:
     """Waits until so much is written."""
     until = time.monotonic() + 300
@@ -325,8 +355,40 @@ def test_killed_at_any_instant_each_record_goes_exactly_once(kafka_broker: Kafka
     sent = {dict(message.headers() or ())["ami-replayed-from"] for message in records}
     assert sent == {f"{desk.reads}/{offset % 3}/{offset}".encode() for offset in values}
     assert Counter(message.key() for message in desk.committed(desk.marks)) == Counter(sent)
-    # Some were killed inside of a transaction.
-    assert len(desk.committed(desk.reads, isolation="read_uncommitted")) > count
+
+
+HANGS = """
+import sys, time
+from ami_beam import deadletter
+from ami_beam.io.dead_letters import ReplayProducer
+
+def hang(producer):
+    producer._producer.flush()
+    print("all is written", flush=True)
+    time.sleep(600)
+
+ReplayProducer._commit = hang
+deadletter.main(sys.argv[1:])
+"""
+
+
+def test_what_was_written_and_not_committed_is_nothing(desk: Desk) -> None:
+    """Killed at the worst instant: everything is in the topics, and the transaction is open."""
+    for offset in range(5):
+        desk.letter(offset, read(f"M{offset}"))
+    desk.flush()
+    command = [sys.executable, "-c", HANGS, "replay", "--yes", *desk.where]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "all is written\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert desk.says("replay")["replayed"] == 5
+    assert desk.says("replay", "--yes")["replayed"] == 5
+    assert sorted(message.key() for message in desk.committed(desk.reads)) == [f"M{n}".encode() for n in range(5)]
+    assert len(desk.committed(desk.reads, isolation="read_uncommitted")) == 10
 
 
 def test_a_second_replay_shuts_the_first_out(kafka_broker: KafkaBroker, desk: Desk) -> None:

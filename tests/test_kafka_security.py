@@ -382,7 +382,7 @@ def test_who_replays_dead_letters_needs_no_more_than_the_document_says(
     for user, code, words in (
         ("nobody", 2, f"does not allow this run to read {DEAD_LETTER_TOPIC}"),
         ("ami-analyst", 2, f"does not allow this run to read {DEAD_LETTER_TOPIC}"),
-        ("ami-replayer", 0, "1 records replayed"),
+        ("ami-replayer", 0, "1 record replayed"),
     ):
         config = [
             f"--kafka_config_file={world.login(user, PASSWORD)}",

@@ -24,6 +24,8 @@ from ami_beam.record_sets import RecordSet
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError)
 _COMMIT_SECONDS = 60.0
+_TRANSACTION_SECONDS = 20.0
+"""After these the broker ends what a killed replay has left open: so long readers of the topic wait behind it."""
 Parse = Callable[[bytes | str], StoredLetter]
 
 
@@ -158,7 +160,7 @@ class ReplayProducer:
                 "partitioner": "murmur2_random",
                 **librdkafka(config),
                 "transactional.id": f"{GROUP_PREFIX}{marks_topic}",
-                "transaction.timeout.ms": int(_COMMIT_SECONDS * 1000),
+                "transaction.timeout.ms": int(_TRANSACTION_SECONDS * 1000),
                 "on_delivery": self._delivered,
             }
         )

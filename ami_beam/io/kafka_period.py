@@ -26,6 +26,8 @@ Span = tuple[int, int]
 """First offset, and the one behind the last."""
 Place = None | int | Mapping[int, int]
 """Of a topic: its own begin or end, an instant in microseconds, or offsets of partitions (no others are read)."""
+_WAIT_SECONDS = 0.1
+"""The client waits so long for more messages, also where the last one is there."""
 _log = logging.getLogger(__name__)
 
 
@@ -170,7 +172,7 @@ def _records(
         if now > told + PROGRESS_SECONDS:
             told = now
             progress(count, total)
-        messages = consumer.consume(_MESSAGES, timeout=1.0)
+        messages = consumer.consume(_MESSAGES, timeout=_WAIT_SECONDS)
         within = []
         for message in messages:
             error = message.error()
