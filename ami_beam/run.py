@@ -321,8 +321,9 @@ def with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -
     """The settings with a number of shards that fits the network, where the command line names none."""
     if not plan.choose_shards:
         return settings
-    shards = shards_for(unpack(counts))
-    _log.info("Shards: %d, chosen from the meter counts; keep savepoints usable with --shards=%d.", shards, shards)
+    shards = shards_for(unpack(counts), plan.bounded)
+    keep = "" if plan.bounded else f"; keep savepoints usable with --shards={shards}"
+    _log.info("Shards: %d, chosen from the meter counts%s.", shards, keep)
     return replace(settings, shards=shards)
 
 

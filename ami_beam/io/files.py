@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +16,12 @@ from typing import Any, BinaryIO, cast
 
 import apache_beam as beam
 import msgspec
-from apache_beam.coders import BytesCoder
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.pvalue import AsDict
-from apache_beam.transforms.window import GlobalWindows, TimestampedValue
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows, TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from ami_beam.codecs.replay_lines import ReadLine, read_line
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MIN_INSTANT
@@ -28,6 +30,7 @@ from ami_beam.records import KeyedRecords, RecordBatch
 
 BATCH_RECORDS = 2_000
 PART_BYTES = 64 << 20
+_COPIED_BYTES = 1 << 20
 WHOLE = -1
 Part = tuple[int, str, int, int]
 """Number of the file, the file, first byte and the one behind the last, or `WHOLE`."""
@@ -283,18 +286,96 @@ class WriteOutputs(beam.PTransform):
     def expand(self, outputs: Mapping[str, tuple[beam.PCollection[KeyedRecords], ...]]) -> dict[str, Any]:
         return {
             topic: (parts[0] if len(parts) == 1 else parts | f"Parts of {topic}" >> beam.Flatten())
-            | f"Values of {topic}" >> beam.FlatMap(_values).with_output_types(bytes)
-            | f"Once over all windows of {topic}" >> beam.WindowInto(GlobalWindows())
-            | f"Write {topic}"
-            >> beam.io.WriteToText(
-                FileSystems.join(self._directory, f"{topic}.jsonl"),
-                num_shards=1,
-                shard_name_template="",
-                coder=BytesCoder(),
-            )
+            | f"Write {topic}" >> _WriteLines(FileSystems.join(self._directory, f"{topic}.jsonl"))
             for topic, parts in outputs.items()
         }
 
 
-def _values(records: KeyedRecords) -> list[bytes]:
-    return records.values
+class _WriteLines(beam.PTransform):
+    """One file, in pieces that are joined at the end.
+
+    Beam's WriteToText with one shard gathers all lines in one element: a month of them fits into no memory.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def expand(self, records: beam.PCollection[KeyedRecords]) -> beam.PCollection[str]:
+        run = uuid.uuid4().hex
+        # Without the shuffle every key of the step before would make a piece of its own.
+        pieces = (
+            records
+            | "Once over all windows" >> beam.WindowInto(GlobalWindows())
+            | beam.Reshuffle()
+            | "Write pieces" >> beam.ParDo(_WritePiece(self._path, run)).with_output_types(tuple[int, str])
+        )
+        # So that there is a file also where there is no line.
+        empty = records.pipeline | beam.Impulse() | beam.Map(_no_piece).with_output_types(tuple[int, str])
+        gathered = (pieces, empty) | beam.Flatten() | "All pieces" >> beam.GroupByKey()
+        joined = gathered | "Join" >> beam.ParDo(_JoinPieces(self._path, run)).with_output_types(str)
+        # Behind a shuffle: they are needed while joining may be tried again.
+        removed = beam.ParDo(_RemovePieces(self._path, run)).with_output_types(str)
+        return joined | "Joined" >> beam.Reshuffle() | "Remove pieces" >> removed
+
+
+class _WritePiece(beam.DoFn):
+    """(0, path) of a file with the lines of a bundle."""
+
+    def __init__(self, path: str, run: str) -> None:
+        self._prefix = _piece(path, run)
+        self._path = ""
+        self._file: Any = None
+
+    def start_bundle(self) -> None:
+        self._file = None
+
+    def process(self, records: KeyedRecords) -> None:
+        if self._file is None:
+            self._path = f"{self._prefix}{uuid.uuid4().hex}"
+            self._file = FileSystems.create(self._path, compression_type=CompressionTypes.UNCOMPRESSED)
+        for value in records.values:
+            self._file.write(value + b"\n")
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._file is not None:
+            self._file.close()
+            yield WindowedValue((0, self._path), MIN_TIMESTAMP, (GlobalWindow(),))
+
+
+class _JoinPieces(beam.DoFn):
+    def __init__(self, path: str, run: str) -> None:
+        self._path = path
+        self._prefix = _piece(path, run)
+
+    def process(self, pieces: tuple[int, Iterable[str]]) -> Iterator[str]:
+        whole = f"{self._prefix}whole"
+        with FileSystems.create(whole, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            for piece in sorted(pieces[1]):
+                if piece:
+                    with FileSystems.open(piece, compression_type=CompressionTypes.UNCOMPRESSED) as content:
+                        shutil.copyfileobj(content, file, _COPIED_BYTES)
+        FileSystems.rename([whole], [self._path])
+        yield self._path
+
+
+class _RemovePieces(beam.DoFn):
+    """Also those of attempts that failed."""
+
+    def __init__(self, path: str, run: str) -> None:
+        self._prefix = _piece(path, run)
+
+    def process(self, path: str) -> Iterator[str]:
+        left = [found.path for found in FileSystems.match([f"{self._prefix}*"])[0].metadata_list]
+        if left:
+            FileSystems.delete(left)
+        yield path
+
+
+def _piece(path: str, run: str) -> str:
+    folder, name = FileSystems.split(path)
+    return FileSystems.join(folder, f".{name}-{run}-")
+
+
+def _no_piece(_: bytes) -> tuple[int, str]:
+    return 0, ""
