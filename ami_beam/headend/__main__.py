@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ami_beam.headend: {error}", file=sys.stderr)
             return WRONG
         except PreflightError as error:
-            print(f"ami_beam.headend: {error} --create_topics makes topics that are missing.", file=sys.stderr)
+            hint = " Or let --create_topics make them." if "has no topic" in str(error) else ""
+            print(f"ami_beam.headend: {error}{hint}", file=sys.stderr)
             return WRONG
         except KafkaException as error:
             print(f"ami_beam.headend: Kafka: {error.args[0].str()}", file=sys.stderr)
