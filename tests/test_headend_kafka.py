@@ -248,6 +248,33 @@ def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
 
 
 @pytest.mark.usefixtures("cursors")
+def test_sigterm_does_not_wait_for_a_slow_head_end_and_no_log_has_a_secret(
+    kafka_broker: KafkaBroker, command: Callable[..., process.ChildProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "hunter2-of-the-head-end"
+    monkeypatch.setenv("HES_PASSWORD", secret)
+    faults = Faults(slow=1.0, slow_seconds=60.0)
+    with HeadEndServer(readings(3, BEGIN, 4), faults, secret=secret) as server:
+        more = '[authentication]\ntype = "basic"\nusername = "adapter"\npassword_env = "HES_PASSWORD"\n'
+        adapter = Adapter(kafka_broker, f"{server.url}/reads?api_key={secret}", PAGES + more)
+        adapter.text = adapter.text.replace('timeout = "5s"', 'timeout = "90s"')
+        child = command(adapter)
+        server.wait_for("slow", 1, SECONDS)
+        asked = time.monotonic()
+        child.signal(signal.SIGTERM)
+        assert child.wait() == 0, child.log_tail()
+        assert time.monotonic() - asked < 30
+        assert secret not in child.log_tail()
+        faults.slow = 0.0
+        # Where something is wrong, too.
+        monkeypatch.setenv("HES_PASSWORD", f"old-{secret}")
+        child = command(adapter, "--once")
+        assert child.wait() == 1
+        assert "401" in child.log_tail()
+        assert secret not in child.log_tail()
+
+
+@pytest.mark.usefixtures("cursors")
 def test_a_second_instance_takes_over_and_the_first_one_ends(kafka_broker: KafkaBroker) -> None:
     all_of_them = readings(10, BEGIN, 24)
     with HeadEndServer(all_of_them[:100], page_size=10) as server:

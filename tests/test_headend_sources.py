@@ -103,6 +103,7 @@ def mapped(given: Source, *records: dict[str, Any], lookup: Any = None) -> list[
             "token in [authentication]: no such key",
         ),
         ("[fields]", '[request]\nheaders = { Authorization = "hunter2" }\n[fields]', "is where secrets are"),
+        ("[fields]", '[request]\nquery = { api_key = "hunter2" }\n[fields]', "looks like a secret"),
         ("[fields]", '[times]\ntime_zone = "America/Chikago"\n[fields]', "did you mean America/Chicago"),
         ("[fields]", '[times]\nformat = "rfc"\n[fields]', "is no format of times"),
         ("[fields]", '[times]\ninterval_label = "begin"\n[fields]', "fields has no interval_start"),
@@ -501,7 +502,7 @@ def test_metrics_have_help_and_type_and_health_its_reasons() -> None:
     status, text = as_health([health, SourceHealth("south", -1.0)])
     assert status == 503
     assert "north: page: cannot be read\n" in text
-    assert "south: stale: no round has been complete" in text
+    assert "south: stale: nothing has been complete" in text
     lines = as_prometheus([health]).splitlines()
     assert 'ami_headend_setaside_total{source="north",reason="WRONG_TYPE"} 2' in lines
     assert 'ami_headend_healthy{source="north"} 0' in lines

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from ami_beam.option_checks import bootstrap_servers_of, duration_of, input_of, 
 
 DONE, FAILED, WRONG = 0, 1, 2
 _STOP_SECONDS = 15.0
+_REQUEST_SECONDS = 3.0
+"""How long a request in flight is waited for at the end."""
 _log = logging.getLogger(__name__)
 
 _ABOUT = """Polls the HTTP API of head-ends and publishes their reads and events to Kafka. Each SOURCE is a TOML file:
@@ -91,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ami_beam.headend: {error}", file=sys.stderr)
             return WRONG
         except PreflightError as error:
-            print(f"ami_beam.headend: {error} --create_topics makes topics that are missing.", file=sys.stderr)
+            hint = " Or let --create_topics make them." if "has no topic" in str(error) else ""
+            print(f"ami_beam.headend: {error}{hint}", file=sys.stderr)
             return WRONG
         except KafkaException as error:
             print(f"ami_beam.headend: Kafka: {error.args[0].str()}", file=sys.stderr)
@@ -140,7 +144,7 @@ def _parser() -> Parser:
         "--unhealthy_after",
         default="15m",
         metavar="DURATION",
-        help="so long without a complete round is unhealthy (15m)",
+        help="so long without progress is unhealthy (15m; twice `every` where that is longer)",
     )
     return parser
 
@@ -239,7 +243,10 @@ def _prepare(plan: Plan) -> None:
 
 def _run(plan: Plan) -> int:
     stop = threading.Event()
-    healths = [SourceHealth(job.source.name, plan.unhealthy_after) for job in plan.jobs]
+    healths = [
+        SourceHealth(job.source.name, max(plan.unhealthy_after, 2 * job.source.every / MICROS_PER_SECOND))
+        for job in plan.jobs
+    ]
     workers = [SourceWorker(job, plan.connection, health, stop) for job, health in zip(plan.jobs, healths, strict=True)]
     server = None
     if plan.health is not None:
@@ -260,8 +267,7 @@ def _run(plan: Plan) -> int:
         _log.info("Asked to end: what is in flight is committed or given up.")
     finally:
         stop.set()
-        for worker in workers:
-            worker.join(_STOP_SECONDS)
+        _wait_for(workers)
         if server is not None:
             server.close()
     failures = [worker.failure for worker in workers if worker.failure]
@@ -275,6 +281,15 @@ def _run(plan: Plan) -> int:
             "%s: %s published, %s repeated, %s set aside.", health.name, f"{published:,}", f"{repeated:,}", f"{aside:,}"
         )
     return FAILED if failures else DONE
+
+
+def _wait_for(workers: Sequence[SourceWorker]) -> None:
+    """Until all have ended, or those that have not are only waiting for a head-end."""
+    began = time.monotonic()
+    while any(worker.is_alive() for worker in workers) and time.monotonic() < began + _STOP_SECONDS:
+        if time.monotonic() > began + _REQUEST_SECONDS and not any(worker.must_be_waited_for for worker in workers):
+            break
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

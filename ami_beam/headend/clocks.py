@@ -191,8 +191,9 @@ class Series:
         last = self.last.get(meter)
         chosen = None
         if last is not None and step:
-            # Half a step of tolerance would be none: clocks of intervals are exact.
-            near = [each for each in (last + step, last - step) if each in found]
+            # Where an hour has two intervals, the one before and the one after can show the same: the order decides.
+            onward = -step if self.descending else step
+            near = [each for each in (last + onward, last - onward) if each in found]
             chosen = near[0] if near else None
         if chosen is None and digest in self._understood:
             return self._understood[digest]

@@ -22,7 +22,7 @@ METRICS = {
     "repeated_total": ("counter", "Records that the head-end gave again, and that were published already"),
     "setaside_total": ("counter", "Records and pages set aside, by reason"),
     "aborted_transactions_total": ("counter", "Transactions that were given up and done again"),
-    "last_success_timestamp_seconds": ("gauge", "When a round was last complete"),
+    "last_success_timestamp_seconds": ("gauge", "When a round, or a range or page of it, was last complete"),
     "position_timestamp_seconds": (
         "gauge",
         "Up to when the head-end has been asked, where it is asked for ranges of time",
@@ -78,7 +78,7 @@ class SourceHealth:
             _log.warning("%s: the head-end's clock is %+.0f s from ours; is NTP on at both?", self.name, seconds)
 
     def succeeded(self) -> None:
-        """A round is complete."""
+        """A round is complete, or a part of it that need not be asked for again."""
         self._gauge("last_success_timestamp_seconds", time.time())
 
     def problem(self, kind: str, sentence: str) -> None:
@@ -102,8 +102,7 @@ class SourceHealth:
             last = self._gauges.get("last_success_timestamp_seconds")
         age = time.time() - (self._since if last is None else last)
         if age > self._after:
-            since = "no round has been complete" if last is None else "the last complete round was"
-            found.append(f"stale: {since} {age:.0f} s ago" if last else f"stale: {since} for {age:.0f} s")
+            found.append(f"stale: nothing has been complete for {age:.0f} s")
         return found
 
     def counts(self) -> dict[tuple[str, str], int]:

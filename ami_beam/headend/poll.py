@@ -172,6 +172,8 @@ class Poller:
         if done != self._position:
             self._publisher.commit([], [], done, Generation(generation_end, None))
             self._position = done
+        # A long way to the present is no standstill.
+        self._health.succeeded()
 
     # Feeds.
 
@@ -184,6 +186,7 @@ class Poller:
             spot = Spot(self._position.number, self._position.text)
         for page, failed, place in self._pages(spot, {}, lambda: False):
             self._publish(page, failed, self._after(page, place), self._now(), self._paging.stored(place))
+            self._health.succeeded()
 
     def _after(self, page: Page | None, spot: Spot) -> Position:
         """Where to go on once a page has been published."""

@@ -67,6 +67,8 @@ class Publisher:
         self._health = health
         self._stop = stop
         self._sequence = 0
+        self.busy = False
+        """Whether a transaction is in flight."""
         self.memory = Memory()
         self._producer = Producer(
             {
@@ -138,16 +140,14 @@ class Publisher:
           repeated: how many records were left out because they are there already.
         """
         attempt = 0
-        while True:
-            try:
-                self._transaction(records, aside, position, generation)
-                break
-            except KafkaException as error:
-                self._recover(error)
+        self.busy = True
+        try:
+            while not self._committed(records, aside, position, generation):
                 attempt += 1
-                self._health.problem("kafka", f"a transaction was given up, and is tried again: {error.args[0].str()}")
                 if self._stop.wait(backoff(attempt)):
-                    raise Stopping from None
+                    raise Stopping
+        finally:
+            self.busy = False
         self._health.solved("kafka")
         self._sequence += 1
         self.memory.add(generation)
@@ -159,6 +159,22 @@ class Publisher:
         # There may be none; and what cannot be reached ends it when its time is up.
         with contextlib.suppress(KafkaException):
             self._producer.abort_transaction(_CALL_SECONDS)
+
+    def _committed(
+        self,
+        records: Sequence[Mapped],
+        aside: Sequence[tuple[SetAside, bytes]],
+        position: Position,
+        generation: Generation,
+    ) -> bool:
+        """False where the transaction had to be given up, so that it can be done again."""
+        try:
+            self._transaction(records, aside, position, generation)
+        except KafkaException as error:
+            self._recover(error)
+            self._health.problem("kafka", f"a transaction was given up, and is tried again: {error.args[0].str()}")
+            return False
+        return True
 
     def _transaction(
         self,
@@ -236,7 +252,10 @@ class Publisher:
     def _as_fenced(self, error: KafkaException) -> Exception:
         failure = error.args[0]
         if failure.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
-            return Fenced(f"another instance publishes for {self._key} now, and this one ends")
+            return Fenced(
+                f"another instance publishes for {self._key} now, and this one ends (or the broker has ended its"
+                f" transaction, which took too long: start it again): {failure.str()}"
+            )
         return error
 
     def _check_stop(self, seconds: float) -> None:

@@ -392,6 +392,11 @@ class _Checks:
                 self.fail(
                     f"request.headers.{header}", None, "is where secrets are", "[authentication], with its header"
                 )
+        for table, names in (("query", written.request.query), ("body", written.request.body)):
+            for name in names:
+                if re.search(r"(?i)password|secret|token|api_?key|^key$|^sig(nature)?$", name):
+                    key = f"request.{table}.{name}"
+                    self.fail(key, None, "looks like a secret", "[authentication], which sends it in a header")
         for name, kinds in (("password", Basic), ("token", Token), ("client_secret", OAuth2)):
             if isinstance(authentication, kinds):
                 given = [getattr(authentication, f"{name}_file"), getattr(authentication, f"{name}_env")]

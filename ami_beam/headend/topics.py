@@ -23,9 +23,19 @@ _NO_LEADER = (
 
 
 def make_missing(config: Mapping[str, str], topics: Mapping[str, int]) -> list[str]:
-    """Create those that are not there, with so many partitions; returns their names. The cursors topic is compacted."""
+    """Create those that are not there, with so many partitions; returns their names. The cursors topic is compacted.
+
+    Raises PreflightError where no broker answers, KafkaException where one refuses.
+    """
     admin = AdminClient(librdkafka(config))
-    there = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+    try:
+        there = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+    except KafkaException as error:
+        servers = config["bootstrap.servers"]
+        raise PreflightError(
+            f"--bootstrap_servers={servers}: no broker answered ({error.args[0].str()}). Check the address, and"
+            " security.protocol and credentials in --kafka_config."
+        ) from None
     wanted = [
         NewTopic(name, partitions, config={"cleanup.policy": "compact"} if name == CURSORS_TOPIC else {})
         for name, partitions in topics.items()

@@ -53,7 +53,13 @@ class SourceWorker(threading.Thread):
         self._config = config
         self._health = health
         self._stop_event = stop
+        self._publisher: Publisher | None = None
         self.failure: str | None = None
+
+    @property
+    def must_be_waited_for(self) -> bool:
+        """Whether a transaction is in flight. A request that is can be left behind."""
+        return self.is_alive() and self._publisher is not None and self._publisher.busy
 
     def run(self) -> None:
         try:
@@ -74,6 +80,7 @@ class SourceWorker(threading.Thread):
         job = self._job
         head_end = HeadEnd(job.source, self._health, self._stop_event)
         publisher = Publisher(self._config, job.source.name, job.key, job.topic, self._health, self._stop_event)
+        self._publisher = publisher
         try:
             poller = Poller(job.source, head_end, publisher, self._health, job.backfill)
             poller.start()
