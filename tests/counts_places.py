@@ -103,12 +103,15 @@ class FilePlace:
 
 
 class TopicPlace:
-    """A compacted topic with keys that keep every effective_from."""
+    """A compacted topic with keys that keep every effective_from; `write` is one transaction."""
 
     def __init__(self, broker: KafkaBroker) -> None:
         self.topic = f"counts-{next(_numbers)}"
         broker.create_topic(self.topic, 2)
         self._producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+        settings = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": f"{self.topic}-table"}
+        self._transactions = Producer(settings)
+        self._transactions.init_transactions(60)
         self._keys: set[bytes] = set()
         self.origin = CountsTopic(self.topic, (("bootstrap.servers", broker.bootstrap_servers),))
 
@@ -120,15 +123,16 @@ class TopicPlace:
 
     def write(self, rows: Sequence[MeterCount]) -> None:
         keys = set()
+        self._transactions.begin_transaction()
         for row in rows:
             values = values_of(row)
             key = f"{row.transformer_id}|{values['effective_from'] or ''}".encode()
-            self._producer.produce(self.topic, json.dumps(values).encode(), key)
+            self._transactions.produce(self.topic, json.dumps(values).encode(), key)
             keys.add(key)
         for key in self._keys - keys:
-            self._producer.produce(self.topic, None, key)
+            self._transactions.produce(self.topic, None, key)
+        self._transactions.commit_transaction(60)
         self._keys = keys
-        assert self._producer.flush(30) == 0
 
 
 class TablePlace:
