@@ -245,7 +245,7 @@ class Publisher:
                     raise Stopping
 
     def _recover(self, error: KafkaException) -> None:
-        """After an error in a transaction: nothing of it will be seen. Raises Fenced where this is no producer any more.
+        """After an error in a transaction: nothing of it will be seen. Raises Fenced where another one is there.
 
         All else is tried again, with a reason for /healthz: who takes a permission away may give it back.
         """
