@@ -470,6 +470,33 @@ def fetched(port: int, path: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("cursors")
+def test_a_broker_that_is_silent_for_longer_than_a_transaction_may_take(
+    kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction is given up on both sides, and done again."""
+    monkeypatch.setattr("ami_beam.headend.publisher._TRANSACTION_SECONDS", 3)
+    all_of_them = readings(40, BEGIN, 24)
+    with HeadEndServer(all_of_them, Faults(slow=1.0, slow_seconds=0.02), page_size=4) as server:
+        adapter = Adapter(kafka_broker, f"{server.url}/feed", '[paging]\ntype = "cursor"\nnext = "next"\n')
+        worker = adapter.start()
+        try:
+            server.wait_for("pages", 20, SECONDS)
+            kafka_broker.freeze()
+            time.sleep(5)
+            kafka_broker.thaw()
+            eventually(
+                lambda: len(adapter.published()) >= len(all_of_them) or not worker.is_alive(), "all is published"
+            )
+        finally:
+            kafka_broker.thaw()
+            adapter.stop.set()
+            worker.join(30)
+        assert worker.failure is None
+        assert adapter.health.counts()["aborted_transactions_total", ""] > 0
+        adapter.holds(all_of_them)
+
+
+@pytest.mark.usefixtures("cursors")
 def test_records_say_whose_they_are_and_when_they_were_collected(kafka_broker: KafkaBroker) -> None:
     with HeadEndServer(readings(3, BEGIN, 4)) as server:
         adapter = Adapter(kafka_broker, f"{server.url}/reads", PAGES + period(BEGIN))
