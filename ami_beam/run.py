@@ -87,6 +87,8 @@ _log = logging.getLogger("ami_beam.run")
 CHECKPOINT_SECONDS = 10
 MAX_BUNDLE_MILLIS = 100
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
+WORKER_KEPT_MILLIS = 60_000
+"""Between the stages of a replay."""
 _FEW_READERS = 4
 """Of a topic where the parallelism is unknown: those that share a subtask take turns."""
 _OTHER_GRAPH = "Cannot map checkpoint/savepoint state"
@@ -391,6 +393,9 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
         )
         if plan.bounded:
             local.remove("--streaming")
+            if workers > 1:
+                # Else they end with every stage, and start again for the next.
+                local.append(f"--environment_cache_millis={WORKER_KEPT_MILLIS}")
         given = {word.partition("=")[0] for word in arguments}
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]

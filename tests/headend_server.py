@@ -135,7 +135,7 @@ class HeadEndServer:
             cut_off, half, repeated = (
                 draw() < self.faults.cut_off, draw() < self.faults.half, draw() < self.faults.repeated,
             )  # fmt: skip
-        if not self._let_in(handler):
+        if not self._let_in(handler, query):
             self._send(handler, 401, b'{"error":"unauthorized"}')
             return
         if slow:
@@ -187,8 +187,8 @@ class HeadEndServer:
             return {"data": found[start - min(start, size // 2) : start + size]}, {}
         return {"data": found[start : start + size]}, {}
 
-    def _let_in(self, handler: BaseHTTPRequestHandler) -> bool:
-        if self.secret is None:
+    def _let_in(self, handler: BaseHTTPRequestHandler, query: dict[str, str]) -> bool:
+        if self.secret is None or query.get("k") == self.secret:
             return True
         scheme, _, word = handler.headers.get("Authorization", "").partition(" ")
         if scheme == "Basic":

@@ -23,12 +23,13 @@ from ami_beam.headend.__main__ import main
 from ami_beam.headend.authentication import AuthenticationError
 from ami_beam.headend.clocks import Series
 from ami_beam.headend.health import METRICS, SourceHealth, as_health, as_prometheus
-from ami_beam.headend.http_client import HeadEnd, PageError, Question, Stopping, shown_url
+from ami_beam.headend.http_client import HeadEnd, Page, PageError, Question, Stopping, shown_url
 from ami_beam.headend.json_paths import PathError, Place, records_of, value_at
 from ami_beam.headend.lookup import LookupFile
 from ami_beam.headend.mapping import Mapped, Mapper, Refused
 from ami_beam.headend.memory import Generation, Memory
 from ami_beam.headend.pacing import CAP_SECONDS, TokenBucket, backoff, retry_after
+from ami_beam.headend.paging import Paging, Spot
 from ami_beam.headend.sample import mapped_sample
 from ami_beam.headend.source_file import Lookup, Source, SourceError, load_source, parse_source
 from ami_beam.instants import format_instant
@@ -91,6 +92,7 @@ def mapped(given: Source, *records: dict[str, Any], lookup: Any = None) -> list[
         ('meter_id = "meter"', 'meter_id = { path = "a", factor = 2.0 }', "only energies and voltages have a unit"),
         ('meter_id = "meter"', 'meter_id = { lookup = "a" }', "there is no table to look it up in"),
         ("https://hes.example", "ftp://hes.example", "is no address of an HTTP API"),
+        ("/reads", "/reads?k=hunter2", "has parameters in it"),
         ("https://hes.example", "https://me:hunter2@hes.example", "has a login in it"),
         (
             "[fields]",
@@ -408,6 +410,7 @@ def test_too_many_requests_is_no_attempt_and_the_clock_of_the_head_end_is_measur
 LOGINS = {
     "basic": 'type = "basic"\nusername = "adapter"\npassword_env = "HES_SECRET"',
     "token": 'type = "token"\ntoken_env = "HES_SECRET"',
+    "parameter": 'type = "token"\ntoken_env = "HES_SECRET"\nparameter = "k"',
     "oauth2": 'type = "oauth2"\ntoken_url = "{url}/token"\nclient_id = "adapter"\nclient_secret_env = "HES_SECRET"',
 }
 
@@ -424,7 +427,9 @@ def test_logins(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
             client.page(Question({"page": 1}))
         assert "wrong-word" not in str(error.value)
         monkeypatch.setenv("HES_SECRET", "s3cret-word")
-        assert client.page(Question({"page": 1})).records
+        page = client.page(Question({"page": 1}))
+        assert page.records
+        assert "s3cret-word" not in page.url
         # A token that the head-end has forgotten is renewed, once.
         server._tokens.clear()
         assert client.page(Question({"page": 1})).records
@@ -436,6 +441,15 @@ def test_the_next_page_is_not_fetched_from_another_host() -> None:
         with pytest.raises(PageError, match="LINK_ELSEWHERE"):
             head_end(server).page(Question(link="https://evil.example/reads?page=2"))
         assert head_end(server).page(Question(link="/reads?page=1")).records
+
+
+def test_a_token_in_the_next_link_does_not_become_a_position() -> None:
+    text = SOURCE.replace('type = "page"', 'type = "link"\nnext = "next"').replace(
+        "[fields]", '[authentication]\ntype = "token"\ntoken_env = "T"\nparameter = "k"\n[fields]'
+    )
+    paging = Paging(parse_source(text, "north.toml"))
+    page = Page({"next": "/reads?k=hunter2&at=7"}, [], {}, "")
+    assert paging.following(paging.first, page) == Spot(text="/reads?at=7")
 
 
 def test_waiting_ends_when_the_adapter_has_to() -> None:

@@ -44,6 +44,19 @@ class _Header(AuthBase):
         return request
 
 
+class _Parameter(AuthBase):
+    """One parameter of the query."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self._name = name
+        self._value = value
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        assert request.url is not None
+        request.prepare_url(request.url, {self._name: self._value})
+        return request
+
+
 def login_of(source: Source, session: requests.Session) -> Login:
     """What the source's authentication asks for. Secrets are read when they are needed, so that they may change."""
     authentication = source.authentication
@@ -85,6 +98,8 @@ class _Fixed:
             return _Header("Authorization", f"Basic {word}")
         if isinstance(given, Token):
             secret = secret_of(given.token_file, given.token_env, "authentication.token")
+            if given.parameter is not None:
+                return _Parameter(given.parameter, secret)
             return _Header(given.header, f"{given.scheme} {secret}".strip())
         return _Header(None, "")
 

@@ -117,7 +117,7 @@ class HeadEnd:
         if answer.status_code == 401 and self._login.refused():
             self.wait(self._bucket.delay())
             answer, body = self._exchange(question, url)
-        status, shown = answer.status_code, shown_url(answer.url or url)
+        status, shown = answer.status_code, self._shown(answer.url or url)
         self._measure_clock(answer.headers)
         if status in (401, 403):
             raise AuthenticationError(f"{shown} answers {status}: check [authentication] and what the login may read")
@@ -125,7 +125,7 @@ class HeadEnd:
         if status == 429:
             raise _Throttled(wanted)
         if 300 <= status < 400:
-            elsewhere = shown_url(urljoin(url, answer.headers.get("Location", "")))
+            elsewhere = self._shown(urljoin(url, answer.headers.get("Location", "")))
             raise _Failed(f"HTTP_{status}", f"it redirects to {elsewhere}, write that address", body, shown, status)
         if status != 200:
             raise _Failed(f"HTTP_{status}", f"the head-end answers {status}", body, shown, status, wanted)
@@ -141,6 +141,9 @@ class HeadEnd:
             ) from None
         return Page(document, records, answer.headers, shown)
 
+    def _shown(self, url: str) -> str:
+        return shown_url(url, getattr(self._source.authentication, "parameter", None))
+
     def address(self, question: Question) -> str:
         """Where the question goes. Raises a failure for a link to another host, which must not get our credentials."""
         if question.link is None:
@@ -149,7 +152,7 @@ class HeadEnd:
         ours, theirs = urlsplit(self._source.url), urlsplit(url)
         if (ours.scheme, ours.hostname, ours.port) != (theirs.scheme, theirs.hostname, theirs.port):
             raise _Failed(
-                "LINK_ELSEWHERE", f"the next page is at another host, {theirs.hostname}", b"", shown_url(url), None
+                "LINK_ELSEWHERE", f"the next page is at another host, {theirs.hostname}", b"", self._shown(url), None
             )
         return url
 
@@ -167,7 +170,7 @@ class HeadEnd:
         else:
             query |= question.parameters
         until = time.monotonic() + source.timeout / 1e6
-        shown = shown_url(url)
+        shown = self._shown(url)
         self._health.requested()
         try:
             with self._session.request(
@@ -186,7 +189,7 @@ class HeadEnd:
         content = bytearray()
         for piece in answer.iter_content(_PIECE):
             content += piece
-            shown = shown_url(answer.url)
+            shown = self._shown(answer.url)
             if len(content) > limit:
                 problem = f"the answer is longer than max_page_mb = {self._source.request.max_page_mb}"
                 raise _Failed("TOO_LONG", problem, bytes(content[:_PIECE]), shown, answer.status_code)
@@ -224,12 +227,12 @@ class _Throttled(Exception):
         self.seconds = seconds
 
 
-def shown_url(url: str) -> str:
+def shown_url(url: str, secret: str | None = None) -> str:
     """The address as it may be logged and published: of its query only what looks like no secret."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     kept = [
-        f"{name}={value if _is_plain(name, value) else '…'}"
+        f"{name}={value if name != secret and _is_plain(name, value) else '…'}"
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
     ]
     return f"{parts.scheme}://{host}{parts.path}" + (f"?{'&'.join(kept)}" if kept else "")

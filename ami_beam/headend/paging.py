@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from requests.utils import parse_header_links
 
@@ -26,6 +27,7 @@ class Paging:
 
     def __init__(self, source: Source) -> None:
         self._given = source.paging
+        self._secret: str | None = getattr(source.authentication, "parameter", None)
 
     @property
     def kind(self) -> PositionKind:
@@ -79,8 +81,10 @@ class Paging:
             return self._named(value_at(Place(page.document, (page.document,)), given.next), spot)
         if isinstance(given, Links):
             if given.next is not None:
-                return self._named(value_at(Place(page.document, (page.document,)), given.next), spot)
-            return self._named(_linked(page.headers.get("Link", "")), spot)
+                link = value_at(Place(page.document, (page.document,)), given.next)
+            else:
+                link = _linked(page.headers.get("Link", ""))
+            return self._named(_without(self._secret, link) if isinstance(link, str) else None, spot)
         # Not by how many records there are: a head-end may give fewer than it is asked for.
         return self.skipping(spot, len(page.records)) if page.records else None
 
@@ -115,6 +119,13 @@ class Paging:
 def _linked(header: str) -> str | None:
     links = parse_header_links(header) if header else []
     return next((link["url"] for link in links if link.get("rel") == "next"), None)
+
+
+def _without(parameter: str | None, link: str) -> str:
+    """The link without the parameter that has the token: it becomes a position, which others can read."""
+    parts = urlsplit(link)
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != parameter]
+    return link if parameter is None else urlunsplit(parts._replace(query=urlencode(kept)))
 
 
 class Ranges:

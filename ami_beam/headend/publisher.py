@@ -196,7 +196,10 @@ class Publisher:
         for each, digest in aside:
             self._produce(SET_ASIDE_TOPIC, self._source.encode(), encode_set_aside(each), digest, delivered)
         stopped: float | None = None
+        began = time.monotonic()
         while self._producer.flush(0.5):
+            if time.monotonic() > began + _CALL_SECONDS:
+                self._health.problem("broker", "records wait for it, and are not delivered")
             # A few seconds are left for it when the adapter has to end.
             if self._stop.is_set():
                 stopped = stopped or time.monotonic()
@@ -242,16 +245,24 @@ class Publisher:
                     raise Stopping
 
     def _recover(self, error: KafkaException) -> None:
-        """After an error in a transaction: nothing of it will be seen. Raises where that cannot be."""
+        """After an error in a transaction: nothing of it will be seen. Raises Fenced where another one is there.
+
+        All else is tried again, with a reason for /healthz: who takes a permission away may give it back.
+        """
         failure = error.args[0]
-        if not failure.txn_requires_abort():
-            raise self._as_fenced(error) from None
+        fenced = self._as_fenced(error)
+        if failure.fatal() or isinstance(fenced, Fenced):
+            raise fenced from None
         self._health.aborted()
         self._patiently(lambda: self._producer.abort_transaction(_CALL_SECONDS))
 
     def _as_fenced(self, error: KafkaException) -> Exception:
         failure = error.args[0]
-        if failure.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+        if failure.fatal() or failure.code() in (
+            KafkaError._FENCED,
+            KafkaError.PRODUCER_FENCED,
+            KafkaError.INVALID_PRODUCER_EPOCH,
+        ):
             return Fenced(
                 f"another instance publishes for {self._key} now, and this one ends (or the broker has ended its"
                 f" transaction, which took too long: start it again): {failure.str()}"

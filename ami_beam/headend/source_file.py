@@ -10,7 +10,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -51,6 +51,8 @@ class Token(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="
     header: str = "Authorization"
     scheme: str = "Bearer"
     """Before the token; "" for none."""
+    parameter: str | None = None
+    """Of the query, where the head-end takes no header."""
 
 
 class OAuth2(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="oauth2", tag_field="type"):
@@ -392,11 +394,15 @@ class _Checks:
                 self.fail(
                     f"request.headers.{header}", None, "is where secrets are", "[authentication], with its header"
                 )
+        if parse_qsl(urlsplit(written.url).query):
+            self.fail("url", written.url.partition("?")[0] + "?…", "has parameters in it", "them in [request] query")
         for table, names in (("query", written.request.query), ("body", written.request.body)):
             for name in names:
                 if re.search(r"(?i)password|secret|token|api_?key|^key$|^sig(nature)?$", name):
                     key = f"request.{table}.{name}"
-                    self.fail(key, None, "looks like a secret", "[authentication], which sends it in a header")
+                    self.fail(
+                        key, None, "looks like a secret", "[authentication], which can send it in header or parameter"
+                    )
         for name, kinds in (("password", Basic), ("token", Token), ("client_secret", OAuth2)):
             if isinstance(authentication, kinds):
                 given = [getattr(authentication, f"{name}_file"), getattr(authentication, f"{name}_env")]
