@@ -28,8 +28,11 @@ from ami_beam import explain
 from ami_beam import run as command
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.consumers import OPTIONAL_TOPICS
+from ami_beam.headend import __main__ as headend
+from ami_beam.headend.topics import CURSORS_TOPIC, SET_ASIDE_TOPIC, make_missing
 from ami_beam.local.kafka_broker import KafkaBroker, Security
 from tests.certificates import Authority
+from tests.headend_server import HeadEndServer
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
 from tests.test_end_to_end_kafka import Live, wait_for
 
@@ -107,11 +110,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("security")
     authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
     security = Security(
-        authority.issue("broker"), authority.certificate, dict.fromkeys(("ami-beam", "ami-analyst", "nobody"), PASSWORD)
+        authority.issue("broker"),
+        authority.certificate,
+        dict.fromkeys(("ami-beam", "ami-analyst", "ami-headend", "nobody"), PASSWORD),
     )
     with KafkaBroker(security=security) as broker:
         create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
         broker.create_topics(tuple(OPTIONAL_TOPICS.values()))
+        make_missing({"bootstrap.servers": broker.bootstrap_servers}, {CURSORS_TOPIC: 1, SET_ASIDE_TOPIC: 1})
         for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCUMENT.read_text(), re.MULTILINE):
             words = shlex.split(line.replace("broker1:9092", broker.bootstrap_servers))
             broker.run_tool(ACL_COMMAND, *words)
@@ -184,6 +190,30 @@ class TestRefusedAtStart:
         config = world.directory / "jks.properties"
         config.write_text("security.protocol=SSL\nssl.truststore.location=trust.jks\n")
         assert "ssl.truststore.type=JKS cannot be used" in refused(capsys, world.arguments(config))
+
+
+def test_the_head_end_adapter_needs_what_the_document_says_and_no_more(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "north.toml"
+    with HeadEndServer([]) as server:
+        source.write_text(
+            f'name = "north"\nurl = "{server.url}/reads"\nrecords = "data/*"\n[period]\nbegin = "from"\nend = "to"\n'
+            '[fields]\nmeter_id = "m"\nservice_point_id = "m"\ncustomer_id = "m"\ntransformer_id = "m"\n'
+            'feeder_id = "m"\ninterval_end = "end"\nconsumption_kwh = "kwh"\n'
+        )
+        for user, code, words in (
+            ("ami-headend", 0, ""),
+            ("nobody", 2, "does not allow this run to write ami.headend.cursors"),
+        ):
+            config = f"--kafka_config_file={world.login(user, PASSWORD)}"
+            servers = f"--bootstrap_servers={world.broker.sasl_servers}"
+            said = [str(source), servers, config, "--once"]
+            assert headend.main(said) == code
+            error = capsys.readouterr().err
+            assert words in error
+            assert PASSWORD not in error
+        assert server.counts["pages"] == 1
 
 
 def test_who_asks_needs_what_the_document_says_and_no_more(world: World, capsys: pytest.CaptureFixture[str]) -> None:
