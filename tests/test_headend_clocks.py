@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.headend.clocks import Clock, Policy, Series, candidates, in_daylight_time
+from ami_beam.headend.json_paths import Place
+from ami_beam.headend.mapping import Mapped, Mapper
 from ami_beam.headend.paging import Ranges
-from ami_beam.headend.source_file import AskedPeriod
-from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
+from ami_beam.headend.source_file import AskedPeriod, parse_source
+from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant, parse_instant
 from ami_beam.local_days import bounds_of
 
 ZONES = (
@@ -109,6 +112,47 @@ def test_a_page_that_repeats_the_end_of_the_one_before_it_changes_nothing(day: D
     places = [*range(cut), *range(cut - again, len(day.ends))]
     times = [(place, wall(day.ends[place], day.zone, day.policy)) for place in places]
     assert understood(day, times, "end", False, None) == [day.ends[place] for place in places]
+
+
+@given(days(), st.sampled_from(("begin", "end")), st.integers(1, 3))
+def test_a_whole_day_of_several_meters_is_mapped(day: Day, label: str, meters: int) -> None:
+    """Through the mapping: every meter has an order of its own, and the other end of the interval follows."""
+    field = "interval_start" if label == "begin" else "interval_end"
+    text = (
+        'name = "n"\nurl = "https://hes.example"\nrecords = "*"\n[paging]\ntype = "page"\n'
+        f'[times]\ntime_zone = "{day.zone}"\ndst = "{day.policy}"\ninterval_label = "{label}"\n'
+        f'interval = "{day.step // MICROS_PER_MINUTE}m"\n[fields]\nmeter_id = "m"\nservice_point_id = "m"\n'
+        f'customer_id = "m"\ntransformer_id = "m"\nfeeder_id = "m"\n{field} = "t"\nconsumption_kwh = "kwh"\n'
+    )
+    shown = [wall(each - (day.step if label == "begin" else 0), day.zone, day.policy) for each in day.ends]
+    # Nothing but the order tells the two halves apart.
+    records = [{"m": f"M-{meter}", "t": each, "kwh": 1} for each in shown for meter in range(meters)]
+    done = Mapper(parse_source(text, "n.toml")).map([Place(each, (records,)) for each in records], Series(), 0)
+    reads = [json.loads(each.value) for each in done if isinstance(each, Mapped)]
+    assert [(read["meter_id"], read["interval_start"], read["interval_end"]) for read in reads] == [
+        (f"M-{meter}", format_instant(end - day.step), format_instant(end))
+        for end in day.ends
+        for meter in range(meters)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "policy", "written"),
+    [
+        ("iso", "local", "2026-07-01T12:34:56Z"),
+        ("epoch_s", "local", 1_782_909_296),
+        ("epoch_ms", "local", 1_782_909_296_000),
+        ("%m/%d/%Y %H:%M:%S", "local", "07/01/2026 07:34:56"),
+        ("%m/%d/%Y %H:%M:%S", "standard", "07/01/2026 06:34:56"),
+        ("%m/%d/%Y %H:%M:%S", "utc", "07/01/2026 12:34:56"),
+        ("%Y-%m-%d", "local", "2026-07-01"),
+    ],
+)
+def test_ranges_are_asked_for_in_the_source_s_clock(form: str, policy: Policy, written: str | int) -> None:
+    ranges = Ranges(AskedPeriod("from", "to", form, 1, None), Clock("America/Chicago", policy), 0)
+    instant = parse_instant("2026-07-01T12:34:56Z")
+    assert ranges.parameters(instant, instant + 1)["from"] == written
+    assert ranges.grain == (MICROS_PER_DAY if form == "%Y-%m-%d" else 1_000_000)
 
 
 @pytest.mark.parametrize("zone", ZONES)

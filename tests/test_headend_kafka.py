@@ -470,6 +470,25 @@ def fetched(port: int, path: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("cursors")
+def test_events_of_a_feed_are_published_each_once(kafka_broker: KafkaBroker) -> None:
+    events = [
+        {"meter": f"M-{each}", "type": "DOWN", "at": text_of(BEGIN + timedelta(seconds=each))} for each in range(90)
+    ]
+    with HeadEndServer(events, Faults(repeated=0.5), page_size=20) as server:
+        adapter = Adapter(kafka_broker, f"{server.url}/feed", '[paging]\ntype = "cursor"\nnext = "next"\n')
+        head = adapter.text.partition("[fields]")[0].replace("topic =", 'kind = "events"\ntopic =')
+        adapter.text = (
+            head + '[fields]\nmeter_id = "meter"\nevent_code = { path = "type", values = { DOWN = 3840 } }\n'
+            'event_ts = "at"\n'
+        )
+        for _ in range(2):
+            assert adapter.run() is None
+        found = {(each["meter_id"], each["event_code"], each["event_ts"]) for each in adapter.published()}
+        assert found == {(each["meter"], 3840, each["at"]) for each in events}
+        assert len(adapter.published()) == len(events)
+
+
+@pytest.mark.usefixtures("cursors")
 def test_a_broker_that_is_silent_for_longer_than_a_transaction_may_take(
     kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,9 +30,12 @@ from ami_beam import run as command
 from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, RESULT_TOPICS, dead_letter_json
 from ami_beam.codecs.stored_letters import REPLAYED_TOPIC
 from ami_beam.consumers import OPTIONAL_TOPICS
+from ami_beam.headend import __main__ as headend
+from ami_beam.headend.topics import CURSORS_TOPIC, SET_ASIDE_TOPIC, make_missing
 from ami_beam.local.kafka_broker import KafkaBroker, Security
 from ami_beam.records import DeadLetter
 from tests.certificates import Authority
+from tests.headend_server import HeadEndServer
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
 from tests.test_end_to_end_kafka import Live, wait_for
 
@@ -109,11 +112,12 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("security")
     authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
-    users = ("ami-beam", "ami-analyst", "ami-replayer", "nobody")
+    users = ("ami-beam", "ami-analyst", "ami-replayer", "ami-headend", "nobody")
     security = Security(authority.issue("broker"), authority.certificate, dict.fromkeys(users, PASSWORD))
     with KafkaBroker(security=security) as broker:
         create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
         broker.create_topics((*OPTIONAL_TOPICS.values(), REPLAYED_TOPIC))
+        make_missing({"bootstrap.servers": broker.bootstrap_servers}, {CURSORS_TOPIC: 1, SET_ASIDE_TOPIC: 1})
         for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCUMENT.read_text(), re.MULTILINE):
             words = shlex.split(line.replace("broker1:9092", broker.bootstrap_servers))
             broker.run_tool(ACL_COMMAND, *words)
@@ -206,6 +210,30 @@ def test_meter_counts_in_a_topic_need_a_login_and_an_acl(world: World, capsys: p
         assert words in said
         assert PASSWORD not in said
         assert "pw-wrong" not in said
+
+
+def test_the_head_end_adapter_needs_what_the_document_says_and_no_more(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "north.toml"
+    with HeadEndServer([]) as server:
+        source.write_text(
+            f'name = "north"\nurl = "{server.url}/reads"\nrecords = "data/*"\n[period]\nbegin = "from"\nend = "to"\n'
+            '[fields]\nmeter_id = "m"\nservice_point_id = "m"\ncustomer_id = "m"\ntransformer_id = "m"\n'
+            'feeder_id = "m"\ninterval_end = "end"\nconsumption_kwh = "kwh"\n'
+        )
+        for user, code, words in (
+            ("ami-headend", 0, ""),
+            ("nobody", 2, "does not allow this run to write ami.headend.cursors"),
+        ):
+            config = f"--kafka_config_file={world.login(user, PASSWORD)}"
+            servers = f"--bootstrap_servers={world.broker.sasl_servers}"
+            said = [str(source), servers, config, "--once"]
+            assert headend.main(said) == code
+            error = capsys.readouterr().err
+            assert words in error
+            assert PASSWORD not in error
+        assert server.counts["pages"] == 1
 
 
 def test_who_asks_needs_what_the_document_says_and_no_more(world: World, capsys: pytest.CaptureFixture[str]) -> None:

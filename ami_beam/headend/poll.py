@@ -91,7 +91,7 @@ class Poller:
             self._position = cursor.position
         if self._backfill is not None:
             self._check_live(self._backfill, now)
-            self._remember_everything(self._backfill)
+            self._remember_everything(self._backfill, 1 << 62)
         elif cursor is not None:
             starts = {
                 topic: {int(partition): offset for partition, offset in offsets.items()}
@@ -106,7 +106,7 @@ class Poller:
                 begin = self._backfill.begin
             else:
                 # A back-fill may have been here before.
-                self._remember_everything(BackfillRange(begin - self._source.look_back, now))
+                self._remember_everything(BackfillRange(begin - self._source.look_back, now), now)
             self._position = Position("period", until=begin)
         remembered = len(self._publisher.memory)
         _log.info(
@@ -321,11 +321,11 @@ class Poller:
                 f" {format_instant(until - self._source.look_back)}, which is look_back before where it is"
             )
 
-    def _remember_everything(self, wanted: BackfillRange) -> None:
-        """All that has been published of the range, by the live poll or by an earlier back-fill."""
+    def _remember_everything(self, wanted: BackfillRange, latest: int) -> None:
+        """All that has been published of the range, by the live poll or by a back-fill; `latest` as in Generation."""
         # A record is published after its interval, by clocks that are right to a day.
         slack = MICROS_PER_DAY
-        generation = Generation(1 << 62, None)
+        generation = Generation(latest, None)
 
         def in_range(message: Message) -> bool:
             tail = _tail(message.value() or b"")

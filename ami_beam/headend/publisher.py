@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ _CALL_SECONDS = 5.0
 """How long a call to the broker may take before it is looked whether the adapter has to end."""
 _STOP_SECONDS = 5.0
 """How long a transaction in flight may still take once the adapter has to end."""
+_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _log = logging.getLogger(__name__)
 
 
@@ -258,11 +260,9 @@ class Publisher:
 
     def _as_fenced(self, error: KafkaException) -> Exception:
         failure = error.args[0]
-        if failure.fatal() or failure.code() in (
-            KafkaError._FENCED,
-            KafkaError.PRODUCER_FENCED,
-            KafkaError.INVALID_PRODUCER_EPOCH,
-        ):
+        # Of a client that has been fenced once, every call says "fatal" and repeats why.
+        again = failure.fatal() and re.search(r"fenced|epoch", failure.str(), re.IGNORECASE)
+        if again or failure.code() in _FENCED:
             return Fenced(
                 f"another instance publishes for {self._key} now, and this one ends (or the broker has ended its"
                 f" transaction, which took too long: start it again): {failure.str()}"
