@@ -420,8 +420,10 @@ def test_a_back_fill_beside_the_live_poll_adds_what_is_missing(kafka_broker: Kaf
             wanted = BackfillRange(*(parse_instant(text_of(each)) for each in (BEGIN, middle + timedelta(hours=1))))
             # Twice: what the first has published, the second knows. Half an hour is the live poll's own.
             for _ in range(2):
+                asked = server.counts["requests"]
                 assert adapter.run(wanted) is None
                 adapter.holds(all_of_them)
+                assert server.counts["requests"] > asked + 10
             too_new = BackfillRange(wanted.begin, time.time_ns() // 1_000)
             assert "must end before" in (adapter.run(too_new) or "")
             assert live.is_alive()

@@ -91,6 +91,9 @@ class Poller:
             self._position = cursor.position
         if self._backfill is not None:
             self._check_live(self._backfill, now)
+            if self._position.until is not None and self._position.until >= self._backfill.end:
+                # It was complete, and is asked for again: what is mended since is new, and the rest is known.
+                self._position = Position("period")
             self._remember_everything(self._backfill, 1 << 62)
         elif cursor is not None:
             starts = {
