@@ -41,6 +41,7 @@ from ami_beam.codecs.writer_schemas import KnownSchemas
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.csv_table import TableError
+from ami_beam.dataflow_checks import on_dataflow
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
@@ -62,7 +63,9 @@ from ami_beam.io.postgresql_sink import WriteTopicToPostgresql
 from ami_beam.io.producers_source import FollowedProducers
 from ami_beam.io.schema_registry import RegistryError, all_versions, register
 from ami_beam.io.schema_registry import check as check_registry
+from ami_beam.local.expansion import locked_expansion
 from ami_beam.local.flink import LocalFlink
+from ami_beam.local.jars import JarError
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_view import MeterCountsSource
@@ -85,6 +88,9 @@ _FEW_READERS = 4
 """Of a topic where the parallelism is unknown: those that share a subtask take turns."""
 _OTHER_GRAPH = "Cannot map checkpoint/savepoint state"
 """What Flink says of a savepoint whose steps are not where this graph has them."""
+_TEMPLATE = "--template_location"
+_KAFKA_SERVICE = "sdks:java:io:expansion-service:shadowJar"
+"""What `--beam_services` calls the expansion service that knows KafkaIO."""
 _MAX_PARALLELISM = 8
 """On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
@@ -139,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except PostgresqlError as error:
             print(f"ami_beam.run: {error}.", file=sys.stderr)
             return 2
-        except (StartError, FlinkError, JobEndedError) as error:
+        except (StartError, FlinkError, JobEndedError, JarError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 1
         except Stopped:
@@ -328,7 +334,11 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
     own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
     needs_kafka = "kafka" in (plan.source, *plan.sinks) and plan.kafka_io == "beam"
     if plan.runner != "FlinkRunner" or own_server:
-        yield Runner(tuple(arguments), partial(beams_expansion, arguments) if needs_kafka else contextlib.nullcontext)
+        expansion: Callable[[], AbstractContextManager[Any]] = partial(beams_expansion, arguments)
+        if on_dataflow(plan.runner) and _KAFKA_SERVICE not in (value_of(arguments, "--beam_services") or ""):
+            # Nothing is fetched at a launch that the image does not have, and that no lock names.
+            expansion = locked_expansion
+        yield Runner(tuple(arguments), expansion if needs_kafka else contextlib.nullcontext)
         return
     master = value_of(arguments, "--flink_master")
     if master is not None and not master.startswith("["):
@@ -392,6 +402,9 @@ def _run(
     # The local Flink with one slot has its worker in this process.
     keep_steps_ready()
     result = pipeline.run()
+    if not getattr(result, "has_job", True):
+        _log.info("The job is described at %s, for Dataflow to create it.", value_of(plan.pipeline_args, _TEMPLATE))
+        return 0
     try:
         if runner.cluster is not None and plan.return_when == "checkpointed":
             job = runner.cluster.wait_for_checkpoint()
@@ -404,6 +417,9 @@ def _run(
             signal.signal(number, signal.SIG_DFL)
         if runner.cluster is not None:
             _stop_on_cluster(runner.cluster, plan.on_stop)
+            raise
+        if on_dataflow(plan.runner) and plan.on_stop == "leave":
+            _log.info("Job %s runs on at Dataflow.", result.job_id())
             raise
         _log.info("Stopping the job.")
         _report_metrics(result)

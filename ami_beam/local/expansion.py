@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,9 @@ _ATTEMPTS = 3
 def locked_expansion() -> Iterator[str]:
     """The address for `expansion_service=`; its JVM starts and ends with the block, however that ends.
 
-    Steps that it expands run in Beam's Java container, and bring the jars of the lock `kafka_io` along. Raises JarError
-    when one of these cannot be had, StartError when the service does not start.
+    Steps that it expands run in Beam's Java container, and bring the jars of the lock `kafka_io` along, and ours, in
+    which Kafka's clients find `amibeam.SecretManagerConfigProvider`. Raises JarError when one of the jars cannot be had,
+    StartError when the service does not start.
     """
     directory = process.TemporaryDirectory("ami-beam-expansion-")
     try:
@@ -32,13 +34,14 @@ def locked_expansion() -> Iterator[str]:
 
 
 def _start(directory: Path) -> tuple[process.ChildProcess, str]:
-    class_path = jars.class_path("kafka_io")
+    files = [*jars.fetch("kafka_io"), jars.PATCHES]
+    class_path = os.pathsep.join(map(str, files))
     for attempt in range(1, _ATTEMPTS + 1):
         (port,) = process.free_ports(1)
         command = [
             *flink_cluster.jvm(class_path, directory, [f"-Xmx{_HEAP}", java.LIGHT]),
             *("org.apache.beam.sdk.expansion.service.ExpansionService", str(port)),
-            f"--filesToStage={class_path.replace(':', ',')}",
+            f"--filesToStage={','.join(map(str, files))}",
         ]
         child = process.ChildProcess("the expansion service", command, directory / f"expansion-{attempt}.log")
         try:
