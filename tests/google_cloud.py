@@ -9,6 +9,7 @@ speaks Dataflow. Requests that it does not know are answered with 501 and kept i
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -34,6 +35,8 @@ class GoogleCloud:
     """By `projects/…/secrets/…/versions/…`."""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     """As they were created, with an id and the state RUNNING."""
+    launches: list[dict[str, Any]] = field(default_factory=list)
+    """Requests to launch a flex template, as they came."""
     unknown: list[str] = field(default_factory=list)
     authorized: set[str] = field(default_factory=set)
     """Services that were asked with the token of the metadata server."""
@@ -155,6 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             "kind": "storage#object", "name": name, "bucket": BUCKET, "size": str(len(self.cloud.objects[name])),
             "generation": "1", "metageneration": "1", "updated": "2026-03-03T00:00:00.000Z",
             "crc32c": base64.b64encode(google_crc32c.Checksum(self.cloud.objects[name]).digest()).decode(),
+            "md5Hash": base64.b64encode(hashlib.md5(self.cloud.objects[name]).digest()).decode(),
             "contentType": "application/octet-stream", "id": f"{BUCKET}/{name}/1", "selfLink": "",
         }  # fmt: skip
 
@@ -204,8 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif query["uploadType"] == "multipart":
             boundary = self.headers["Content-Type"].split("boundary=")[1].strip("\"'")
             _, told, content, _ = body.split(b"--" + boundary.encode())
-            name = json.loads(told.split(b"\r\n\r\n", 1)[1])["name"]
-            self.cloud.objects[name] = content.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+            # Lines end as the client has them: gcloud's without a carriage return.
+            name = json.loads(re.split(rb"\r?\n\r?\n", told, maxsplit=1)[1])["name"]
+            held = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[1]
+            self.cloud.objects[name] = re.sub(rb"\r?\n\Z", b"", held)
             self._json(self._resource(name))
         else:
             name = json.loads(body or b"{}").get("name") or query["name"]
@@ -234,6 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
         }  # fmt: skip
         self.cloud.jobs.append(job)
         self._json({name: value for name, value in job.items() if name != "environment"})
+
+    def _launch(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
+        self.cloud.launches.append(json.loads(body))
+        asked = self.cloud.launches[-1]["launchParameter"]
+        job = {"id": "2026-03-03_00_00_00-0", "name": asked["jobName"], "projectId": match[1], "location": match[2]}
+        self._json({"job": job})
 
     def _jobs(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
         shown = ("id", "name", "currentState", "projectId", "location")
@@ -272,6 +284,7 @@ _ROUTES: dict[str, list[tuple[str, Any]]] = {
         (r"/v1/(projects/[^/]+/secrets/[^/]+/versions/[^/]+):access", _Handler._access),
     ],
     "POST": [
+        (r"/v1b3/projects/([^/]+)/locations/([^/]+)/flexTemplates:launch", _Handler._launch),
         (r"/upload(?:/storage/v1)?/b/([^/]+)/o", _Handler._begin),
         (r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs", _Handler._create),
     ],
