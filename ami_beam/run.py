@@ -32,6 +32,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.utils.subprocess_server import JavaJarServer
 from confluent_kafka import KafkaException
+from google.api_core.exceptions import GoogleAPIError
 
 from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
@@ -480,7 +481,7 @@ def _without_lost_connections(error: threading.ExceptHookArgs) -> None:
 
 def _report_metrics(result: Any) -> None:
     """Log every counter of ours once, at the end of a bounded run."""
-    with contextlib.suppress(NotImplementedError):
+    with contextlib.suppress(NotImplementedError, GoogleAPIError):
         totals: dict[str, int] = {}
         for counter in result.metrics().query()["counters"]:
             if counter.key.metric.namespace == "ami":

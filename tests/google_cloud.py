@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import google_crc32c
+import pytest
 
 PROJECT, REGION, BUCKET = "utility-ami", "europe-west4", "utility-ami-dataflow"
 ACCOUNT = f"ami-beam-worker@{PROJECT}.iam.gserviceaccount.com"
@@ -80,6 +81,13 @@ class GoogleCloud:
             "NO_GCE_CHECK": "false",
             "AMI_BEAM_SECRET_MANAGER": self.url,
         }
+
+    def take_over(self, patch: pytest.MonkeyPatch) -> None:
+        """Bring the clients of this process here, whichever were imported, or have found an identity, before."""
+        for name, value in self.environment.items():
+            patch.setenv(name, value)
+        patch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", self.address)
+        patch.setattr("apache_beam.internal.gcp.auth._Credentials._credentials_init", False)
 
     @property
     def dataflow_endpoint(self) -> str:
@@ -260,6 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _messages(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
         self._json({"jobMessages": []})
 
+    def _metrics(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
+        self._json({"metrics": []})
+
     # --- Secret Manager ----------------------------------------------------------------------------------------------
 
     def _access(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
@@ -281,6 +292,7 @@ _ROUTES: dict[str, list[tuple[str, Any]]] = {
         (r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs", _Handler._jobs),
         (r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs/([^/]+)", _Handler._job),
         (r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs/([^/]+)/messages", _Handler._messages),
+        (r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs/([^/]+)/metrics", _Handler._metrics),
         (r"/v1/(projects/[^/]+/secrets/[^/]+/versions/[^/]+):access", _Handler._access),
     ],
     "POST": [

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
-from google.cloud.dataflow_v1beta3.types import ContainerSpec, Job, LaunchFlexTemplateRequest
+from google.cloud.dataflow_v1beta3.types import ContainerSpec, Job, JobState, LaunchFlexTemplateRequest
 from google.protobuf import json_format
 
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
@@ -216,7 +216,7 @@ class TestLaunch:
         assert cloud.jobs == []
         assert "The job is described at gs://" in launch.log
         json_format.ParseDict(launch.job, Job()._pb)
-        assert (launch.job["name"], launch.job["type"]) == ("ami-beam", 2)
+        assert (launch.job["name"], launch.job["type"]) == ("ami-beam", "JOB_TYPE_STREAMING")
         assert "--an_option_of_a_later_launcher is passed on" in launch.log
 
     def test_workers_are_as_the_launch_has_them(self, launch: Launch) -> None:
@@ -228,8 +228,7 @@ class TestLaunch:
         assert launch.pool["autoscalingSettings"]["maxNumWorkers"] == 4
         assert launch.pool["machineType"] == "n2-standard-2"
         assert launch.pool["subnetwork"] == f"regions/{REGION}/subnetworks/ami-beam"
-        # WORKER_IP_PRIVATE
-        assert launch.pool["ipConfiguration"] == 2
+        assert launch.pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
         images = sorted(each["containerImage"] for each in launch.pool["sdkHarnessContainerImages"])
         assert images == [IMAGE, "gcr.io/cloud-dataflow/v1beta3/beam_java17_sdk:2.70.0"]
 
@@ -272,17 +271,14 @@ class TestGraph:
 
     def test_reads_and_reference_data_are_in_their_windows(self, launch: Launch) -> None:
         components = launch.pipeline.components
-        kinds = {
-            components.windowing_strategies[each.windowing_strategy_id].window_fn.urn
+        strategies = {
+            each.unique_name: components.windowing_strategies[each.windowing_strategy_id]
             for each in components.pcollections.values()
         }
-        assert "beam:window_fn:global_windows:v1" in kinds
-        counts = [each for each in components.pcollections.values() if each.unique_name.startswith("MeterCounts/Window")]
-        assert counts
-        for each in counts:
-            strategy = components.windowing_strategies[each.windowing_strategy_id]
-            assert strategy.window_fn.urn == "beam:window_fn:global_windows:v1"
-            assert strategy.trigger.WhichOneof("trigger") == "repeat"
+        # Windows of reads are ours, in state: Beam's would be recomputed as a whole for every late read.
+        assert {each.window_fn.urn for each in strategies.values()} == {"beam:window_fn:global_windows:v1"}
+        (counts,) = [each for name, each in strategies.items() if "MeterCounts/WindowInto" in name]
+        assert counts.trigger.WhichOneof("trigger") == "repeat"
 
     def test_meter_counts_are_a_side_input(self, launch: Launch) -> None:
         users = set()
@@ -304,7 +300,7 @@ class TestGraph:
                 continue
             for state in payload.state_specs.values():
                 kind = state.WhichOneof("spec")
-                coder = getattr(state, kind).element_id if kind == "bag_spec" else getattr(state, kind).coder_id
+                coder = state.bag_spec.element_coder_id if kind == "bag_spec" else state.read_modify_write_spec.coder_id
                 assert b"MsgspecCoder" in whole(components, coder), each.unique_name
                 cells += 1
         assert cells >= 10
@@ -359,7 +355,7 @@ class TestJobs:
             assert process.wait(60) == 0, (tmp_path / "log").read_text()[-3000:]
         finally:
             process.kill()
-        assert second["currentState"] == "JOB_STATE_CANCELLED"
+        assert second["currentState"] == JobState.JOB_STATE_CANCELLED
 
     def test_what_is_not_there_is_named_before_anything_is_staged(self, cloud: GoogleCloud) -> None:
         before = dict(cloud.objects)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability import artifact_service
 
 from ami_beam.local import flink_cluster, jars, java, process
 
@@ -22,19 +27,20 @@ def locked_expansion() -> Iterator[str]:
     which Kafka's clients find `amibeam.SecretManagerConfigProvider`. Raises JarError when one of the jars cannot be had,
     StartError when the service does not start.
     """
+    files = [*jars.fetch("kafka_io"), jars.PATCHES]
     directory = process.TemporaryDirectory("ami-beam-expansion-")
     try:
-        child, address = _start(directory.path)
+        child, address = _start(files, directory.path)
         try:
-            yield address
+            with _taken_where_they_are(files):
+                yield address
         finally:
             child.stop()
     finally:
         directory.remove()
 
 
-def _start(directory: Path) -> tuple[process.ChildProcess, str]:
-    files = [*jars.fetch("kafka_io"), jars.PATCHES]
+def _start(files: Sequence[Path], directory: Path) -> tuple[process.ChildProcess, str]:
     class_path = os.pathsep.join(map(str, files))
     for attempt in range(1, _ATTEMPTS + 1):
         (port,) = process.free_ports(1)
@@ -53,3 +59,22 @@ def _start(directory: Path) -> tuple[process.ChildProcess, str]:
         else:
             return child, f"127.0.0.1:{port}"
     raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _taken_where_they_are(files: Sequence[Path]) -> Iterator[None]:
+    """Beam fetches a copy of every jar for every step, though they lie beside it: 1.6 GB for a graph of ours."""
+    known, fetch = set(map(str, files)), artifact_service.store_artifact
+
+    def take(artifact: Any, service: Any, folder: Any) -> Any:
+        if artifact.type_urn == common_urns.artifact_types.FILE.urn:
+            payload = beam_runner_api_pb2.ArtifactFilePayload.FromString(artifact.type_payload)
+            if payload.path in known:
+                return artifact
+        return fetch(artifact, service, folder)
+
+    artifact_service.store_artifact = take
+    try:
+        yield
+    finally:
+        artifact_service.store_artifact = fetch
