@@ -26,7 +26,9 @@ _SECRETS = ("kafka_config_file", "schema_registry_config_file", "postgresql_conf
 """Likewise, and they hold secrets."""
 _REPLAY_FILES = ("reads", "events", "oms_outages", "work", "output")
 _JOB_NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,1022}[a-z0-9])?")
-_SUBNETWORK = re.compile(r"(?:https://www\.googleapis\.com/compute/v1/projects/[^/]+/)?regions/([^/]+)/subnetworks/[^/]+")
+_SUBNETWORK = re.compile(
+    r"(?:https://www\.googleapis\.com/compute/v1/projects/[^/]+/)?regions/([^/]+)/subnetworks/[^/]+"
+)
 
 
 def on_dataflow(runner: str) -> bool:
@@ -63,7 +65,7 @@ def check_dataflow(
     if kafka_io == "native":
         raise OptionError(
             "--kafka_io", "native",
-            "keeps its consumers between bundles in one process, and Dataflow goes on wherever it likes: not tried there",
+            "keeps its consumers between bundles in one process, and Dataflow goes on in any: it was not tried there",
             "beam, or auto, which is beam on Dataflow", "--kafka_io=beam",
         )  # fmt: skip
     if "--on_stop" in explicit and values["on_stop"] == "savepoint":

@@ -187,7 +187,7 @@ def parameters() -> Iterator[Parameter]:
         name = action.option_strings[0].removeprefix("--")
         if name in NOT_IN_A_TEMPLATE:
             continue
-        meant = action.metavar or ""
+        meant = str(action.metavar or "")
         choices = tuple(action.choices or ())
         if re.fullmatch(r"[a-z_]+(\|[a-z_]+)+", meant):
             choices = tuple(meant.split("|"))

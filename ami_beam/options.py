@@ -528,7 +528,9 @@ def _divide_words(values: dict[str, Any]) -> None:
             values[name] = [word for text in values[name] for word in shlex.split(text)]
         except ValueError:
             problem = "has a quotation mark without its second (the text is not shown, it may hold a secret)"
-            raise OptionError(f"--{name}", None, problem, "words with spaces between them, quoted as in a shell") from None
+            raise OptionError(
+                f"--{name}", None, problem, "words with spaces between them, quoted as in a shell"
+            ) from None
 
 
 def _database(values: Mapping[str, Any]) -> Database:

@@ -420,7 +420,7 @@ def _run(
             _stop_on_cluster(runner.cluster, plan.on_stop)
             raise
         if on_dataflow(plan.runner) and plan.on_stop == "leave":
-            _log.info("Job %s runs on at Dataflow.", result.job_id())
+            _log.info("Job %s runs on at Dataflow.", _job_id(result))
             raise
         _log.info("Stopping the job.")
         _report_metrics(result)
@@ -439,6 +439,11 @@ def _run(
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _job_id(result: Any) -> str:
+    """Dataflow's name for a job that it has created."""
+    return str(result.job_id())
 
 
 def _publish_config(settings: Settings, plan: RunPlan) -> None:

@@ -1,4 +1,4 @@
-"""What a launch needs of Google Cloud, on this machine: Dataflow's jobs, Cloud Storage's objects, Secret Manager, tokens.
+"""What a launch needs of Google Cloud, on this machine: Dataflow's jobs, Cloud Storage, Secret Manager, tokens.
 
 One server that speaks the needed part of their JSON APIs to the real clients: Beam's own, google-cloud-storage,
 google-cloud-dataflow-client, google-cloud-secret-manager, google-auth. `fake-gcs-server` would have to be compiled from
@@ -148,13 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = match[1]
         if path.endswith("/token"):
             self._json({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}, **flavor)
-        elif path.endswith("service-accounts/default/") or path.endswith(f"service-accounts/{ACCOUNT}/"):
+        elif path.endswith(("service-accounts/default/", f"service-accounts/{ACCOUNT}/")):
             self._json({"email": ACCOUNT, "scopes": [], "aliases": ["default"]}, **flavor)
         elif path.endswith("/email"):
             self._bytes(ACCOUNT.encode(), Content_Type="text/plain", **flavor)
         elif path.endswith("project/project-id"):
             self._bytes(PROJECT.encode(), Content_Type="text/plain", **flavor)
-        elif path.endswith("universe/universe-domain") or path.endswith("universe/universe_domain"):
+        elif path.endswith(("universe/universe-domain", "universe/universe_domain")):
             self._bytes(b"googleapis.com", Content_Type="text/plain", **flavor)
         else:
             self._bytes(b"", 200 if not path.strip("/") else 404, **flavor)
@@ -179,7 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing()
         else:
             no_soft_delete = {"retentionDurationSeconds": "0", "effectiveTime": "2026-03-03T00:00:00.000Z"}
-            self._json({"kind": "storage#bucket", "name": BUCKET, "location": REGION.upper(), "softDeletePolicy": no_soft_delete})
+            self._json(
+                {
+                    "kind": "storage#bucket",
+                    "name": BUCKET,
+                    "location": REGION.upper(),
+                    "softDeletePolicy": no_soft_delete,
+                }
+            )
 
     def _list(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
         names = sorted(name for name in self.cloud.objects if name.startswith(query.get("prefix", "")))
@@ -276,7 +283,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _access(self, match: re.Match[str], query: dict[str, str], body: bytes) -> None:
         self._checked("secretmanager")
         if match[1] not in self.cloud.secrets:
-            self._json({"error": {"code": 404, "message": f"Secret [{match[1]}] not found.", "status": "NOT_FOUND"}}, 404)
+            self._json(
+                {"error": {"code": 404, "message": f"Secret [{match[1]}] not found.", "status": "NOT_FOUND"}}, 404
+            )
             return
         data = base64.b64encode(self.cloud.secrets[match[1]]).decode()
         self._json({"name": match[1], "payload": {"data": data}})

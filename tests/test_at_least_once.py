@@ -59,7 +59,9 @@ def event(meter: str, clock: str, code: int) -> bytes:
 
 def morning() -> Published:
     """Reads, some late, some wrong; voltages and receipt rates that come and go; an outage; tampering."""
-    head_end = HeadEnd(COUNTS, also_publish=("feeder_summary", "validated_reads", "voltage_heatmap"), customer_id="drop")
+    head_end = HeadEnd(
+        COUNTS, also_publish=("feeder_summary", "validated_reads", "voltage_heatmap"), customer_id="drop"
+    )
     for end in ("10:15", "10:30", "10:45", "11:00", "11:15", "11:30"):
         low = {"voltage_v": 200.0} if end in ("10:30", "10:45") else {}
         heard = METERS[:2] if end in ("10:45", "11:00") else METERS

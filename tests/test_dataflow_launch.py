@@ -1,9 +1,9 @@
 """A launch of the flex template without the cloud: what is staged, the job's description, the jobs that are created.
 
-Cloud Storage, Dataflow's jobs, Secret Manager and the metadata server are `tests/google_cloud.py`; gcloud, Beam, Google's
-clients, the broker and Beam's expansion service are the real ones. What Dataflow itself does, nothing here can show: it
-turns a launch request into the launcher's command line (`command_line` does here, by what Google documents and its
-launcher logs), and runs the job.
+Cloud Storage, Dataflow's jobs, Secret Manager and the metadata server are `tests/google_cloud.py`; gcloud, Beam,
+Google's clients, the broker and Beam's expansion service are the real ones. What Dataflow itself does, nothing here can
+show: it turns a launch request into the launcher's command line (`command_line` does here, by what Google documents and
+its launcher logs), and runs the job.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ class Launch:
 
 
 @pytest.fixture(scope="module")
-def launch(
-    cloud: GoogleCloud, kafka_broker: KafkaBroker, tmp_path_factory: pytest.TempPathFactory
-) -> Launch:
+def launch(cloud: GoogleCloud, kafka_broker: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     folder = tmp_path_factory.mktemp("launch")
     names = [READS, EVENTS, *RESULT_TOPICS]
     kafka_broker.delete_topics(names)
@@ -165,9 +163,7 @@ def launch(
     return Launch(done.stdout + done.stderr, json.loads(described), described, pipeline, raw, new)
 
 
-def asked_by_gcloud(
-    cloud: GoogleCloud, values: dict[str, str], folder: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def asked_by_gcloud(cloud: GoogleCloud, values: dict[str, str], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The launch request and the template's file, by the scripts and the real gcloud where there is one."""
     words = [f"--{name}={value}" for name, value in values.items()]
     if shutil.which("gcloud") is None:

@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient
 from ami_beam.beam_options import OptionError
 from ami_beam.io import google_kafka_login
 from ami_beam.io.librdkafka import SettingError, librdkafka
-from ami_beam.local import jars
 from ami_beam.kafka_config import config_warnings, for_graph, resolved
+from ami_beam.local import jars
 from ami_beam.options import validate
 from tests.google_cloud import ACCOUNT, BUCKET, PROJECT, TOKEN, GoogleCloud
 

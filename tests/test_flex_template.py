@@ -1,4 +1,4 @@
-"""The flex template: metadata, options and README say the same; the image has what is started; scripts say what they do."""
+"""The flex template: metadata, options and README agree, the image has what is started, scripts say what they do."""
 
 import ast
 import json
@@ -158,7 +158,9 @@ class TestImage:
 
     def test_the_beam_of_boot_is_the_locked_one(self) -> None:
         (image,) = [rest for name, rest in DOCKERFILE.stages()[0] if rest.startswith("BEAM_IMAGE=")]
-        (locked,) = re.findall(r"^apache-beam(?:\[gcp\])?==(\S+)", (ROOT / "requirements/runtime.txt").read_text(), re.M)
+        (locked,) = re.findall(
+            r"^apache-beam(?:\[gcp\])?==(\S+)", (ROOT / "requirements/runtime.txt").read_text(), re.M
+        )
         assert image.endswith(f":{locked}")
 
     def test_the_main_file_is_the_command_and_no_more(self) -> None:
@@ -219,3 +221,41 @@ class TestScripts:
         assert "did you mean window?" in said(
             "run", environment, "--dry-run", "--bootstrap_servers=b:1", "--windw=1", code=2
         )
+
+
+class TestTerraform:
+    """Formatted and parsed by Terraform itself. Its provider cannot be had here, so nothing is planned."""
+
+    @pytest.mark.skipif(shutil.which("terraform") is None, reason="no Terraform here")
+    def test_it_is_formatted_and_parsed(self, tmp_path: Path) -> None:
+        environment = {**os.environ, "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"}
+        command = ["terraform", "fmt", "-check", "-diff"]
+        done = subprocess.run(command, cwd=FOLDER / "terraform", env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        (tmp_path / "broken.tf").write_text('resource "a" {')
+        assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode
+
+    def test_scripts_and_terraform_name_the_same_things(self) -> None:
+        text = (FOLDER / "terraform" / "outputs.tf").read_text()
+        outputs = set(re.findall(r"^\s+([A-Z_]+)\s+=", text, re.MULTILINE))
+        settings = set(re.findall(r"^([A-Z_]+)=", (FOLDER / "settings.example").read_text(), re.MULTILINE))
+        assert settings - outputs == {"MACHINE_TYPE", "MIN_WORKERS", "MAX_WORKERS"}
+        assert outputs < settings
+
+    def test_alert_policies_watch_counters_that_there_are(self) -> None:
+        text = (FOLDER / "terraform" / "monitoring.tf").read_text()
+        code = "".join(
+            path.read_text() for folder in ("transforms", "ami_beam") for path in (ROOT / folder).rglob("*.py")
+        )
+        named = re.findall(r'metric_name=~?\\"([^"\\]+)\\"', text)
+        assert len(named) >= 4
+        for pattern in named:
+            for each in re.sub(r"\(([^()]*)\)", "(", pattern).split("|"):
+                stem = each.replace(".+", "").replace("(", "").strip("_")
+                assert stem in code, each
+
+    def test_no_secret_goes_through_terraform(self) -> None:
+        text = "".join(path.read_text() for path in (FOLDER / "terraform").glob("*.tf"))
+        assert "google_secret_manager_secret_version" not in text
+        assert "roles/owner" not in text
+        assert "roles/editor" not in text

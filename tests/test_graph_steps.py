@@ -1,4 +1,4 @@
-"""What a running job is updated by does not change by accident: labels, state, coders, records, and what users are told."""
+"""What a running job is updated by does not change by accident: labels, state, coders, records; and users are told."""
 
 from __future__ import annotations
 

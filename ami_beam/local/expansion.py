@@ -24,8 +24,8 @@ def locked_expansion() -> Iterator[str]:
     """The address for `expansion_service=`; its JVM starts and ends with the block, however that ends.
 
     Steps that it expands run in Beam's Java container, and bring the jars of the lock `kafka_io` along, and ours, in
-    which Kafka's clients find `amibeam.SecretManagerConfigProvider`. Raises JarError when one of the jars cannot be had,
-    StartError when the service does not start.
+    which Kafka's clients find `amibeam.SecretManagerConfigProvider`. Raises JarError when one of the jars cannot be
+    had, StartError when the service does not start.
     """
     files = [*jars.fetch("kafka_io"), jars.PATCHES]
     directory = process.TemporaryDirectory("ami-beam-expansion-")
