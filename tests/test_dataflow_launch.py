@@ -38,6 +38,7 @@ FOLDER = ROOT / "templates" / "dataflow"
 IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/ami-beam/ami-beam:0.1.0"
 COUNTS = f"gs://{BUCKET}/transformer_meter_count.csv"
 SECRET = f"projects/{PROJECT}/secrets/ami-beam-kafka/versions/latest"
+HINT = "--pipeline-option=resource_hints=min_ram=4GB"
 PASSWORD = "pw-UNMISTAKABLE"
 REQUEST_LIMIT = 10 * 2**20
 """Bytes of a request that creates a job, as Dataflow has it."""
@@ -169,7 +170,7 @@ def asked_by_gcloud(cloud: GoogleCloud, values: dict[str, str], folder: Path) ->
     if shutil.which("gcloud") is None:
         spec = run(["-m", "ami_beam.flex_template", "spec", f"--image={IMAGE}"], environment(cloud))
         return by_hand(values), json.loads(spec)
-    for command in ([str(FOLDER / "stage")], [str(FOLDER / "run"), "--at-least-once", *words]):
+    for command in ([str(FOLDER / "stage")], [str(FOLDER / "run"), "--at-least-once", HINT, *words]):
         done = subprocess.run(command, env=settings(cloud, folder), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     (request,) = cloud.launches
@@ -186,7 +187,9 @@ def by_hand(values: dict[str, str]) -> dict[str, Any]:
         "serviceAccountEmail": ACCOUNT, "subnetwork": f"regions/{REGION}/subnetworks/ami-beam",
         "machineType": "n2-standard-2", "numWorkers": 1, "maxWorkers": 4, "enableStreamingEngine": True,
         "ipConfiguration": "WORKER_IP_PRIVATE",
-        "additionalPipelineOptions": ["dataflow_service_options=streaming_mode_at_least_once"],
+        "additionalPipelineOptions": [
+            "dataflow_service_options=streaming_mode_at_least_once", HINT.removeprefix("--pipeline-option="),
+        ],
     }  # fmt: skip
     return {"launchParameter": {"jobName": "ami-beam", "parameters": values, "environment": told}}
 
@@ -264,6 +267,8 @@ class TestGraph:
         assert {each.urn for each in components.environments.values()} == {"beam:env:docker:v1"}
         used = {each.environment_id for each in components.transforms.values()} - {""}
         assert used == set(components.environments)
+        (python,) = [each for each in components.environments.values() if IMAGE.encode() in each.payload]
+        assert python.resource_hints == {"beam:resources:min_ram_bytes:v1": b"4000000000"}
 
     def test_reads_and_reference_data_are_in_their_windows(self, launch: Launch) -> None:
         components = launch.pipeline.components
