@@ -36,6 +36,25 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """Inside of `stoppable`: a signal that comes within raises `Stopped` at the end and not before."""
+    asked = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise Stopped
+
+
 def leave(code: int) -> NoReturn:
     """End the process with everything written: Beam leaves gRPC threads behind that are not daemons."""
     logging.shutdown()

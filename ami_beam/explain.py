@@ -14,10 +14,8 @@ from apache_beam.io.filesystems import FileSystems
 from confluent_kafka import KafkaException
 
 from ami_beam.beam_options import OptionError, Parser
-from ami_beam.codecs.avro_events import event_decoder
 from ami_beam.codecs.avro_outputs import RowParser
-from ami_beam.codecs.avro_reads import read_decoder
-from ami_beam.codecs.json_announcements import AnnouncementDecoder
+from ami_beam.codecs.input_decoders import announcement_decoder, event_decoder, read_decoder
 from ami_beam.codecs.json_outputs import (
     ALARMS_TOPIC,
     CONFIG_TOPIC,
@@ -273,7 +271,8 @@ def _announced(name: str, identity: str, alarms: Iterable[Alarm], settings: Sett
         batches = read_batches(replay_files(plan.announced_topics[topic]), topic)
     else:
         batches = period_batches(plan.kafka_connection, topic, None, None)
-    decoder = AnnouncementDecoder(settings, source)
+    schemas = plan.formats.inputs()
+    decoder = announcement_decoder(settings, source, schemas.outages if source == "oms" else schemas.work)
     records = [each for batch in batches for each in decoder.decode(batch, None)[0] if each.name == name]
     return Announced(name, topic, sorted(records, key=_version), others)
 

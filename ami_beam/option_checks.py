@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -15,6 +15,7 @@ from ami_beam import beam_options
 from ami_beam.beam_options import OptionError
 from ami_beam.bigquery_tables import Dataset, dataset_of
 from ami_beam.consumers import CUSTOMER_CONSUMPTION, OPTIONAL_TOPICS, VALIDATED_READS
+from ami_beam.counts_shrink import ShrinkRule
 from ami_beam.csv_table import TableError
 from ami_beam.customer_ids import LEAST_KEY_BYTES, POLICIES, CustomerKeyError, Policy, load_key
 from ami_beam.event_map import ARTICLE, EventMap
@@ -30,10 +31,13 @@ from ami_beam.instants import (
     parse_instant,
 )
 from ami_beam.io.files import ReplayError, replay_files
+from ami_beam.io.meter_counts_table import name_parts
+from ami_beam.io.meter_counts_topic import CountsFormat
 from ami_beam.local_days import all_zones, is_zone
 from ami_beam.meter_registry import COLUMNS as REGISTRY_COLUMNS
 from ami_beam.producers import COLUMN as PRODUCERS_COLUMN
 from ami_beam.producers import load as load_producers
+from ami_beam.published_period import PublishedPeriod
 from ami_beam.quality_map import COLUMNS as QUALITY_MAP_COLUMNS
 from ami_beam.quality_map import QualityMap
 from ami_beam.quality_map import load as load_quality_map
@@ -329,15 +333,18 @@ def without_runner(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def bootstrap_servers_of(text: str | None, source: str, sinks: tuple[str, ...]) -> str | None:
+def bootstrap_servers_of(
+    text: str | None, source: str, sinks: tuple[str, ...], counts_topic: str | None = None
+) -> str | None:
     """The brokers; None where none is needed and none given."""
     example = "--bootstrap_servers=localhost:9092"
     if text is None:
-        if "kafka" not in (source, *sinks):
+        needed = [f"--{name}=kafka" for name, used in (("source", (source,)), ("sink", sinks)) if "kafka" in used]
+        if counts_topic is not None:
+            needed.append(f"--meter_counts={counts_topic}")
+        if not needed:
             return None
-        which = " and ".join(
-            f"--{name}=kafka" for name, values in (("source", (source,)), ("sink", sinks)) if "kafka" in values
-        )
+        which = " and ".join(needed)
         raise OptionError(
             "--bootstrap_servers", None, f"is missing; a broker is needed for {which}", "HOST:PORT,…", example
         )
@@ -353,7 +360,7 @@ def input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file
     option = f"--{name}"
     value: str = values[name] or (topic if source == "kafka" else file)
     if source == "kafka":
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
+        if not _is_topic(value):
             allowed = "letters, digits, '.', '_' and '-'; a path only with --source=files"
             raise OptionError(option, value, "is not a topic name", allowed, f"{option}={topic}")
         return value
@@ -366,15 +373,62 @@ def input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file
     return value
 
 
+def _is_topic(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name) is not None and name not in (".", "..")
+
+
 def optional_input_of(values: Mapping[str, Any], name: str, source: str, topic: str, file: str) -> str | None:
     """The same of an input that there need not be; None where it is not named."""
     return None if values[name] is None else input_of(values, name, source, topic, file)
 
 
-def meter_counts_of(path: str) -> str:
-    """A path that exists. Its content is checked when it is loaded."""
-    allowed = "a CSV or JSON-lines file with transformer_id and total_meters"
-    return _existing("--meter_counts", path, allowed, "--meter_counts=transformer_meter_count.csv")
+CountsKind = Literal["file", "kafka", "postgresql"]
+
+
+def kind_of_counts(text: str | None) -> CountsKind | None:
+    """What --meter_counts names; a file whose name begins like another kind is written as ./NAME."""
+    if text is None:
+        return None
+    kind = text.partition(":")[0]
+    return kind if kind in ("kafka", "postgresql") else "file"  # type: ignore[return-value]
+
+
+def meter_counts_of(text: str) -> str:
+    """A path that exists, kafka:TOPIC or postgresql:TABLE. What is there is checked when it is loaded."""
+    option, name = "--meter_counts", text.partition(":")[2]
+    kind = kind_of_counts(text)
+    if kind == "kafka":
+        if not _is_topic(name):
+            allowed = "kafka: and the name of a topic: letters, digits, '.', '_' and '-'"
+            raise OptionError(option, text, "names no topic", allowed, f"{option}=kafka:ami.meter.counts")
+        return text
+    if kind == "postgresql":
+        if name_parts(name) is None:
+            allowed = "postgresql: and TABLE or SCHEMA.TABLE, in double quotes what has a dot in it"
+            raise OptionError(option, text, "names no table", allowed, f"{option}=postgresql:gis.meter_counts")
+        return text
+    allowed = "a CSV, JSON-lines or Avro file with transformer_id and total_meters, kafka:TOPIC or postgresql:TABLE"
+    return _existing(option, text, allowed, f"{option}=transformer_meter_count.csv")
+
+
+def meter_counts_format_of(values: Mapping[str, Any], counts: str | None) -> CountsFormat:
+    """How a topic has its rows."""
+    form: CountsFormat = choice(values, "meter_counts_format", ("json", "debezium"))
+    if form != "json" and kind_of_counts(counts) != "kafka":
+        problem = f"is of a topic, and --meter_counts={counts} is none; what a file is, its content says"
+        allowed = "debezium only with --meter_counts=kafka:TOPIC"
+        example = "--meter_counts=kafka:gis.public.meter_counts --meter_counts_format=debezium"
+        raise OptionError("--meter_counts_format", form, problem, allowed, example)
+    return form
+
+
+def shrink_of(values: Mapping[str, Any]) -> ShrinkRule:
+    """Which meter counts may follow those in use."""
+    most = number_of(values, "meter_counts_max_shrink_pct", 0, 100, "20")
+    accepted = values["meter_counts_accepted"]
+    if accepted is not None and "://" not in accepted:
+        accepted = os.path.abspath(accepted)
+    return ShrinkRule(most, accepted)
 
 
 def meter_registry_of(path: str | None) -> str | None:
@@ -428,6 +482,25 @@ def start_of(text: str, source: str, explicit: bool) -> Any:
     return instant_of("--start", text, allowed, example)
 
 
+def period_of(values: Mapping[str, Any], source: str) -> PublishedPeriod | None:
+    """What of a replay is published; None: all of it."""
+    begin, end = (
+        None if values[name] is None else instant_of(f"--{name}", values[name])
+        for name in ("publish_from", "publish_until")
+    )
+    if begin is None and end is None:
+        return None
+    if source == "kafka":
+        name = "publish_from" if begin is not None else "publish_until"
+        problem = "is of a replay: a live run publishes everything"
+        example = "--source=files --publish_from=2026-03-03T00:00:00Z"
+        raise OptionError(f"--{name}", values[name], problem, "with --source=files", example)
+    if begin is not None and end is not None and begin >= end:
+        problem = f"is not after --publish_from={values['publish_from']}"
+        raise OptionError("--publish_until", values["publish_until"], problem, "a later time")
+    return PublishedPeriod(begin, end, time_zone_of(values["time_zone"]))
+
+
 def instant_of(option: str, text: str, allowed: str = "a time with a zone", example: str = "") -> int:
     """A time, in microseconds."""
     try:
@@ -437,7 +510,13 @@ def instant_of(option: str, text: str, allowed: str = "a time with a zone", exam
         raise OptionError(option, text, str(error), allowed, example) from None
 
 
-def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explicit: set[str]) -> list[str]:
+def warnings_of(
+    settings: Settings,
+    source: str,
+    sinks: tuple[str, ...],
+    explicit: set[str],
+    counts_kind: CountsKind | None = None,
+) -> list[str]:
     """What is allowed but hardly meant."""
     warnings = []
     low, high = settings.plausible_voltage
@@ -461,7 +540,7 @@ def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explici
             "--receipt_delay is shorter than --collection_delay and what --longest_interval is longer than the window:"
             f" transformers are judged before their long reads are in ({least} is enough)"
         )
-    if "kafka" not in (source, *sinks):
+    if "kafka" not in (source, *sinks, counts_kind):
         ignored = {"--bootstrap_servers", "--kafka_config", "--kafka_config_file"} & explicit
         warnings.extend(f"{name} has no effect: neither source nor sink is kafka" for name in sorted(ignored))
     if "files" not in sinks and "--output" in explicit:
@@ -470,6 +549,8 @@ def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explici
         warnings.append("--output_prefix has no effect: it is of topics. For tables there is --postgresql_schema")
     if "postgresql" not in sinks:
         ignored = {"--postgresql", "--postgresql_config_file", "--postgresql_schema"} & explicit
+        if counts_kind == "postgresql":
+            ignored &= {"--postgresql_schema"}
         warnings.extend(f"{name} has no effect without --sink=postgresql" for name in sorted(ignored))
     if "bigquery" not in sinks and "--bigquery_dataset" in explicit:
         warnings.append("--bigquery_dataset has no effect without --sink=bigquery")
@@ -480,4 +561,6 @@ def warnings_of(settings: Settings, source: str, sinks: tuple[str, ...], explici
         )
     if source == "files" and "--meter_counts_refresh" in explicit:
         warnings.append("--meter_counts_refresh has no effect: a replay reads the meter counts once")
+    ignored = {"--meter_counts_max_shrink_pct", "--meter_counts_accepted"} & explicit if source == "files" else set()
+    warnings.extend(f"{name} has no effect: a replay compares with nothing of before" for name in sorted(ignored))
     return warnings

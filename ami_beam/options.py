@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from ami_beam import beam_options
 from ami_beam.beam_options import OptionError, Parser
 from ami_beam.bigquery_tables import Dataset
+from ami_beam.counts_shrink import ShrinkRule
 from ami_beam.input_topics import (
     EVENTS_FILE,
     EVENTS_TOPIC,
@@ -31,6 +32,7 @@ from ami_beam.instants import (
     format_duration,
     format_instant,
 )
+from ami_beam.io.meter_counts_topic import CountsFormat
 from ami_beam.kafka_config import config_warnings, for_graph, kafka_config, pairs, redacted
 from ami_beam.option_checks import (
     bigquery_of,
@@ -38,21 +40,26 @@ from ami_beam.option_checks import (
     choice,
     duration_of,
     input_of,
+    kind_of_counts,
+    meter_counts_format_of,
     meter_counts_of,
     meter_registry_of,
     optional_input_of,
     output_of,
     output_prefix_of,
+    period_of,
     producers_of,
     runner_of,
     settings_of,
+    shrink_of,
     sinks_of,
     start_of,
     warnings_of,
     without_runner,
 )
-from ami_beam.postgresql.connection import Database, database_of
+from ami_beam.postgresql.connection import DEFAULT_SCHEMA, Database, database_of
 from ami_beam.postgresql.options import add_options as add_postgresql_options
+from ami_beam.published_period import PublishedPeriod
 from ami_beam.schema_options import JSON, Formats, add_schema_options, formats_of, validated_files_of
 from ami_beam.settings import Settings
 
@@ -126,9 +133,17 @@ def _add_where(group: Any) -> None:
     add(
         "--meter_counts",
         default="transformer_meter_count.csv",
-        metavar="PATH",
-        help="CSV or JSON lines: transformer_id, total_meters and optionally nominal_voltage_v, receipt_delay_minutes,"
-        " effective_from, collection_group (transformer_meter_count.csv; none where --meter_registry is given)",
+        metavar="PATH|kafka:TOPIC|postgresql:TABLE",
+        help="how many meters each transformer has: a CSV, JSON-lines or Avro file, plain or .gz; a compacted topic, as"
+        " kafka:ami.meter.counts; or a table or view of --postgresql, as postgresql:gis.meter_counts. Columns are"
+        " transformer_id, total_meters and optionally nominal_voltage_v, receipt_delay_minutes, effective_from,"
+        " collection_group (transformer_meter_count.csv; none where --meter_registry is given)",
+    )
+    add(
+        "--meter_counts_format",
+        default="json",
+        metavar="json|debezium",
+        help="of a topic's records: a row as JSON, or Debezium's envelope around one (json)",
     )
     add(
         "--meter_registry",
@@ -142,6 +157,20 @@ def _add_where(group: Any) -> None:
         default="60s",
         metavar="DURATION",
         help="how often a live run looks for changed meter counts, meter registry and producers; at least 1s (60s)",
+    )
+    add(
+        "--meter_counts_max_shrink_pct",
+        default="20",
+        metavar="PCT",
+        help="meter counts or a registry with fewer transformers, meters, nominal voltages, receipt delays or"
+        " collection groups than that leaves of the table in use, or of a mark that is kept for a day, are refused"
+        " while a job runs; 100 takes all (20)",
+    )
+    add(
+        "--meter_counts_accepted",
+        metavar="PATH",
+        help="text file that every process of the job looks into when it refuses a table: the ids in it, as the"
+        " warnings have them, are taken all the same. It need not exist (none)",
     )
     add(
         "--event_map",
@@ -205,6 +234,18 @@ def _add_where(group: Any) -> None:
         metavar="latest|earliest|TIME",
         help="where a live run starts reading: new records, the oldest ones, or the first with this record time, for"
         " example 2026-03-03T00:00:00Z; a restored savepoint goes on where it was (latest)",
+    )
+    add(
+        "--publish_from",
+        metavar="TIME",
+        help="of a replay: publish only windows that end after it, alerts and alarms of later times, whole days. Reads"
+        " and events of a day before belong into the replay (all)",
+    )
+    add(
+        "--publish_until",
+        metavar="TIME",
+        help="likewise windows that end by it, and so on. Reads and events of the allowed lateness after it belong into"
+        " the replay (all)",
     )
     add(
         "--kafka_config",
@@ -399,10 +440,18 @@ class RunPlan:
     """Likewise; None where nobody tells of outages."""
     work: str | None
     meter_counts: str | None
-    """None where the meter registry alone says how many there are."""
+    """A path, kafka:TOPIC or postgresql:TABLE; None where the meter registry alone says how many there are."""
+    meter_counts_format: CountsFormat
+    """Of a topic of them."""
+    meter_counts_database: Database | None
+    """Of a table of them; it holds no secret."""
+    meter_counts_client: Mapping[str, str] = field(repr=False)
+    """Settings of the client that reads a topic of them, brokers included, as the job's graph may hold them."""
+    meter_counts_shrink: ShrinkRule
+    """Which of them may follow those in use."""
     meter_registry: str | None
     meter_counts_refresh: int
-    """How often a live run looks at these files and at `producers`, in microseconds."""
+    """How often a live run looks at both and at `producers`, in microseconds."""
     producers: str | None
     """A file that can be used; None where nobody knows who is a producer."""
     output: str
@@ -427,6 +476,8 @@ class RunPlan:
     """For `PipelineOptions`: Beam's options and ours, but never --kafka_config, which runners would show and log."""
     formats: Formats = JSON
     """JSON or Avro."""
+    period: PublishedPeriod | None = None
+    """What of a replay is published; None: all."""
     validated_files: str | None = None
     """The folder of Avro files of validated reads; None where there are none."""
     validated_files_every: int = 15 * MICROS_PER_MINUTE
@@ -474,10 +525,12 @@ class RunPlan:
     def redacted(self) -> dict[str, Any]:
         """The plan as it may be logged: of secrets only the keys."""
         plan = asdict(self)
-        del plan["pipeline_args"], plan["kafka_client"]
+        del plan["pipeline_args"], plan["kafka_client"], plan["meter_counts_client"]
         plan["kafka_config"] = redacted(self.kafka_config)
         plan["meter_counts_refresh"] = format_duration(self.meter_counts_refresh)
         plan["validated_files_every"] = format_duration(self.validated_files_every)
+        if self.period is not None:
+            plan["period"] = [None if at is None else format_instant(at) for at in (self.period.begin, self.period.end)]
         plan["start"] = self.start if isinstance(self.start, str) else format_instant(self.start)
         return plan
 
@@ -521,6 +574,11 @@ def _database(values: Mapping[str, Any]) -> Database:
     return database_of(values["postgresql"], values["postgresql_config_file"], values["postgresql_schema"])
 
 
+def _counts_database(values: Mapping[str, Any]) -> Database:
+    # The schema is that of results.
+    return database_of(values["postgresql"], values["postgresql_config_file"], DEFAULT_SCHEMA)
+
+
 def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     """The rules and the plan of a command line (without the program's name). Raises OptionError.
 
@@ -541,11 +599,20 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     runner = runner_of(getattr(beam_values, "runner", None), source, sinks)
     settings = settings_of(values, live=source == "kafka")
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
-    servers = bootstrap_servers_of(values["bootstrap_servers"] or config.pop("bootstrap.servers", None), source, sinks)
+    meter_registry = meter_registry_of(values["meter_registry"])
+    by_registry = meter_registry is not None and "--meter_counts" not in explicit
+    counts = None if by_registry else meter_counts_of(values["meter_counts"])
+    counts_kind = kind_of_counts(counts)
+    servers = values["bootstrap_servers"] or config.pop("bootstrap.servers", None)
+    servers = bootstrap_servers_of(servers, source, sinks, counts if counts_kind == "kafka" else None)
     config.pop("bootstrap.servers", None)
     kafka_io = kafka_io_of(values["kafka_io"], runner)
     given_config = pairs("--kafka_config", values["kafka_config"] or ())
     client = for_graph(given_config, values["kafka_config_file"], kafka_io) | {"bootstrap.servers": servers or ""}
+    counts_client: dict[str, str] = {}
+    if counts_kind == "kafka":
+        counts_client = for_graph(given_config, values["kafka_config_file"], "native")
+        counts_client |= {"bootstrap.servers": servers or ""}
     passed = pairs("--pass_to_runner", values["pass_to_runner"] or (), "--pass_to_runner max_bundle_size=5000")
     oms_outages = optional_input_of(values, "oms_outages", source, OUTAGES_TOPIC, OUTAGES_FILE)
     work = optional_input_of(values, "work", source, WORK_TOPIC, WORK_FILE)
@@ -553,8 +620,6 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         raise OptionError(
             "--work", work, "is what --oms_outages reads, and the formats differ", "another one", f"--work={WORK_TOPIC}"
         )
-    meter_registry = meter_registry_of(values["meter_registry"])
-    by_registry = meter_registry is not None and "--meter_counts" not in explicit
     formats = formats_of(values, sinks)
     validated_files = validated_files_of(values, settings.also_publish)
     if source == "kafka":
@@ -577,7 +642,11 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         events=input_of(values, "events", source, EVENTS_TOPIC, EVENTS_FILE),
         oms_outages=oms_outages,
         work=work,
-        meter_counts=None if by_registry else meter_counts_of(values["meter_counts"]),
+        meter_counts=counts,
+        meter_counts_format=meter_counts_format_of(values, counts),
+        meter_counts_database=_counts_database(values) if counts_kind == "postgresql" else None,
+        meter_counts_client=counts_client,
+        meter_counts_shrink=shrink_of(values),
         meter_registry=meter_registry,
         meter_counts_refresh=duration_of(values, "meter_counts_refresh", "60s", least=MICROS_PER_SECOND),
         producers=producers_of(values["producers"]),
@@ -595,11 +664,12 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         kafka_client=client,
         pipeline_args=(*rest, *(f"--{key}={value}" for key, value in passed.items()), *own),
         formats=formats,
+        period=period_of(values, source),
         validated_files=validated_files,
         validated_files_every=duration_of(values, "validated_files_every", "15m", least=MICROS_PER_SECOND),
         warnings=(
-            *warnings_of(settings, source, sinks, explicit),
-            *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, *sinks) else ()),
+            *warnings_of(settings, source, sinks, explicit, counts_kind),
+            *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, *sinks, counts_kind) else ()),
         ),
     )
     return settings, plan

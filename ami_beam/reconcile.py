@@ -28,6 +28,8 @@ from ami_beam.io.kafka_period import PeriodError
 from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.mdms_export import COLUMNS, ExportFormat, MdmsExport
+from ami_beam.io.schema_registry import RegistryAddress, RegistryError, RegistrySchemas
+from ami_beam.io.schema_registry import check as check_registry
 from ami_beam.io.validated_reads import read_files, read_topic, validated_files
 from ami_beam.kafka_config import kafka_config
 from ami_beam.local_days import bounds_of
@@ -64,10 +66,14 @@ from ami_beam.reconciliation import (
     intervals,
     meter_totals,
 )
+from ami_beam.schema_options import registry_of
 
 EQUAL, DIFFERENCES, WRONG, STOPPED = 0, 1, 2, 130
 WORST_METERS = 10
 """So many are on the screen and in the JSON."""
+_FAILURES = (
+    OptionError, BadRows, ReplayError, PreflightError, SettingError, PeriodError, RegistryError, KafkaException,
+)  # fmt: skip
 _PROGRESS_SECONDS = 10
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _log = logging.getLogger(__name__)
@@ -105,6 +111,8 @@ class Question:
     """Of validated reads; none where they come from the topic."""
     topic: str
     connection: dict[str, str]
+    registry: RegistryAddress | None
+    """Of the schemas of rows in Avro."""
     start: int | None
     mdms: list[str]
     form: ExportFormat
@@ -125,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             question = question_of(sys.argv[1:] if argv is None else argv)
             found = reconcile(question)
-        except (OptionError, BadRows, ReplayError, PreflightError, SettingError, PeriodError, KafkaException) as error:
+        except _FAILURES as error:
             print(f"ami_beam.reconcile: {error}", file=sys.stderr)
             return WRONG
         except OSError as error:
@@ -152,13 +160,15 @@ def question_of(argv: Sequence[str]) -> Question:
         raise OptionError(
             "--validated", values["validated"], problem, "--validated or --bootstrap_servers", "--validated=output"
         )
-    files, connection = [], {}
+    files, connection, registry = [], {}, None
     if servers is None:
         files = _files("--validated", values["validated"], validated_files, "JSON lines or Avro files", "output")
     else:
         bootstrap_servers_of(servers, "kafka", ("files",))
         config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
         connection = {**config, "bootstrap.servers": servers}
+        if values["schema_registry"] or values["schema_registry_config_file"]:
+            registry = registry_of(values["schema_registry"], values["schema_registry_config_file"], "look_up")
     start = None if values["start"] == "earliest" else instant_of("--start", values["start"], "earliest or a time")
     mdms_zone = zone if values["mdms_time_zone"] is None else values["mdms_time_zone"]
     try:
@@ -175,6 +185,7 @@ def question_of(argv: Sequence[str]) -> Question:
         files,
         output_prefix_of(values["output_prefix"]) + VALIDATED_TOPIC,
         connection,
+        registry,
         start,
         _files("--mdms", values["mdms"], replay_or_csv, "CSV or JSON lines, plain or .gz", "export.csv"),
         ExportFormat(_names(values["mdms_columns"]), times, _DELIMITERS[delimiter]),
@@ -202,6 +213,8 @@ def _parser() -> Parser:
     add("--kafka_config", nargs="+", metavar="KEY=VALUE", help="client settings, as of ami_beam.run")
     add("--kafka_config_file", metavar="FILE", help="the same as a file: secrets belong there")
     add("--output_prefix", default="", metavar="TEXT", help="before the name of the topic")
+    add("--schema_registry", metavar="URL", help="where the schemas are of rows in Avro, as of ami_beam.run")
+    add("--schema_registry_config_file", metavar="FILE", help="settings of Confluent's Python client for it")
     add("--start", default="earliest", metavar="TIME", help="of the topic: the first record time to read (earliest)")
     add = parser.add_argument_group("MDMS export").add_argument
     add("--mdms", metavar="PATH", help="CSV or JSON lines, plain or .gz: a file, a folder or a pattern")
@@ -371,7 +384,12 @@ def _reads(question: Question, counts: RowCounts, problems: Problems) -> Iterato
     else:
         servers = question.connection["bootstrap.servers"]
         inspect(servers, question.connection, [question.topic], [], native=True)
-        batches = read_topic(question.connection, question.topic, question.start, counts, problems)
+        schemas = None
+        if question.registry is not None:
+            # Now, and not when it has been waited for as long as a job does.
+            check_registry(question.registry)
+            schemas = RegistrySchemas(question.registry)
+        batches = read_topic(question.connection, question.topic, question.start, schemas, counts, problems)
     for batch in batches:
         yield select(batch, question.period, question.meters, counts)
 

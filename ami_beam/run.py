@@ -40,6 +40,7 @@ from ami_beam.codecs.json_outputs import ALARMS_TOPIC, CONFIG_TOPIC, GRID_ALERTS
 from ami_beam.codecs.writer_schemas import KnownSchemas
 from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.consumers import OPTIONAL_TOPICS
+from ami_beam.counts_shrink import size_of
 from ami_beam.csv_table import TableError
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
@@ -53,7 +54,10 @@ from ami_beam.io.kafka import NO_TIME, ReadTopic, WriteTopic
 from ami_beam.io.kafka_expansion import beams_expansion
 from ami_beam.io.kafka_preflight import PreflightError, Topic, inspect, report
 from ami_beam.io.librdkafka import librdkafka
-from ami_beam.io.meter_counts_source import FollowedFile, PolledMeterCounts, ReadMeterCounts
+from ami_beam.io.meter_counts_file import CountsFile
+from ami_beam.io.meter_counts_source import FollowedCounts, PolledMeterCounts, ReadMeterCounts
+from ami_beam.io.meter_counts_table import CountsTable, name_parts
+from ami_beam.io.meter_counts_topic import CountsTopic
 from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
 from ami_beam.io.native_kafka_source import IDLE_SECONDS_BACK, ReadTopicNatively
@@ -64,7 +68,8 @@ from ami_beam.io.schema_registry import RegistryError, all_versions, register
 from ami_beam.io.schema_registry import check as check_registry
 from ami_beam.local.flink import LocalFlink
 from ami_beam.local.process import StartError
-from ami_beam.meter_counts import MeterCountsError, MeterCountsVersion, unpack
+from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, MeterCountsVersion, unpack
+from ami_beam.meter_counts_origin import Origin
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.options import RunPlan, validate
 from ami_beam.postgresql.connection import PostgresqlError
@@ -74,6 +79,7 @@ from ami_beam.records import RecordBatch
 from ami_beam.registry_counts import ReceiptDelays
 from ami_beam.settings import Settings
 from ami_beam.shard_count import shards_for
+from pipelines.backfill import within
 from pipelines.operational import Inputs, operational
 from pipelines.published import labelled, published
 
@@ -81,6 +87,8 @@ _log = logging.getLogger("ami_beam.run")
 CHECKPOINT_SECONDS = 10
 MAX_BUNDLE_MILLIS = 100
 """How long a bundle on the local Flink may wait: every shuffle delays an alert by as much."""
+WORKER_KEPT_MILLIS = 60_000
+"""Between the stages of a replay."""
 _FEW_READERS = 4
 """Of a topic where the parallelism is unknown: those that share a subtask take turns."""
 _OTHER_GRAPH = "Cannot map checkpoint/savepoint state"
@@ -124,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for warning in plan.warnings:
                 _log.warning("%s", warning)
             counts = followed_counts(settings, plan).load()
+            tell_size(plan, counts)
             warn_of_intervals(settings, plan)
             settings = with_shards(settings, plan, counts)
             if plan.postgresql is not None:
@@ -207,7 +216,7 @@ def build(
     inputs = Inputs(
         reads, events, counts, alerts, alarms, producers_of(plan), outages, work, schemas, registry_of(plan)
     )  # fmt: skip
-    found = operational(inputs, settings)
+    found = within(operational(inputs, settings), plan.period)
     outputs = published(found, config_id(settings), AvroValues(registered.ids) if registered.ids else None)
     # Files and tables are made of JSON, whatever topics have.
     texts = outputs
@@ -249,13 +258,44 @@ def registry_of(plan: RunPlan) -> FollowedRegistry | None:
     """The meter registry, likewise."""
     if plan.meter_registry is None:
         return None
-    return FollowedRegistry(plan.meter_registry, None if plan.bounded else plan.meter_counts_refresh)
+    refresh = None if plan.bounded else plan.meter_counts_refresh
+    return FollowedRegistry(plan.meter_registry, refresh, plan.meter_counts_shrink)
 
 
-def followed_counts(settings: Settings, plan: RunPlan) -> FollowedFile:
-    """The meter counts by the plan's files."""
-    registry, delays = registry_of(plan), ReceiptDelays.of_run(settings)
-    return FollowedFile(plan.meter_counts, plan.meter_counts_refresh, settings.allowed_lateness, registry, delays)
+def counts_origin(plan: RunPlan) -> Origin | None:
+    """Where the meter counts are; None where the registry alone makes them."""
+    if plan.meter_counts is None:
+        return None
+    name = plan.meter_counts.partition(":")[2]
+    if plan.meter_counts_database is not None:
+        parts = name_parts(name)
+        assert parts is not None
+        return CountsTable(plan.meter_counts_database, parts)
+    if plan.meter_counts_client:
+        return CountsTopic(name, tuple(sorted(plan.meter_counts_client.items())), plan.meter_counts_format)
+    return CountsFile(plan.meter_counts)
+
+
+def followed_counts(settings: Settings, plan: RunPlan) -> FollowedCounts:
+    """The meter counts of the plan."""
+    return FollowedCounts(
+        counts_origin(plan),
+        plan.meter_counts_refresh,
+        settings.allowed_lateness,
+        registry_of(plan),
+        ReceiptDelays.of_run(settings),
+        plan.meter_counts_shrink,
+    )
+
+
+def tell_size(plan: RunPlan, counts: MeterCountsVersion) -> None:
+    """Say how large the table is with which the run starts: there is none before, so it was taken as it is."""
+    size = size_of(unpack(counts), time.time_ns() // 1_000)
+    places = " and ".join(place for place in (plan.meter_registry, plan.meter_counts) if place is not None)
+    _log.info(
+        "Meter counts %s: %s transformers with %s meters by now, of %s.",
+        counts.version_id[:VERSION_DIGITS], f"{size.transformers:,}", f"{size.meters:,}", places,
+    )  # fmt: skip
 
 
 def warn_of_intervals(settings: Settings, plan: RunPlan) -> None:
@@ -283,8 +323,9 @@ def with_shards(settings: Settings, plan: RunPlan, counts: MeterCountsVersion) -
     """The settings with a number of shards that fits the network, where the command line names none."""
     if not plan.choose_shards:
         return settings
-    shards = shards_for(unpack(counts))
-    _log.info("Shards: %d, chosen from the meter counts; keep savepoints usable with --shards=%d.", shards, shards)
+    shards = shards_for(unpack(counts), plan.bounded)
+    keep = "" if plan.bounded else f"; keep savepoints usable with --shards={shards}"
+    _log.info("Shards: %d, chosen from the meter counts%s.", shards, keep)
     return replace(settings, shards=shards)
 
 
@@ -352,6 +393,9 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
         )
         if plan.bounded:
             local.remove("--streaming")
+            if workers > 1:
+                # Else they end with every stage, and start again for the next.
+                local.append(f"--environment_cache_millis={WORKER_KEPT_MILLIS}")
         given = {word.partition("=")[0] for word in arguments}
         arguments = [word for word in arguments if not word.startswith("--runner")]
         arguments += [word for word in local if word.partition("=")[0] not in given - {"--runner"}]

@@ -1,4 +1,4 @@
-"""The options about Avro and the schema registry: their help and their checks."""
+"""The options about the format of records and the schema registry: their help and their checks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.writer_schemas import Schemas
+from ami_beam.codecs.writer_schemas import Changes, Schemas, Written
 from ami_beam.consumers import VALIDATED_READS
 from ami_beam.io.schema_registry import RegistryAddress, RegistrySchemas
 from ami_beam.option_checks import choice, output_of
 
 Format = Literal["json", "avro"]
+InputFormat = Literal["json", "avro", "debezium"]
 _FORMATS = ("json", "avro")
+_INPUT_FORMATS = ("json", "avro", "debezium")
 _EXAMPLE = "--schema_registry=https://registry:8081"
 
 
@@ -23,13 +25,21 @@ def add_schema_options(group: Any) -> None:
     """They say in which format records are."""
     add = group.add_argument
     about = "records are JSON, or Avro in Confluent's wire format by the schemas of --schema_registry"
-    add("--reads_format", default="json", metavar="json|avro", help=f"of the reads: {about} (json)")
-    add("--events_format", default="json", metavar="json|avro", help="of the events, likewise (json)")
+    add(
+        "--reads_format",
+        default="json",
+        metavar="json|avro|debezium",
+        help=f"of the reads: {about}; debezium: rows of a table of the head-end, whose changes Debezium publishes in"
+        " JSON (json)",
+    )
+    add("--events_format", default="json", metavar="json|avro|debezium", help="of the events, likewise (json)")
+    add("--oms_outages_format", default="json", metavar="json|avro|debezium", help="of --oms_outages, likewise (json)")
+    add("--work_format", default="json", metavar="json|avro|debezium", help="of --work, likewise (json)")
     add(
         "--output_format",
         default="json",
         metavar="json|avro",
-        help="of all result topics but ami.config, likewise; schemas are in ami_beam/schemas (json)",
+        help="of all result topics but ami.config, JSON or Avro; schemas are in ami_beam/schemas (json)",
     )
     add(
         "--schema_registry",
@@ -65,9 +75,9 @@ def add_schema_options(group: Any) -> None:
     )
 
 
-def format_of(values: Mapping[str, Any], name: str) -> Format:
-    """json or avro."""
-    found: Format = choice(values, name, _FORMATS)
+def format_of(values: Mapping[str, Any], name: str) -> InputFormat:
+    """json, avro or debezium."""
+    found: InputFormat = choice(values, name, _INPUT_FORMATS)
     return found
 
 
@@ -99,8 +109,10 @@ def registry_of(url: str | None, config_file: str | None, registration: str) -> 
 class Formats:
     """In which format records are."""
 
-    reads: Format = "json"
-    events: Format = "json"
+    reads: InputFormat = "json"
+    events: InputFormat = "json"
+    oms_outages: InputFormat = "json"
+    work: InputFormat = "json"
     output: Format = "json"
     registry: RegistryAddress | None = None
     """There where any format is Avro. Results may also have been Avro in earlier runs."""
@@ -110,10 +122,12 @@ class Formats:
         return None if self.registry is None else RegistrySchemas(self.registry)
 
     def inputs(self) -> Schemas:
-        """The writers' schemas of what is read."""
-        return Schemas(
-            self.schemas() if self.reads == "avro" else None, self.schemas() if self.events == "avro" else None
-        )
+        """How what is read was written."""
+        written = self._written
+        return Schemas(written(self.reads), written(self.events), written(self.oms_outages), written(self.work))
+
+    def _written(self, how: InputFormat) -> Written:
+        return self.schemas() if how == "avro" else Changes() if how == "debezium" else None
 
 
 JSON = Formats()
@@ -122,17 +136,18 @@ JSON = Formats()
 def formats_of(values: Mapping[str, Any], sinks: tuple[str, ...]) -> Formats:
     """The formats of a command line. Raises OptionError, also where the registry's settings cannot be used."""
     reads, events = format_of(values, "reads_format"), format_of(values, "events_format")
-    output = format_of(values, "output_format")
+    outages, work = format_of(values, "oms_outages_format"), format_of(values, "work_format")
+    output: Format = choice(values, "output_format", _FORMATS)
     if output == "avro" and "kafka" not in sinks:
         problem = "a file of --sink=files has JSON lines, and a table has columns"
         raise OptionError("--output_format", output, problem, "json, or --sink=kafka", "--output_format=json")
     named = values["schema_registry"] or values["schema_registry_config_file"]
-    if "avro" not in (reads, events, output) and named is None:
-        return JSON
+    if "avro" not in (reads, events, outages, work, output) and named is None:
+        return Formats(reads, events, outages, work)
     registry = registry_of(
         values["schema_registry"], values["schema_registry_config_file"], values["schema_registration"]
     )
-    return Formats(reads, events, output, registry)
+    return Formats(reads, events, outages, work, output, registry)
 
 
 def validated_files_of(values: Mapping[str, Any], also_publish: Container[str]) -> str | None:

@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -44,6 +45,8 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         # Every TaskManager numbers its workers by itself; its control endpoint tells whose they are.
         self._children: dict[tuple[str, str], ChildProcess] = {}
         self._dismissed: set[str] = set()
+        self._ended: Counter[str] = Counter()
+        """Of the workers of a number: how many ended before anybody asked for it."""
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
         self._address = ""
@@ -116,13 +119,20 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def _watch(self, key: tuple[str, str], child: ChildProcess) -> None:
         code = child.wait()
         with self._lock:
-            lost = self._children.pop(key, None) is child and key[0] not in self._dismissed
+            known = self._children.pop(key, None) is child and key[0] not in self._dismissed
+            self._ended[key[0]] += known
+        # Of a replay Flink lets workers go while others still work, and says so only then: they end well.
+        lost = known and code != 0
         if lost and self._on_lost is not None:
             self._on_lost(child.ending(code))
 
     def StopWorker(self, request: Any, context: Any) -> Any:
         """Called by the runner, which does not say which TaskManager's worker it means."""
         with self._lock:
+            if self._ended[request.worker_id]:
+                # It is about one that is gone. One that is left with this number is another TaskManager's.
+                self._ended[request.worker_id] -= 1
+                return beam_fn_api_pb2.StopWorkerResponse()
             named = [key for key in self._children if key[0] == request.worker_id]
             child = self._children.pop(named[0]) if len(named) == 1 else None
             # It ends by itself when its TaskManager closes the connection.

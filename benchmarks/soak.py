@@ -48,7 +48,7 @@ from benchmarks.ending import leave_with
 from benchmarks.latency import METERS_PER_TRANSFORMER, PARTITIONS, Headend
 from benchmarks.process_tree import command_lines, cpu_seconds, rss_by_process
 from benchmarks.systems import EVENTS, READS, Place, Running, System
-from tests.chaos.checks import IDENTITIES, Row, compare, read_files
+from tests.chaos.checks import TOPICS, Row, compare, read_files
 from tests.chaos.headend import EVERYTHING
 
 WINDOW = 10
@@ -383,7 +383,7 @@ def _of_windows(rows: dict[str, list[Row]], first: int) -> dict[str, list[Row]]:
             at = row["interval_end"]
         return at is not None and parse_instant(at) >= first * MICROS_PER_SECOND
 
-    topics = (*IDENTITIES, DEAD_LETTER_TOPIC)
+    topics = (*TOPICS, DEAD_LETTER_TOPIC)
     # Days are minutes in one of them, and so their rules are others. An alarm is made of windows from before, too, and
     # so are a list of silent meters and what explains an alert.
     whole = {topic: rows[topic] if topic not in (ALARMS_TOPIC, SILENT_METERS_TOPIC) else [] for topic in topics}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas, Written
 from ami_beam.consumers import FEEDER_SUMMARY, VOLTAGE_HEATMAP
 from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.meter_registry import CurrentRegistry
@@ -170,7 +170,7 @@ def operational(inputs: Inputs, settings: Settings) -> Outputs:
     events = inputs.events | "DecodeEvents" >> DecodeEvents(settings, inputs.schemas.events)
     clock = measured.progress | "ReadsClock" >> beam.FlatMap(_nothing).with_output_types(Event)
     accepted = (events.accepted, clock) | "EventsInTime" >> beam.Flatten()
-    told = announced(inputs.outages, inputs.work, measured.progress, settings)
+    told = announced(inputs.outages, inputs.work, measured.progress, settings, inputs.schemas)
     by_events = told_by_events(accepted, measured, settings, inputs.producers, told.announced)
     judged = judge(
         measured, by_events, inputs.meter_counts, settings, told.announced,
@@ -211,13 +211,14 @@ def announced(
     work: beam.PCollection[RecordBatch] | None,
     progress: beam.PCollection[ReadProgress],
     settings: Settings,
+    schemas: Schemas = NO_SCHEMAS,
 ) -> Told:
     """From records of announced outages and of work at meters to the last word on each. Takes the time from reads."""
     decoded = []
     if outages is not None:
-        decoded.append(outages | "DecodeOutages" >> DecodeAnnouncements(settings, "oms"))
+        decoded.append(outages | "DecodeOutages" >> DecodeAnnouncements(settings, "oms", schemas.outages))
     if work is not None:
-        decoded.append(work | "DecodeWork" >> DecodeAnnouncements(settings, "work"))
+        decoded.append(work | "DecodeWork" >> DecodeAnnouncements(settings, "work", schemas.work))
     if not decoded:
         return Told(None, ())
     clock = progress | "AnnouncementsClock" >> beam.FlatMap(_nothing).with_output_types(Announcement)
@@ -230,11 +231,11 @@ def measure(
     records: beam.PCollection[RecordBatch],
     meter_counts: MeterCountsSource,
     settings: Settings,
-    schemas: WriterSchemas | None = None,
+    written: Written = None,
     registry: CurrentRegistry | None = None,
 ) -> Measured:
     """From records of the reads topic to every window's statistics and their revisions."""
-    reads = records | "DecodeReads" >> DecodeReads(settings, schemas)
+    reads = records | "DecodeReads" >> DecodeReads(settings, written)
     accepted, to_bill = reads.accepted, reads.to_bill if settings.bills else None
     if settings.apportions:
         accepted = accepted | "ApportionReads" >> ApportionReads(settings)

@@ -33,6 +33,6 @@ def alarms_of(
     """
     measured = measure(reads, meter_counts, settings, schemas.reads, registry)
     accepted = (events | "DecodeEvents" >> DecodeEvents(settings, schemas.events)).accepted
-    told = announced(outages, work, measured.progress, settings).announced
+    told = announced(outages, work, measured.progress, settings, schemas).announced
     by_events = told_by_events(accepted, measured, settings, producers, told)
     return judge(measured, by_events, meter_counts, settings, told).alarms

@@ -36,6 +36,7 @@ ONLY_AFTER = {
     *(f"{PREFIX}{name}" for name in ("postgresql_retries", "bigquery_rows_refused")),
     *(f"{PREFIX}{name}" for name in ("topology_mismatches", "unregistered_meters", "inactive_meter_reads")),
     *(f"{PREFIX}meter_registry_{what}" for what in ("loaded", "load_failed")),
+    *(f"{PREFIX}meter_counts_{what}" for what in ("refused", "bad_rows", "transformers", "meters")),
     *(f"{PREFIX}{name}" for name in ("apportioned_reads", "registry_corrections", "registry_corrections_missed")),
 }
 """Metrics that exist only once what they count has happened, or where a consumer or sink is asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,9 +20,11 @@ from msgspec.structs import replace
 
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
+from ami_beam.io.meter_counts_source import PolledMeterCounts
 from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCountsVersion
 from ami_beam.meter_counts import pack as pack_counts
+from ami_beam.meter_counts_view import MeterCountsSource
 from ami_beam.records import (
     Alarm,
     Alert,
@@ -58,10 +60,12 @@ RUNNER = "BundleBasedDirectRunner"
 DAY = "2026-03-03T"
 READS, EVENTS, OUTAGES, WORK = "ami.headend.reads", "ami.headend.events", "ami.oms.outages", "ami.work"
 REGISTRY = "no topic"
+HAPPENING = "no topic either"
 
 TEXTS = ("window_closed", "time_zone", "customer_id", "customer_key_file")
 """Settings that are no durations."""
 _captured: dict[str, list[Any]] = {}
+_happenings: dict[bytes, Callable[[], None]] = {}
 _tokens = itertools.count()
 
 
@@ -188,7 +192,7 @@ class HeadEnd:
 
     def __init__(
         self,
-        meter_counts: list[MeterCount] | None = None,
+        meter_counts: list[MeterCount] | PolledMeterCounts | None = None,
         producers: frozenset[str] | None = None,
         registry: Path | None = None,
         **settings: Any,
@@ -234,6 +238,12 @@ class HeadEnd:
     def corrected(self, clock: str | int, registry: str) -> HeadEnd:
         """The file of the registry is another one at `clock`."""
         return self._records(REGISTRY, clock, registry.encode())
+
+    def happens(self, clock: str | int, what: Callable[[], None]) -> HeadEnd:
+        """This is done in the world outside at `clock`."""
+        token = str(next(_tokens)).encode()
+        _happenings[token] = what
+        return self._records(HAPPENING, clock, token)
 
     def _records(self, topic: str, clock: str | int, *values: bytes | None) -> HeadEnd:
         record_time = self.until(clock)._watermark
@@ -293,6 +303,7 @@ class HeadEnd:
             if self._registry is not None:
                 records |= "Registry" >> beam.FlatMap(_replace, str(self._registry)).with_output_types(RecordBatch)
                 registry = FollowedRegistry(str(self._registry), 0)
+            assert isinstance(self._counts, list)
             counts = beam.Create([pack_counts(self._counts, 0)], reshuffle=False)
             versions = pipeline | "Counts" >> counts.with_output_types(MeterCountsVersion)
             found = measure(records, versions, self.settings, registry=registry)
@@ -303,7 +314,7 @@ class HeadEnd:
 
 def run_pipeline(
     reads: beam.PTransform,
-    counts: list[MeterCount],
+    counts: list[MeterCount] | PolledMeterCounts,
     settings: Settings,
     runner: Any = RUNNER,
     events: Any = None,
@@ -320,8 +331,15 @@ def run_pipeline(
     published = Published()
     token = str(next(_tokens))
     with TestPipeline(runner=runner, options=options) as pipeline:
-        version = pack_counts(counts, 0)
+        table: MeterCountsSource
+        if isinstance(counts, PolledMeterCounts):
+            table = counts
+        else:
+            version = beam.Create([pack_counts(counts, 0)], reshuffle=False)
+            table = pipeline | "Counts" >> version.with_output_types(MeterCountsVersion)
         records = pipeline | "Reads" >> reads
+        if isinstance(reads, TestStream) and HAPPENING in topics:
+            records |= "Happenings" >> beam.FlatMap(_happen).with_output_types(RecordBatch)
         if registry is not None:
             records |= "Registry" >> beam.FlatMap(_replace, str(registry)).with_output_types(RecordBatch)
         announced = {
@@ -338,7 +356,7 @@ def run_pipeline(
         inputs = Inputs(
             records,
             told,
-            pipeline | "Counts" >> beam.Create([version], reshuffle=False).with_output_types(MeterCountsVersion),
+            table,
             producers=producers,
             outages=announced.get(OUTAGES),
             work=announced.get(WORK),
@@ -365,6 +383,16 @@ def _replace(batch: RecordBatch, registry: str) -> list[RecordBatch]:
     (text,) = batch.values
     assert text is not None
     Path(registry).write_bytes(text)
+    return []
+
+
+def _happen(batch: RecordBatch) -> list[RecordBatch]:
+    """Batches of records; what is no record is done."""
+    if batch.topic != HAPPENING:
+        return [batch]
+    (token,) = batch.values
+    assert token is not None
+    _happenings[token]()
     return []
 
 

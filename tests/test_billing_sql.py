@@ -248,7 +248,9 @@ def weeks(name: str) -> Weeks:
         events = write_export(Path(folder) / "events.jsonl", [])
         counts = Path(folder) / "counts.csv"
         counts.write_text("transformer_id,total_meters\nT0,4\nT1,4\nT2,4\n")
-        options = (*OPTIONS, f"--time_zone={zone}")
+        # DirectRunner takes an hour for a month.
+        runner = ("--runner=FlinkRunner",) if days > 7 else ()
+        options = (*OPTIONS, f"--time_zone={zone}", *runner)
         done = replay(*options, reads=reads, events=events, meter_counts=counts, seconds=100 * days)
         return in_sql(done, reads, zone, first - timedelta(days=1), days + 2)
 

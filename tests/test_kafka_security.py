@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -24,13 +25,15 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from ami_beam import explain
+from ami_beam import counts, deadletter, explain
 from ami_beam import run as command
-from ami_beam.codecs.json_outputs import RESULT_TOPICS
+from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, RESULT_TOPICS, dead_letter_json
+from ami_beam.codecs.stored_letters import REPLAYED_TOPIC
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.headend import __main__ as headend
 from ami_beam.headend.topics import CURSORS_TOPIC, SET_ASIDE_TOPIC, make_missing
 from ami_beam.local.kafka_broker import KafkaBroker, Security
+from ami_beam.records import DeadLetter
 from tests.certificates import Authority
 from tests.headend_server import HeadEndServer
 from tests.kafka_replay import EVENTS, READS, Outputs, Run, create_topics
@@ -109,14 +112,11 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("security")
     authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
-    security = Security(
-        authority.issue("broker"),
-        authority.certificate,
-        dict.fromkeys(("ami-beam", "ami-analyst", "ami-headend", "nobody"), PASSWORD),
-    )
+    users = ("ami-beam", "ami-analyst", "ami-replayer", "ami-headend", "nobody")
+    security = Security(authority.issue("broker"), authority.certificate, dict.fromkeys(users, PASSWORD))
     with KafkaBroker(security=security) as broker:
         create_topics(broker, partitions=1, timestamp_type="LogAppendTime")
-        broker.create_topics(tuple(OPTIONAL_TOPICS.values()))
+        broker.create_topics((*OPTIONAL_TOPICS.values(), REPLAYED_TOPIC))
         make_missing({"bootstrap.servers": broker.bootstrap_servers}, {CURSORS_TOPIC: 1, SET_ASIDE_TOPIC: 1})
         for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCUMENT.read_text(), re.MULTILINE):
             words = shlex.split(line.replace("broker1:9092", broker.bootstrap_servers))
@@ -214,6 +214,26 @@ def test_the_head_end_adapter_needs_what_the_document_says_and_no_more(
             assert words in error
             assert PASSWORD not in error
         assert server.counts["pages"] == 1
+
+
+def test_meter_counts_in_a_topic_need_a_login_and_an_acl(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.broker.create_topic("ami.meter.counts")
+    producer = Producer({"bootstrap.servers": world.broker.bootstrap_servers})
+    producer.produce("ami.meter.counts", b'{"transformer_id": "T1", "total_meters": 7}', b"T1")
+    assert producer.flush(30) == 0
+    options = ["--meter_counts=kafka:ami.meter.counts", f"--bootstrap_servers={world.broker.sasl_servers}"]
+    for user, password, code, words in (
+        ("ami-beam", PASSWORD, 0, "meters now              7\n"),
+        ("ami-analyst", PASSWORD, 0, "meters now              7\n"),
+        ("nobody", PASSWORD, 1, "it is not allowed: kafka-acls.sh --add --operation Read --topic ami.meter.counts"),
+        ("ami-beam", "pw-wrong", 1, "Authentication failed"),
+    ):
+        config = f"--kafka_config_file={world.login(user, password)}"
+        assert counts.main([*options, config]) == code
+        said = "".join(capsys.readouterr())
+        assert words in said
+        assert PASSWORD not in said
+        assert "pw-wrong" not in said
 
 
 def test_who_asks_needs_what_the_document_says_and_no_more(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,3 +398,25 @@ class TestRun:
             code = job.stop()
         assert code == 0
         assert secret not in job.run.log.read_text(errors="replace")
+
+
+def test_who_replays_dead_letters_needs_no_more_than_the_document_says(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last test: its event is one more than the runs before have sent."""
+    event = b'{"meter_id":"M","event_code":3840,"event_ts":"2026-03-03T00:00:00Z"}'
+    letter = DeadLetter("BAD_RECORD_TIME", "", EVENTS, 0, 10**9, None, event)
+    Live(world.broker).send(dead_letter_json(letter), topic=DEAD_LETTER_TOPIC)
+    for user, code, words in (
+        ("nobody", 2, f"does not allow this run to read {DEAD_LETTER_TOPIC}"),
+        ("ami-analyst", 2, f"does not allow this run to read {DEAD_LETTER_TOPIC}"),
+        ("ami-replayer", 0, "1 record replayed"),
+    ):
+        config = [
+            f"--kafka_config_file={world.login(user, PASSWORD)}",
+            f"--bootstrap_servers={world.broker.sasl_servers}",
+        ]
+        assert deadletter.main(["replay", "--yes", "--reason=BAD_RECORD_TIME", *config]) == code
+        said = capsys.readouterr()
+        assert words in said.out + said.err
+        assert PASSWORD not in said.out + said.err

@@ -1,22 +1,33 @@
 """Meter counts: what a file must be, which row holds when, and reloading while a job runs."""
 
 import gzip
+import io
 import json
 import logging
+import re
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
+import fastavro
 import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ami_beam import meter_counts
-from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
-from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts, ReadMeterCounts, load_version
-from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, load, newest, pack, unpack
+from ami_beam.codecs.meter_count_rows import parse
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_HOUR, MICROS_PER_MINUTE, parse_instant
+from ami_beam.io.meter_counts_file import CountsFile, load
+from ami_beam.io.meter_counts_source import FollowedCounts, LoadMeterCounts, ReadMeterCounts, load_version
+from ami_beam.meter_counts import MeterCounts, MeterCountsError, counts_of, newest, pack, unpack
 from ami_beam.records import MeterCount
 from ami_beam.shards import shard_of
+from tests.counts_places import SCHEMA, as_avro, as_csv, as_json, moment, values_of
 
 RUNNER = "BundleBasedDirectRunner"
 MARCH = parse_instant("2026-03-01T00:00:00Z")
@@ -216,7 +227,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 ) -> None:
     path = tmp_path / "counts.csv"
     path.write_text("transformer_id,total_meters\nT1,2\nT2,5\n")
-    loader = LoadMeterCounts(FollowedFile(str(path), 60_000_000))
+    loader = LoadMeterCounts(FollowedCounts(CountsFile(str(path)), 60_000_000))
 
     def reload() -> list[list[int]]:
         return [sorted(row.total_meters for row in unpack(version)) for version in loader.process(b"")]
@@ -239,7 +250,7 @@ def test_reload_gives_changes_only_and_keeps_the_last_good_table(
 
 def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_path: Path) -> None:
     initial = pack([FULL], 7)
-    loader = LoadMeterCounts(FollowedFile(str(tmp_path / "elsewhere.csv"), 60_000_000), initial)
+    loader = LoadMeterCounts(FollowedCounts(CountsFile(str(tmp_path / "elsewhere.csv")), 60_000_000), initial)
     assert list(loader.process(b"")) == [initial]
     assert list(loader.process(b"")) == []
 
@@ -247,7 +258,7 @@ def test_a_worker_that_cannot_reach_the_file_uses_the_table_of_the_start(tmp_pat
 def test_failed_loads_are_counted(tmp_path: Path) -> None:
     pipeline = TestPipeline(runner=RUNNER)
     missing = str(tmp_path / "missing.csv")
-    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(FollowedFile(missing, 60_000_000)))
+    _ = pipeline | beam.Create([b""]) | beam.ParDo(LoadMeterCounts(FollowedCounts(CountsFile(missing), 60_000_000)))
     result = pipeline.run()
     result.wait_until_finish()
     counters = result.metrics().query(MetricsFilter().with_name("meter_counts_load_failed"))["counters"]
@@ -270,7 +281,97 @@ def test_unbounded_meter_counts_are_a_graph_in_the_global_window(tmp_path: Path)
     (tmp_path / "counts.csv").write_text("transformer_id,total_meters\nT1,2\n")
     pipeline = beam.Pipeline(runner=RUNNER)
     path = str(tmp_path / "counts.csv")
-    versions = pipeline | ReadMeterCounts(load_version(path), FollowedFile(path, 60_000_000))
+    versions = pipeline | ReadMeterCounts(load_version(path), FollowedCounts(CountsFile(path), 60_000_000))
     assert versions.element_type is meter_counts.MeterCountsVersion
     assert versions.windowing.windowfn == beam.window.GlobalWindows()
     assert not versions.windowing.is_default()
+
+
+IDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=6)
+ROWS = st.builds(
+    MeterCount,
+    IDS,
+    st.integers(1, 1_000_000_000),
+    st.none() | st.floats(0.001, 1_000_000),
+    st.none() | st.integers(0, 24 * 60 * 60 * 1_000).map(lambda millis: millis * 1_000),
+    st.none() | st.integers(0, MAX_INSTANT),
+    st.none() | IDS,
+)
+"""Rows of any content that a good file may have."""
+
+
+@given(st.lists(ROWS, min_size=1, max_size=8, unique_by=lambda row: (row.transformer_id, row.effective_from)))
+def test_csv_json_and_avro_give_the_rows_that_were_written(rows: list[MeterCount]) -> None:
+    for content in (as_csv(rows), as_json(rows), as_avro(rows), as_avro(rows, codec="null")):
+        assert parse(content, "counts", 24 * MICROS_PER_HOUR) == rows
+
+
+class TestAvro:
+    def refusal(self, content: bytes) -> str:
+        with pytest.raises(MeterCountsError) as caught:
+            parse(content, "counts", 24 * MICROS_PER_HOUR)
+        return str(caught.value)
+
+    def test_its_first_bytes_tell_and_not_its_name(self, tmp_path: Path) -> None:
+        assert rows_of(tmp_path, as_avro([FULL]), "counts.csv") == [FULL]
+        assert rows_of(tmp_path, gzip.compress(as_avro([FULL])), "counts.jsonl.gz") == [FULL]
+        assert "not UTF-8" in refusal(tmp_path, b"Obj\x02" + as_avro([FULL])[4:], "counts.avro")
+
+    def test_bad_rows_have_their_numbers(self) -> None:
+        text = self.refusal(as_avro([FULL, MeterCount("T2", 0), MeterCount("T3", 1, -1.0), FULL]))
+        assert "row 2: total_meters is '0'; expected an integer from 1" in text
+        assert "row 3: nominal_voltage_v is '-1.0'; expected volts above 0" in text
+        assert "row 4: transformer_id 'T1' with the same effective_from is on row 1 already" in text
+
+    @pytest.mark.parametrize(
+        ("column", "kind", "problem"),
+        [
+            ("total_meters", "double", "total_meters is '32.0'; expected an integer"),
+            ("total_meters", "string", "total_meters is '32'; expected an integer"),
+            ("transformer_id", "bytes", "transformer_id is \"b'T1'\"; write the id as the reads have it"),
+            (
+                "effective_from",
+                {"type": "long", "logicalType": "local-timestamp-micros"},
+                "effective_from is '2026-03-01 00:00:00'; expected a time with a zone",
+            ),
+            ("effective_from", "long", "effective_from is '1772323200000000'; expected a time with a zone"),
+        ],
+    )
+    def test_types_are_strict(self, column: str, kind: Any, problem: str) -> None:
+        fields = [{**each, "type": kind} if each["name"] == column else each for each in SCHEMA["fields"]]
+        values = {**values_of(FULL), "effective_from": moment(FULL)}
+        values[column] = {
+            "double": 32.0, "string": "32", "bytes": b"T1", "long": 1_772_323_200_000_000,
+        }.get(str(kind), datetime(2026, 3, 1))  # fmt: skip
+        content = io.BytesIO()
+        fastavro.writer(content, fastavro.parse_schema({**SCHEMA, "fields": fields}), [values])
+        assert f"row 1: {problem}" in self.refusal(content.getvalue())
+
+    def test_other_times_and_numbers_that_are_certain(self) -> None:
+        kinds = {
+            "transformer_id": "string",
+            "total_meters": "long",
+            "nominal_voltage_v": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 1},
+            "receipt_delay_minutes": ["null", "int"],
+            "effective_from": {"type": "long", "logicalType": "timestamp-millis"},
+        }
+        fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+        values = {**values_of(FULL), "nominal_voltage_v": Decimal("120.5"), "effective_from": moment(FULL)}
+        content = io.BytesIO()
+        schema = fastavro.parse_schema({"type": "record", "name": "Count", "fields": fields})
+        fastavro.writer(content, schema, [{**values, "receipt_delay_minutes": 480}])
+        assert parse(content.getvalue(), "counts") == [FULL]
+
+    def test_every_truncation_is_refused(self) -> None:
+        whole = as_avro([MeterCount(f"T{number}", 1) for number in range(50)], codec="null")
+        for size in (*range(5, len(whole), 97), len(whole) - 1):
+            assert re.search("damaged or truncated Avro|no rows", self.refusal(whole[:size]))
+
+    def test_other_schemas_are_refused(self) -> None:
+        content = io.BytesIO()
+        fastavro.writer(content, {"type": "string"}, ["T1"])
+        assert "its Avro schema is no record" in self.refusal(content.getvalue())
+        fields = [{"name": "transformer_id", "type": "string"}]
+        content = io.BytesIO()
+        fastavro.writer(content, fastavro.parse_schema({**SCHEMA, "fields": fields}), [{"transformer_id": "T1"}])
+        assert "has no field total_meters" in self.refusal(content.getvalue())

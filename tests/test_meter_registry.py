@@ -19,7 +19,8 @@ from ami_beam import meter_registry
 from ami_beam.csv_table import TableError
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant, parse_instant
 from ami_beam.io import meter_registry_source
-from ami_beam.io.meter_counts_source import FollowedFile, LoadMeterCounts, PolledMeterCounts
+from ami_beam.io.meter_counts_file import CountsFile
+from ami_beam.io.meter_counts_source import FollowedCounts, LoadMeterCounts, PolledMeterCounts
 from ami_beam.io.meter_registry_source import FollowedRegistry
 from ami_beam.meter_counts import MeterCounts, counts_of, effective
 from ami_beam.meter_registry import COLUMNS, MeterRegistry, load, parse
@@ -391,7 +392,9 @@ class TestRunning:
         path, table = tmp_path / "registry.csv", tmp_path / "counts.csv"
         path.write_text(HEADER + "M1,S1,T1,F1,,,,\n")
         table.write_text("transformer_id,total_meters,collection_group\nT1,9,C1\n")
-        loader = LoadMeterCounts(FollowedFile(str(table), 0, None, FollowedRegistry(str(path), 0), DELAYS))
+        loader = LoadMeterCounts(
+            FollowedCounts(CountsFile(str(table)), 0, None, FollowedRegistry(str(path), 0), DELAYS)
+        )
 
         def loaded() -> list[MeterCount | None]:
             return [counts_of(version).at("T1", MARCH) for version in loader.process(None)]
@@ -409,7 +412,7 @@ class TestRunning:
         path = tmp_path / "registry.csv"
         path.write_text(HEADER + "".join(f"M{number},S{number},T{number % 9},F1,,,,\n" for number in range(5_000)))
         followed = FollowedRegistry(str(path), 60_000_000)
-        follow = FollowedFile(None, 60_000_000, None, followed, DELAYS)
+        follow = FollowedCounts(None, 60_000_000, None, followed, DELAYS)
         initial = follow.load()
         sent = pickle.dumps((followed, PolledMeterCounts(initial, follow)))
         assert len(sent) < len(initial.payload) + 1_000

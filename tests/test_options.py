@@ -1,16 +1,22 @@
 """The command line: what it becomes, and that a wrong one says what is wrong, what is allowed and what would work."""
 
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from ami_beam.beam_options import OptionError
+from ami_beam.counts_shrink import ShrinkRule
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, parse_instant
+from ami_beam.io.librdkafka import librdkafka
+from ami_beam.io.meter_counts_table import CountsTable
+from ami_beam.io.meter_counts_topic import CountsTopic
 from ami_beam.kafka_config import REDACTED, properties, redacted
 from ami_beam.options import AmiOptions, help_text, kafka_io_of, validate
 from ami_beam.postgresql.connection import Database
+from ami_beam.run import followed_counts
 from ami_beam.settings import Settings
 
 LIVE = ("--bootstrap_servers=broker:9092",)
@@ -210,6 +216,12 @@ def test_options_that_shape_state_are_in_the_state_label(option: str, other: str
         ("--bootstrap_servers=a:1,,b:2", "not HOST:PORT"),
         ("--reads=exports/reads.jsonl", "not a topic name"),
         ("--meter_counts=missing.csv", "no such file"),
+        ("--meter_counts=kafka:a b", "names no topic"),
+        ("--meter_counts=kafka:", "names no topic"),
+        ("--meter_counts=postgresql:a.b.c", "names no table"),
+        ("--meter_counts_format=debezium", "is of a topic, and --meter_counts=transformer_meter_count.csv is none"),
+        ("--meter_counts_format=avro", "is neither"),
+        ("--meter_counts_max_shrink_pct=101", "not a number in range"),
         ("--also_publish=feeder_summary,feeders", "has feeders, which there is not"),
         ("--time_zone=america/chicago", "did you mean America/Chicago"),
         ("--time_zone=CST+6", "is no time zone"),
@@ -223,6 +235,66 @@ def test_a_wrong_option_names_itself_its_value_what_is_allowed_and_an_example(op
     assert problem in text
     assert "Allowed: " in text
     assert "Example: --" in text
+
+
+class TestPlacesOfMeterCounts:
+    LOGIN = (
+        "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\nsasl.jaas.config="
+        'org.apache.kafka.common.security.plain.PlainLoginModule required username="u" password="secret-17";\n'
+    )
+
+    @pytest.mark.parametrize("words", [LIVE, (*LIVE, "--kafka_io=beam"), (*LIVE, *REPLAY)])
+    def test_the_graph_and_the_log_hold_no_secret_of_a_topic(self, folder: Path, words: tuple[str, ...]) -> None:
+        (folder / "client.properties").write_text(self.LOGIN)
+        words = (*words, "--kafka_config_file=client.properties", "--meter_counts=kafka:ami.meter.counts")
+        settings, plan = validate(words)
+        origin = followed_counts(settings, plan).origin
+        assert isinstance(origin, CountsTopic)
+        assert origin.topic == "ami.meter.counts"
+        assert librdkafka(dict(origin.client))["sasl.password"] == "secret-17"
+        for sent in (pickle.dumps(origin), repr(plan).encode(), repr(plan.redacted()).encode()):
+            assert b"secret-17" not in sent
+        assert plan.warnings == ()
+
+    def test_a_table_has_the_connection_of_the_sink(self, folder: Path) -> None:
+        (folder / "postgresql.properties").write_text("password=secret-17\n")
+        words = [*LIVE, "--meter_counts=postgresql:gis.Counts", "--postgresql=host=db1 user=reader"]
+        words.append("--postgresql_config_file=postgresql.properties")
+        settings, plan = validate(words)
+        origin = followed_counts(settings, plan).origin
+        assert isinstance(origin, CountsTable)
+        assert (origin.parts, plan.postgresql, plan.warnings) == (("gis", "Counts"), None, ())
+        assert origin.database.parameters()["password"] == "secret-17"
+        for sent in (pickle.dumps(origin), repr(plan).encode(), repr(plan.redacted()).encode()):
+            assert b"secret-17" not in sent
+        said = refusal(*words[:2], "--postgresql=host=db1 password=secret-17")
+        assert "holds the password" in said
+        assert "secret-17" not in said
+
+    def test_a_replay_needs_a_broker_for_a_topic_only(self) -> None:
+        words = (*REPLAY, "--meter_counts=kafka:counts", "--meter_counts_format=debezium")
+        assert "a broker is needed for --meter_counts=kafka:counts" in refusal(*words)
+        settings, plan = validate((*words, "--bootstrap_servers=b:1"))
+        origin = followed_counts(settings, plan).origin
+        assert isinstance(origin, CountsTopic)
+        assert origin.format == "debezium"
+        assert plan.warnings == ()
+
+    def test_a_file_may_have_any_name(self, folder: Path) -> None:
+        (folder / "kafka:counts").write_text("transformer_id,total_meters\nT1,2\n")
+        settings, plan = validate([*LIVE, "--meter_counts=./kafka:counts"])
+        assert followed_counts(settings, plan).load().payload
+        assert plan.bootstrap_servers == "broker:9092"
+
+    def test_what_may_shrink(self, folder: Path) -> None:
+        _, plan = validate(LIVE)
+        assert plan.meter_counts_shrink == ShrinkRule(20, None)
+        _, plan = validate([*LIVE, "--meter_counts_max_shrink_pct=5.5", "--meter_counts_accepted=ids.txt"])
+        assert plan.meter_counts_shrink == ShrinkRule(5.5, str(folder / "ids.txt"))
+        _, plan = validate([*REPLAY, "--meter_counts_max_shrink_pct=5"])
+        assert plan.warnings == (
+            "--meter_counts_max_shrink_pct has no effect: a replay compares with nothing of before",
+        )
 
 
 CUSTOMERS = "--also_publish=customer_consumption"

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from ami_beam.codecs.avro_outputs import AvroValues
 from ami_beam.codecs.json_outputs import validated_json
 from ami_beam.consumers import VALIDATED_TOPIC
+from ami_beam.io.schema_registry import RegistryAddress, register
 from ami_beam.local.kafka_broker import KafkaBroker
+from ami_beam.local.schema_registry import SchemaRegistry
 from tests.replays import ROOT
 from tests.test_reconcile import HEADER, read
 
@@ -55,6 +58,32 @@ def test_the_topic_as_it_was_at_start(product_broker: KafkaBroker, tmp_path: Pat
     assert said["here"]["rows"] == {"read": 41, "bad": 0, "outside": 0, "older": 21}
     rows = sorted((row["meter_id"], row["outcome"]) for row in map(json.loads, output.read_text().splitlines()))
     assert rows == [("M19", "missing_in_mdms"), ("M4", "different")]
+
+
+def test_rows_in_avro(product_broker: KafkaBroker, schema_registry: SchemaRegistry, tmp_path: Path) -> None:
+    """With the registry they count; without it the command says what is missing."""
+    prefix = "reconcile-avro."
+    topic = prefix + VALIDATED_TOPIC
+    product_broker.create_topic(topic, partitions=1)
+    address = RegistryAddress(schema_registry.url, registration="register")
+    values = AvroValues(register(address, [VALIDATED_TOPIC], prefix))
+    producer = Producer({"bootstrap.servers": product_broker.bootstrap_servers})
+    for number, encode in enumerate((values, validated_json, values)):
+        producer.produce(topic, encode(read(f"M{number}")), f"M{number}")
+    assert producer.flush(30) == 0
+    export = tmp_path / "mdms.csv"
+    export.write_text("\n".join([HEADER, *(f"M{number},2026-03-03T00:15:00Z,1" for number in range(3)), ""]))
+    where = [f"--bootstrap_servers={product_broker.bootstrap_servers}", f"--output_prefix={prefix}"]
+    command = [*COMMAND, *where, f"--mdms={export}", "--day=2026-03-03"]
+    for options, code, says in (
+        ((f"--schema_registry={schema_registry.url}",), 0, ""),
+        ((), 2, "--schema_registry must say"),
+        (("--schema_registry=http://127.0.0.1:9/none",), 2, "127.0.0.1:9"),
+    ):
+        done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == code, done.stderr[-4000:]
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_missing_topic_is_named(product_broker: KafkaBroker, tmp_path: Path) -> None:

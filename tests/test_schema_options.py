@@ -1,4 +1,4 @@
-"""The options about Avro: what they become, and what is refused."""
+"""The options about formats of records: what they become, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.writer_schemas import Schemas
+from ami_beam.codecs.writer_schemas import Changes, Schemas
 from ami_beam.instants import MICROS_PER_MINUTE, MICROS_PER_SECOND
-from ami_beam.io.schema_registry import RegistryAddress
+from ami_beam.io.schema_registry import RegistryAddress, RegistrySchemas
 from ami_beam.options import validate
 from ami_beam.settings import Settings
 
@@ -55,6 +55,27 @@ def test_each_format_is_its_own(name: str) -> None:
     assert settings.state_label() == validate(LIVE)[0].state_label()
     assert refusal(*LIVE, f"--{name}_format=avro").startswith("--schema_registry: is missing")
     assert refusal(*LIVE, f"--{name}_format=xml").startswith(f"--{name}_format=xml: is neither")
+
+
+@pytest.mark.parametrize("name", ["reads", "events"])
+@pytest.mark.parametrize("where", [LIVE, REPLAY])
+def test_what_is_read_may_be_changes_of_a_table(name: str, where: tuple[str, ...]) -> None:
+    """Which needs no registry, and goes together with Avro elsewhere."""
+    settings, plan = validate((*where, f"--{name}_format=debezium"))
+    assert plan.formats.registry is None
+    inputs = plan.formats.inputs()
+    assert [inputs.reads, inputs.events] == [Changes() if name == each else None for each in ("reads", "events")]
+    assert settings.state_label() == validate(where)[0].state_label()
+    other = "events" if name == "reads" else "reads"
+    inputs = validate((*where, f"--{name}_format=debezium", f"--{other}_format=avro", REGISTRY))[1].formats.inputs()
+    assert isinstance(getattr(inputs, other), RegistrySchemas)
+
+
+def test_results_are_no_changes_of_a_table() -> None:
+    said = refusal(*LIVE, "--output_format=debezium")
+    assert said.startswith("--output_format=debezium: is neither")
+    assert "json or avro" in said
+    assert "json or avro or debezium" in refusal(*LIVE, "--reads_format=Debezium")
 
 
 def test_a_replay_may_read_avro_and_writes_json() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ami_beam.io.meter_counts_file import load
 from ami_beam.io.meter_counts_source import load_version
-from ami_beam.meter_counts import load
 from ami_beam.options import validate
 from ami_beam.run import with_shards
 from ami_beam.shard_count import METERS_PER_SHARD, shards_for
@@ -52,3 +52,12 @@ def test_a_named_number_is_kept_and_a_chosen_one_is_logged(tmp_path: Path, caplo
     with caplog.at_level(logging.INFO):
         assert with_shards(*validate(live), version).shards == 64
     assert "--shards=64" in caplog.text
+
+
+def test_a_replay_has_no_more_than_it_needs(tmp_path: Path) -> None:
+    """Nobody goes on from its savepoint, and each shard costs it time."""
+    (tmp_path / "reads.jsonl").write_text("")
+    files = ["--source=files", "--sink=files", f"--reads={tmp_path}/reads.jsonl", f"--events={tmp_path}/reads.jsonl"]
+    for meters, shards in ((20_000, 1), (20_001, 4), (900_000, 64)):
+        settings, plan = validate([*files, f"--meter_counts={counts(tmp_path, f'TR-1,{meters},')}"])
+        assert with_shards(settings, plan, load_version(plan.meter_counts)).shards == shards

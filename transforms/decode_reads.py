@@ -15,11 +15,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from msgspec import structs
 
-from ami_beam.codecs.avro_reads import read_decoder
 from ami_beam.codecs.checks import greatest_record_time
 from ami_beam.codecs.dead_letter_reasons import Reason
+from ami_beam.codecs.input_decoders import close, read_decoder, tombstones
 from ami_beam.codecs.json_reads import ReadDecoder
-from ami_beam.codecs.writer_schemas import WriterSchemas
+from ami_beam.codecs.writer_schemas import Written
 from ami_beam.customer_ids import namer
 from ami_beam.garbage import collect_rarely
 from ami_beam.instants import MICROS_PER_MILLI, MIN_INSTANT
@@ -44,14 +44,16 @@ _log = logging.getLogger(__name__)
 class DecodeReads(beam.PTransform):
     """Every record becomes exactly one of an accepted read or a dead letter with `used: false`.
 
+    The exception are tombstones among changes of a table: they say nothing that the delete before them has not said.
+
     Outputs (a tuple by tag): `accepted` columns of reads, one element a batch; `dead_letters` in
     batches, also the copies of reads that are used without their implausible voltage; `progress`, one element a batch;
     `to_bill`, where a consumer wants reads by meter, the accepted reads again, with their customers as `customer_id`
     names them, and those that are too late for the windows but within `billing_lateness`: their letters are there, too,
     and say that they are used.
 
-    Counters: accepted_reads (also those for billing only, which are billing_only_reads), dead_letter_<REASON>,
-    late_reads (on-time result already due by record time), interval_length_mismatches (also
+    Counters: accepted_reads (also those for billing only, which are billing_only_reads), tombstones,
+    dead_letter_<REASON>, late_reads (on-time result already due by record time), interval_length_mismatches (also
     those that `ApportionReads` splits), collection_delay_sum_ms
     (record time minus interval_end, added up over accepted reads; a negative one as 0, because a counter never goes
     down). Distribution: collection_delay_ms, record time minus interval_end, of which every batch gives its least,
@@ -59,25 +61,25 @@ class DecodeReads(beam.PTransform):
 
     Args:
       settings: the rules of the run.
-      schemas: what reads in Avro were written with; None where they are JSON.
+      written: how the records were written.
     """
 
-    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
+    def __init__(self, settings: Settings, written: Written = None):
         super().__init__()
         self._settings = settings
-        self._schemas = schemas
+        self._written = written
 
     def expand(self, batches: beam.PCollection[RecordBatch]) -> Any:
         # Types first: after with_outputs they would not reach the outputs, which would then be pickled.
-        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings, self._schemas)).with_output_types(
+        return batches | "Decode" >> beam.ParDo(_DecodeReadsDoFn(self._settings, self._written)).with_output_types(
             ReadColumns, dead_letters=DeadLetterBatch, progress=ReadProgress, to_bill=ReadColumns
         ).with_outputs(DEAD_LETTERS, PROGRESS, TO_BILL, main=ACCEPTED)
 
 
 class _DecodeReadsDoFn(beam.DoFn):
-    def __init__(self, settings: Settings, schemas: WriterSchemas | None = None):
+    def __init__(self, settings: Settings, written: Written = None):
         self._settings = settings
-        self._schemas = schemas
+        self._written = written
         self._decoder: ReadDecoder | None = None
         self._late_decoder: ReadDecoder | None = None
         self._names: Callable[[list[str]], list[str]] = list
@@ -85,6 +87,7 @@ class _DecodeReadsDoFn(beam.DoFn):
         self._warned = False
         self._accepted = Metrics.counter(METRICS, "accepted_reads")
         self._billing_only = Metrics.counter(METRICS, "billing_only_reads")
+        self._tombstones = Metrics.counter(METRICS, "tombstones")
         self._late = Metrics.counter(METRICS, "late_reads")
         self._mismatches = Metrics.counter(METRICS, "interval_length_mismatches")
         self._delay = Metrics.distribution(METRICS, "collection_delay_ms")
@@ -94,21 +97,22 @@ class _DecodeReadsDoFn(beam.DoFn):
     def setup(self) -> None:
         collect_rarely()
         settings = self._settings
-        self._decoder = read_decoder(settings, self._schemas, keep_customers=settings.bills)
+        self._decoder = read_decoder(settings, self._written, keep_customers=settings.bills)
         if settings.bills:
             self._names = namer(settings.customer_id, settings.customer_key_file)
             late = replace(settings, allowed_lateness=max(settings.billing_lateness, settings.allowed_lateness))
-            self._late_decoder = read_decoder(late, self._schemas, keep_customers=True)
+            self._late_decoder = read_decoder(late, self._written, keep_customers=True)
 
     def teardown(self) -> None:
-        if self._schemas is not None:
-            self._schemas.close()
+        close(self._written)
 
     def process(self, batch: RecordBatch) -> Iterator[Any]:
         assert self._decoder is not None
         settings = self._settings
         now = time.time_ns() // 1_000 if settings.live else None
         reads, letters = self._decoder.decode(batch, now)
+        if buried := tombstones(self._written, batch.values):
+            self._tombstones.inc(buried)
         if self._late_decoder is not None:
             beyond = self._for_billing_only(self._late_decoder, batch.topic, letters, now)
             self._accepted.inc(len(beyond))

@@ -20,6 +20,7 @@ from ami_beam.meter_counts_view import MeterCountsSource, view
 from ami_beam.records import DueWindow, GroupInput, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
+from transforms.end_of_replay import LOCATED
 from transforms.silence import Span, caught_up, certain_pauses, found_silences, join_spans, pause_at, pauses_of
 from transforms.window_expiry import expiry
 
@@ -195,9 +196,12 @@ class _DueWindowsDoFn(beam.DoFn):
             covered.told, covered.certain_up_to = before.told, before.certain_up_to
         if self._settings.live:
             silent.set(Timestamp(micros=covered.spans[-1][1] + least), dynamic_timer_tag="silent")
-        # Only of a pause that is news: told again after days it would be told to who has forgotten it.
-        for _, ended in set(pauses_of(covered.spans)).symmetric_difference(pauses_of(known)):
-            silent.set(Timestamp(micros=ended), dynamic_timer_tag=f"resumed/{ended}")
+            # Only of a pause that is news: told again after days it would be told to who has forgotten it.
+            for _, ended in set(pauses_of(covered.spans)).symmetric_difference(pauses_of(known)):
+                silent.set(Timestamp(micros=ended), dynamic_timer_tag=f"resumed/{ended}")
+        elif len(covered.spans) > 1:
+            # Once: who takes it may get it in another order than it was given, as with Flink in batches.
+            silent.set(Timestamp(micros=LOCATED), dynamic_timer_tag="end")
         for receipt_delay in element[1].receipt_delays:
             for window_end in arm(covered, receipt_delay, self._settings):
                 # One timer a window and delay, all set at once: a timer that sets the next one would advance a
@@ -237,7 +241,7 @@ class _DueWindowsDoFn(beam.DoFn):
         # By the watermark: of a backlog much more has been read than is certain.
         forgotten = watermark - expiry(settings, 0)
         # So long after a pause's end: one that took days is known at its end only.
-        if len(covered.spans) > 1 and covered.spans[1][0] <= forgotten:
+        if settings.live and len(covered.spans) > 1 and covered.spans[1][0] <= forgotten:
             covered.spans = [
                 span
                 for span, after in zip_longest(covered.spans, covered.spans[1:])

@@ -8,16 +8,17 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.coders import MsgspecCoder
 from ami_beam.event_map import EventKind
-from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_HOUR, MICROS_PER_MINUTE
 from ami_beam.records import Alert, AlertStatus, Event
 from ami_beam.settings import Settings
+from ami_beam.shards import shard_of
 from transforms.count_alerts import count_alert
 from transforms.decode_reads import METRICS
 from transforms.supply import LATE_AFTER
@@ -60,7 +61,8 @@ class EventAlerts(beam.PTransform):
     REPEATED_<TYPE> says how many there are: the same ones in any order of arrival, because an alert that an earlier
     event displaces is CLEARED. A resent event is recognised for `event_dedup` of record time after the one that was
     published. An event without a description gets its code's standard name. An event that arrives more than an hour
-    after it happened is marked late. Other codes are counted and go no further.
+    after it happened is marked late. Other codes are counted and go no further. A replay takes a meter's events in the
+    order of their record times, whatever was read first: of a resent event it publishes what the live run did.
 
     State: some numbers an event, and of ten the event, for `event_dedup`. Counter: unalerted_events.
     """
@@ -80,14 +82,19 @@ class EventAlerts(beam.PTransform):
 class _AlertedDoFn(beam.DoFn):
     def __init__(self, settings: Settings):
         self._kinds = settings.event_map.by_code()
+        self._live = settings.live
+        self._shards = settings.shards
         self._unalerted = Metrics.counter(METRICS, "unalerted_events")
 
     def process(self, event: Event) -> Iterator[tuple[str, Event]]:
         kind = self._kinds.get(str(event.event_code))
         if kind is None:
             self._unalerted.inc()
-        else:
+        elif self._live:
             yield repeated_id(event, kind), event
+        else:
+            # Flink makes bundles of its own for every key of a replay: one for each meter's hour would be all its time.
+            yield str(shard_of(event.meter_id, self._shards)), event
 
 
 def repeated_id(event: Event, kind: EventKind) -> str:
@@ -103,6 +110,7 @@ def _hour(event: Event) -> int:
 @beam.typehints.with_output_types(Alert)
 class _EventAlertsDoFn(beam.DoFn):
     HOUR = ReadModifyWriteStateSpec("meter_hour", MsgspecCoder(MeterHour))
+    WAITING = BagStateSpec("events_of_replay", MsgspecCoder(Event))
     TELL = TimerSpec("event_repeated", TimeDomain.WATERMARK)
     FORGET = TimerSpec("event_forget", TimeDomain.WATERMARK)
 
@@ -115,31 +123,46 @@ class _EventAlertsDoFn(beam.DoFn):
         element: tuple[str, Event],
         hour: Any = beam.DoFn.StateParam(HOUR),
         tell: Any = beam.DoFn.TimerParam(TELL),
+        waiting: Any = beam.DoFn.StateParam(WAITING),
         forget: Any = beam.DoFn.TimerParam(FORGET),
     ) -> Iterator[Alert]:
         _, event = element
+        if not self._settings.live:
+            waiting.add(event)
+            forget.set(Timestamp(micros=MAX_INSTANT))
+            return
         known = hour.read() or MeterHour()
+        gathering = known.gathering
+        found = self._take(known, event)
+        if found is None:
+            return
+        forget.set(Timestamp(micros=event.record_time + self._settings.event_dedup))
+        if known.gathering and not gathering:
+            tell.set(Timestamp(micros=event.record_time + GATHER))
+        hour.write(known)
+        yield from found
+
+    def _take(self, known: MeterHour, event: Event) -> list[Alert] | None:
+        """Note the event: the alerts of it; None where it is known."""
         code = str(event.event_code)
         again = next((each for each in known.heard if (each.event_ts, each.code) == (event.event_ts, code)), None)
         if again is not None:
             if event.record_time - again.record_time <= self._settings.event_dedup:
-                return
+                return None
             known.heard.remove(again)
-        forget.set(Timestamp(micros=event.record_time + self._settings.event_dedup))
+        found = []
         news = HeardEvent(code, event.event_ts, event.record_time, None)
         known.heard.append(news)
         known.heard.sort(key=HeardEvent.order)
         if news in known.heard[:SHOWN]:
             news.shown = event
-            yield self._alert(event, "RAISED")
+            found.append(self._alert(event, "RAISED"))
         for each in known.heard[SHOWN:]:
             if each.shown is not None:
-                yield self._alert(each.shown, "CLEARED")
+                found.append(self._alert(each.shown, "CLEARED"))
                 each.shown = None
-        if len(known.heard) > SHOWN and not known.gathering:
-            known.gathering = True
-            tell.set(Timestamp(micros=event.record_time + GATHER))
-        hour.write(known)
+        known.gathering = known.gathering or len(known.heard) > SHOWN
+        return found
 
     @on_timer(TELL)
     def on_tell(self, key: Any = beam.DoFn.KeyParam, hour: Any = beam.DoFn.StateParam(HOUR)) -> Iterator[Alert]:
@@ -201,9 +224,41 @@ class _EventAlertsDoFn(beam.DoFn):
         )
 
     @on_timer(FORGET)
-    def on_forget(self, key: Any = beam.DoFn.KeyParam, hour: Any = beam.DoFn.StateParam(HOUR)) -> Iterator[Alert]:
+    def on_forget(
+        self,
+        key: Any = beam.DoFn.KeyParam,
+        hour: Any = beam.DoFn.StateParam(HOUR),
+        waiting: Any = beam.DoFn.StateParam(WAITING),
+    ) -> Iterator[Alert]:
+        if not self._settings.live:
+            hours: dict[str, list[Event]] = {}
+            for event in waiting.read():
+                hours.setdefault(repeated_id(event, self._kinds[str(event.event_code)]), []).append(event)
+            for hour_key, events in hours.items():
+                yield from self._replayed(hour_key, events)
+            waiting.clear()
+            return
         # Where the watermark jumps over both timers, they may come in either order.
         known = hour.read()
         if known is not None and known.gathering:
             yield from self._repeated(key, known)
         hour.clear()
+
+    def _replayed(self, key: str, events: list[Event]) -> Iterator[Alert]:
+        """The alerts of all events of a meter's hour, as they came."""
+        known, forgotten_at = MeterHour(), 0
+        for event in sorted(events, key=_arrival):
+            if known.heard and event.record_time > forgotten_at:
+                if known.gathering:
+                    yield from self._repeated(key, known)
+                known = MeterHour()
+            found = self._take(known, event)
+            if found is not None:
+                forgotten_at = event.record_time + self._settings.event_dedup
+                yield from found
+        if known.gathering:
+            yield from self._repeated(key, known)
+
+
+def _arrival(event: Event) -> tuple[int, int, int]:
+    return event.record_time, event.partition, event.offset

@@ -34,8 +34,3 @@ class AvroEventDecoder(EventDecoder):
 
     def _fields_of(self, value: bytes | None) -> checks.Fields:
         return avro_fields(value, self._schemas)
-
-
-def event_decoder(settings: Settings, schemas: WriterSchemas | None) -> EventDecoder:
-    """The decoder of events in the format that they have: JSON where there are no schemas."""
-    return EventDecoder(settings) if schemas is None else AvroEventDecoder(settings, schemas)

@@ -141,13 +141,6 @@ class AvroReadDecoder(ReadDecoder):
         return avro_fields(value, self._schemas)
 
 
-def read_decoder(settings: Settings, schemas: WriterSchemas | None, keep_customers: bool = False) -> ReadDecoder:
-    """The decoder of reads in the format that they have: JSON where there are no schemas."""
-    if schemas is None:
-        return ReadDecoder(settings, keep_customers)
-    return AvroReadDecoder(settings, schemas, keep_customers)
-
-
 def avro_fields(value: bytes | None, schemas: WriterSchemas) -> checks.Fields:
     """The fields of a record in wire format. Raises Rejection, or what `schemas` raises."""
     number = number_of(value)

@@ -65,13 +65,13 @@ class Micros(int):
     """An instant that was sent as microseconds, by a format that can say so. It is no number to any other check."""
 
 
-def fields_of(value: bytes | None) -> Fields:
+def fields_of(value: bytes | None, max_depth: int = strict_json.MAX_DEPTH) -> Fields:
     """The JSON object that `value` is."""
     if value is None:
         raise Rejection(Reason.NULL_VALUE, "The record has no value.")
     if not value:
         raise Rejection(Reason.EMPTY_VALUE, "The record's value is empty.")
-    document = strict_json.parse(value)
+    document = strict_json.parse(value, max_depth)
     if not isinstance(document, dict):
         raise Rejection(Reason.NOT_AN_OBJECT, "The value must be a JSON object.")
     return document

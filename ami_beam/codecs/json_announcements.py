@@ -44,7 +44,7 @@ class AnnouncementDecoder:
             batch.partitions, batch.offsets, batch.record_times, batch.values, strict=True
         ):
             try:
-                fields = checks.fields_of(value)
+                fields = self._fields_of(value)
                 checks.check_present(fields, REQUIRED[self._source])
                 at = checks.check_record_time(record_time, greatest)
                 make = _outage if self._source == "oms" else _work
@@ -56,6 +56,10 @@ class AnnouncementDecoder:
                     )
                 )
         return found, letters
+
+    def _fields_of(self, value: bytes | None) -> checks.Fields:
+        """The fields as they were sent. Raises Rejection."""
+        return checks.fields_of(value)
 
 
 def _outage(fields: checks.Fields, record_time: int, partition: int, offset: int) -> Announcement:

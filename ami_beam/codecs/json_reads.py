@@ -80,6 +80,28 @@ class _WireRead(Struct, gc=False):
 _FIELDS = len(_WireRead.__struct_fields__)
 
 
+def one_text(values: Sequence[bytes]) -> bytes | None:
+    """Values as lines of one text, each of them whole documents. None where that is not certain.
+
+    Many records are decoded as one text, which is only the same thing if each stays a document of its own. Every value
+    begins with an opening and ends with a closing brace, and the two with a line break between them occur within no
+    document: a comma is missing, or a text has a line break in it. So a value holds whole documents, and where there
+    are as many documents as values it is one.
+    """
+    count = len(values)
+    lengths = np.fromiter(map(len, values), np.int64, count)
+    if not lengths.all() or (lengths.max() > 2 * MAX_DEPTH and any(map(may_be_too_deep, values))):
+        return None
+    lines = b"\n".join(values)
+    octets = np.frombuffer(lines, np.uint8)
+    behind = np.cumsum(lengths + 1) - 1
+    if not ((octets[behind - lengths] == _OPENING).all() and (octets[behind - 1] == _CLOSING).all()):
+        return None
+    if not lines.isascii():
+        lines.decode("utf-8")
+    return lines
+
+
 class _Candidates:
     """Reads that msgspec has decoded, as columns. Raises OverflowError for a record time beyond 64 bits."""
 
@@ -167,42 +189,38 @@ class ReadDecoder:
         values = batch.values
         if not values or None in values or None in batch.record_times:
             return None
-        # One text for many records, which is only the same thing if each stays a document of its own. Every record
-        # begins with an opening and ends with a closing brace, and the two with a line break between them occur within
-        # no document: a comma is missing, or a text has a line break in it. So a record holds whole documents, and as
-        # many documents as records are one in each.
-        count = len(values)
-        lengths = np.fromiter(map(len, values), np.int64, count)  # type: ignore[arg-type]
-        if not lengths.all() or (lengths.max() > 2 * MAX_DEPTH and any(map(may_be_too_deep, values))):  # type: ignore[arg-type]
-            return None
-        lines = b"\n".join(values)  # type: ignore[arg-type]
-        octets = np.frombuffer(lines, np.uint8)
-        behind = np.cumsum(lengths + 1) - 1
-        if not ((octets[behind - lengths] == _OPENING).all() and (octets[behind - 1] == _CLOSING).all()):
-            return None
         try:
-            if not lines.isascii():
-                lines.decode("utf-8")
-            wires = self._decode_lines(lines)
-            if len(wires) != count:
+            wires = self._wires(values)  # type: ignore[arg-type]
+            if wires is None or len(wires) != len(values):
                 return None
             found = _Candidates(wires, self._instants, batch.record_times, batch.partitions, batch.offsets)
         except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
             return None
         return self._columns(found) if self._acceptable(found, greatest).all() else None
 
+    def _wires(self, values: list[bytes]) -> list[_WireRead] | None:
+        """The reads of these values, if there are as many; None where that is not certain. Raises as msgspec does."""
+        lines = one_text(values)
+        return None if lines is None else self._decode_lines(lines)
+
+    def _wire(self, value: bytes) -> _WireRead:
+        """The read that a value is. Raises as msgspec does: ValidationError only for what is JSON, and ValueError."""
+        if may_be_too_deep(value):
+            raise ValueError("perhaps too deep")
+        if not value.isascii():
+            value.decode("utf-8")
+        return self._decode_wire(value)
+
     def _sorted_out(self, batch: RecordBatch, greatest: int, letters: list[DeadLetter]) -> ReadColumns:
         """The accepted reads of a batch in which something is wrong. What is not accepted is added to `letters`."""
-        decode_wire = self._decode_wire
+        decode_wire = self._wire
         wires: list[_WireRead] = []
         places: list[int] = []
         doubtful: list[tuple[int, bool]] = []
         for place, (record_time, value) in enumerate(zip(batch.record_times, batch.values, strict=True)):
             is_json = False
-            if value and not may_be_too_deep(value):
+            if value:
                 try:
-                    if not value.isascii():
-                        value.decode("utf-8")
                     wire = decode_wire(value)
                     is_json = True
                     if record_time is not None and 0 <= record_time <= greatest:
@@ -233,7 +251,7 @@ class ReadDecoder:
             before = len(reads)
             self._decode_one(
                 batch.topic, batch.partitions[place], batch.offsets[place], batch.record_times[place],
-                batch.values[place], greatest, reads, letters, self._fields_quickly if is_json else checks.fields_of,
+                batch.values[place], greatest, reads, letters, self._fields_quickly if is_json else self._fields_of,
                 self._instants,
             )  # fmt: skip
             if len(reads) > before:

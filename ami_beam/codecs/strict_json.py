@@ -29,14 +29,14 @@ MAX_INTEGER_TEXT = 400
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
-def parse(value: bytes) -> object:
+def parse(value: bytes, max_depth: int = MAX_DEPTH) -> object:
     """The document that `value` is. Raises Rejection: INVALID_UTF8 or INVALID_JSON."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Rejection(Reason.INVALID_UTF8, f"The value is not UTF-8 at byte {error.start}.") from None
-    if may_be_too_deep(value) and _is_too_deep(value):
-        raise Rejection(Reason.INVALID_JSON, f"The value is nested more than {MAX_DEPTH} deep.")
+    if may_be_too_deep(value) and _is_too_deep(value, max_depth):
+        raise Rejection(Reason.INVALID_JSON, f"The value is nested more than {max_depth} deep.")
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -46,19 +46,27 @@ def parse(value: bytes) -> object:
         raise Rejection(Reason.INVALID_JSON, "The value is nested too deeply.") from None
 
 
+def parse_first(text: str, start: int) -> tuple[object, int]:
+    """The document that begins at `start` of a text that is not too deep, and where it ends. Raises ValueError."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (Rejection, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
 def may_be_too_deep(value: bytes) -> bool:
     """False proves that `value`, if it is JSON at all, is nested at most `MAX_DEPTH` deep."""
     # Each level takes an opening and a closing bracket.
     return len(value) > 2 * MAX_DEPTH and value.count(b"{") + value.count(b"[") > MAX_DEPTH
 
 
-def _is_too_deep(value: bytes) -> bool:
+def _is_too_deep(value: bytes, max_depth: int) -> bool:
     depth = 0
     for match in _STRUCTURE.finditer(value):
         token = value[match.start()]
         if token in b"[{":
             depth += 1
-            if depth > MAX_DEPTH:
+            if depth > max_depth:
                 return True
         elif token in b"]}":
             depth -= 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 import msgspec
@@ -14,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 from msgspec import Struct
 
-from ami_beam.instants import parse_instant
+from ami_beam.codecs.checks import Micros
+from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
+from ami_beam.codecs.writer_schemas import MAGIC, WriterSchemas, number_of
+from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, parse_instant
 from ami_beam.local_days import EPOCH
 from ami_beam.reconcile_rows import ENERGIES, ESTIMATED, HERE, LATE, MAX_KWH, MICROS_PER_KWH, REVISED
 
@@ -57,7 +61,22 @@ class _AvroRead(Struct, gc=False):
     as_of: datetime
 
 
+class _WireRead(Struct, gc=False):
+    """The same of a record on Kafka in Avro, whose instants are microseconds."""
+
+    meter_id: str
+    interval_end: int
+    consumption_kwh: float
+    delivered_kwh: float
+    received_kwh: float
+    quality: Literal["ACTUAL", "ESTIMATED"]
+    late: bool
+    revised: bool
+    as_of: int
+
+
 AVRO_FIELDS = _AvroRead.__struct_fields__
+_INSTANTS = ("interval_end", "as_of")
 
 
 def json_columns(values: Sequence[bytes], bad: Callable[[int, str], None]) -> pa.RecordBatch:
@@ -88,7 +107,7 @@ def json_columns(values: Sequence[bytes], bad: Callable[[int, str], None]) -> pa
             good.append(row)
         else:
             bad(number, problem)
-    ends, as_of = ([_instant_of(getattr(row, name)) for row in good] for name in ("interval_end", "as_of"))
+    ends, as_of = ([_instant_of(getattr(row, name)) for row in good] for name in _INSTANTS)
     return _columns(good, np.array(ends, np.int64), np.array(as_of, np.int64))
 
 
@@ -110,7 +129,62 @@ def avro_columns(records: Sequence[Mapping[str, Any]], bad: Callable[[int, str],
     return _columns(rows, _moments([row.interval_end for row in rows]), _moments([row.as_of for row in rows]))
 
 
-def _columns(reads: Sequence[_Read | _AvroRead], ends: np.ndarray, as_of: np.ndarray) -> pa.RecordBatch:
+def wire_columns(
+    values: Sequence[bytes], schemas: WriterSchemas | None, bad: Callable[[int, str], None]
+) -> Iterator[pa.RecordBatch]:
+    """The same of values on Kafka, which may be JSON and Avro in one topic.
+
+    Args:
+      schemas: what those in Avro were written with; without them each is bad.
+    """
+    first = 0
+    # Run by run: of equal rows the last one counts.
+    for is_avro, run in groupby(values, lambda value: value.startswith(MAGIC)):
+        several = list(run)
+
+        def bad_here(place: int, text: str, first: int = first) -> None:
+            bad(first + place, text)
+
+        yield _avro_values(several, schemas, bad_here) if is_avro else json_columns(several, bad_here)
+        first += len(several)
+
+
+def _avro_values(
+    values: Sequence[bytes], schemas: WriterSchemas | None, bad: Callable[[int, str], None]
+) -> pa.RecordBatch:
+    rows: list[_WireRead] = []
+    for number, value in enumerate(values):
+        try:
+            row = _wire_read(value, schemas)
+            problem = None if row is None else _problem(row)
+        except (msgspec.MsgspecError, KeyError) as error:
+            row, problem = None, f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        except Rejection as rejection:
+            row, problem = None, rejection.detail
+        if problem is not None:
+            bad(number, problem)
+        elif row is not None:
+            rows.append(row)
+    ends, as_of = (np.array([getattr(row, name) for row in rows], np.int64) for name in _INSTANTS)
+    return _columns(rows, ends, as_of)
+
+
+def _wire_read(value: bytes, schemas: WriterSchemas | None) -> _WireRead | None:
+    """The read; None for a record of something else. Raises Rejection, KeyError and msgspec's errors."""
+    if schemas is None:
+        raise Rejection(Reason.INVALID_AVRO, "It is in Avro: --schema_registry must say where its schema is.")
+    fields = schemas.schema(number_of(value)).fields_of(value)
+    if fields.get("record", "READ") != "READ":
+        return None
+    needed: dict[str, Any] = {name: fields[name] for name in AVRO_FIELDS}
+    for name in _INSTANTS:
+        if not isinstance(needed[name], Micros):
+            raise Rejection(Reason.INVALID_AVRO, f"{name} is no instant: its logical type must be timestamp-micros.")
+        needed[name] = int(needed[name])
+    return msgspec.convert(needed, _WireRead, str_keys=True)
+
+
+def _columns(reads: Sequence[_Read | _AvroRead | _WireRead], ends: np.ndarray, as_of: np.ndarray) -> pa.RecordBatch:
     energies = []
     for name in ENERGIES:
         numbers = np.array([getattr(read, name) for read in reads], np.float64)
@@ -130,12 +204,15 @@ def _columns(reads: Sequence[_Read | _AvroRead], ends: np.ndarray, as_of: np.nda
     )
 
 
-def _problem(read: _Read | _AvroRead) -> str | None:
-    for name in ("interval_end", "as_of"):
+def _problem(read: _Read | _AvroRead | _WireRead) -> str | None:
+    for name in _INSTANTS:
         value = getattr(read, name)
         try:
             if isinstance(value, str):
                 parse_instant(value)
+            elif isinstance(value, int):
+                if not MIN_INSTANT <= value <= MAX_INSTANT:
+                    return f"{name}: no instant that can be written"
             elif value.tzinfo is None:
                 return f"{name} has no zone: its logical type must be timestamp-micros"
         except ValueError as error:

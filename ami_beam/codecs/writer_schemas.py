@@ -34,11 +34,22 @@ class WriterSchemas(Protocol):
 
 
 @dataclass(frozen=True)
-class Schemas:
-    """What the records of a run were written with; None where they are JSON."""
+class Changes:
+    """In the place of schemas: records are changes of a table, in Debezium's JSON."""
 
-    reads: WriterSchemas | None = None
-    events: WriterSchemas | None = None
+
+Written = WriterSchemas | Changes | None
+"""How the records of a topic were written: in Avro by schemas, as changes, or as plain JSON."""
+
+
+@dataclass(frozen=True)
+class Schemas:
+    """What the records of a run were written with; None where they are plain JSON."""
+
+    reads: Written = None
+    events: Written = None
+    outages: Written = None
+    work: Written = None
     published: WriterSchemas | None = None
     """Of alerts and alarms that are read back, where any are in Avro."""
 

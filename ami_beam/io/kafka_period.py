@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from ami_beam.codecs.replay_lines import lines_of, ts_ms_of
 from ami_beam.instants import MICROS_PER_MILLI
 from ami_beam.io.files import BATCH_RECORDS
 from ami_beam.io.kafka_preflight import GROUP_PREFIX, TIMEOUT_SECONDS
@@ -22,6 +22,12 @@ from ami_beam.records import RecordBatch
 PROGRESS_SECONDS = 10
 PATIENCE_SECONDS = 60.0
 _MESSAGES = 10_000
+Span = tuple[int, int]
+"""First offset, and the one behind the last."""
+Place = None | int | Mapping[int, int]
+"""Of a topic: its own begin or end, an instant in microseconds, or offsets of partitions (no others are read)."""
+_WAIT_SECONDS = 0.1
+"""The client waits so long for more messages, also where the last one is there."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,22 +37,12 @@ class PeriodError(RuntimeError):
 
 def export_period(config: Mapping[str, str], topic: str, begin: int | None, end: int | None, path: Path) -> int:
     """Write the records of `read_period` to a new file, as `--source=files` reads it. Returns how many there were."""
-    encode = msgspec.json.Encoder().encode
     count = 0
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for batch in period_batches(config, topic, begin, end):
-            for partition, offset, record_time, value in zip(
-                batch.partitions, batch.offsets, batch.record_times, batch.values, strict=True
-            ):
-                line = {
-                    "ts_ms": None if record_time is None else record_time // MICROS_PER_MILLI,
-                    "value_b64": None if value is None else base64.b64encode(value).decode(),
-                    "topic": topic,
-                    "partition": partition,
-                    "offset": offset,
-                }
-                file.write(encode(line) + b"\n")
-            count += len(batch.values)
+        messages = read_period(config, topic, begin, end)
+        while several := list(islice(messages, BATCH_RECORDS)):
+            file.write(lines_of(several))
+            count += len(several)
     return count
 
 
@@ -56,10 +52,10 @@ def period_batches(config: Mapping[str, str], topic: str, begin: int | None, end
     while several := list(islice(messages, BATCH_RECORDS)):
         batch = RecordBatch(topic, [], [], [], [])
         for message in several:
-            kind, ts_ms = message.timestamp()
+            ts_ms = ts_ms_of(message)
             batch.partitions.append(message.partition() or 0)
             batch.offsets.append(message.offset() or 0)
-            batch.record_times.append(None if kind == TIMESTAMP_NOT_AVAILABLE else ts_ms * MICROS_PER_MILLI)
+            batch.record_times.append(None if ts_ms is None else ts_ms * MICROS_PER_MILLI)
             batch.values.append(message.value())
         yield batch
 
@@ -77,63 +73,120 @@ def read_period(
       config: client settings with bootstrap.servers, as the Kafka client of Java has them.
       begin, end: microseconds; None is the topic's own.
     """
-    client = {**librdkafka(config), "group.id": f"{GROUP_PREFIX}period", "enable.auto.commit": "false"}
-    consumer = Consumer(client)
-    try:
+    with _consumer(config) as consumer:
         spans = _spans(consumer, topic, begin, end)
-        yield from _records(consumer, topic, spans, patience)
+        for messages in _records(consumer, topic, spans, patience, _log_progress):
+            yield from messages
+
+
+def spans_of(config: Mapping[str, str], topic: str, begin: Place, end: Place) -> dict[int, Span]:
+    """Where a period begins and ends, of every partition; both are the same where it holds nothing of the period.
+
+    Raises PeriodError for a partition that there is not, KafkaException where the broker refuses.
+    """
+    with _consumer(config) as consumer:
+        return _spans(consumer, topic, begin, end)
+
+
+def read_spans(
+    config: Mapping[str, str],
+    topic: str,
+    spans: Mapping[int, Span],
+    progress: Callable[[int, int], None],
+    patience: float = PATIENCE_SECONDS,
+) -> Iterator[list[Message]]:
+    """Every record in the spans, of a partition in the order of offsets, read_committed. Raises as `read_period` does.
+
+    Args:
+      progress: called now and then with how many records were read, and how many there are at most.
+    """
+    with _consumer(config) as consumer:
+        yield from _records(consumer, topic, spans, patience, progress)
+
+
+@contextmanager
+def _consumer(config: Mapping[str, str]) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {
+            "isolation.level": "read_committed",
+            **librdkafka(config),
+            "group.id": f"{GROUP_PREFIX}period",
+            "enable.auto.commit": "false",
+            # Else the client goes to the end, past everything, where retention has taken what was to be read.
+            "auto.offset.reset": "error",
+        }
+    )
+    try:
+        yield consumer
     finally:
         consumer.close()
 
 
-def _spans(consumer: Consumer, topic: str, begin: int | None, end: int | None) -> dict[int, tuple[int, int]]:
-    """First offset and the one behind the last, of every partition that has any."""
+def _spans(consumer: Consumer, topic: str, begin: Place, end: Place) -> dict[int, Span]:
     partitions = sorted(consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic].partitions)
 
-    def at(instant: int) -> dict[int, int]:
-        asked = [TopicPartition(topic, partition, max(instant // MICROS_PER_MILLI, 0)) for partition in partitions]
-        return {each.partition: each.offset for each in consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS)}
-
-    first = dict.fromkeys(partitions, 0) if begin is None else at(begin)
-    behind = dict.fromkeys(partitions, -1) if end is None else at(end)
-    spans = {}
-    for partition in partitions:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS)
+    def offsets(place: Place) -> dict[int, int | None]:
+        """None: behind all records."""
+        if place is None:
+            return dict.fromkeys(partitions)
+        if not isinstance(place, int):
+            unknown = sorted(set(place) - set(partitions))
+            if unknown:
+                raise PeriodError(
+                    f"Topic {topic} has no partition {unknown[0]}; it has {partitions[0]} to {partitions[-1]}"
+                )
+            return dict(place)
+        asked = [TopicPartition(topic, partition, max(place // MICROS_PER_MILLI, 0)) for partition in partitions]
+        found = consumer.offsets_for_times(asked, timeout=TIMEOUT_SECONDS)
         # Negative: no record is so late.
-        start = high if first[partition] < 0 else max(first[partition], low)
-        stop = high if behind[partition] < 0 else behind[partition]
-        if start < stop:
-            spans[partition] = start, stop
+        return {each.partition: each.offset if each.offset >= 0 else None for each in found}
+
+    first, behind = offsets(begin), offsets(end)
+    spans = {}
+    for partition in sorted(first.keys() & behind.keys()):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS)
+        start, stop = first[partition], behind[partition]
+        start = low if begin is None else high if start is None else min(max(start, low), high)
+        stop = high if stop is None else min(stop, high)
+        spans[partition] = start, max(start, stop)
     return spans
 
 
 def _records(
-    consumer: Consumer, topic: str, spans: Mapping[int, tuple[int, int]], patience: float
-) -> Iterator[Message]:
+    consumer: Consumer,
+    topic: str,
+    spans: Mapping[int, Span],
+    patience: float,
+    progress: Callable[[int, int], None],
+) -> Iterator[list[Message]]:
     total = sum(stop - start for start, stop in spans.values())
-    _log.info("Reading %s: up to %s records of %d partitions.", topic, f"{total:,}", len(spans))
-    consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in spans.items()])
-    unread = {partition: stop for partition, (_, stop) in spans.items()}
+    unread = {partition: stop for partition, (start, stop) in spans.items() if start < stop}
+    _log.info("Reading %s: up to %s records of %d partitions.", topic, f"{total:,}", len(unread))
+    if not unread:
+        return
+    consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in unread])
     count = 0
     heard = told = time.monotonic()
     while unread:
         now = time.monotonic()
         if now > told + PROGRESS_SECONDS:
             told = now
-            _log.info("%s of up to %s records read.", f"{count:,}", f"{total:,}")
-        messages = consumer.consume(_MESSAGES, timeout=1.0)
+            progress(count, total)
+        messages = consumer.consume(_MESSAGES, timeout=_WAIT_SECONDS)
+        within = []
         for message in messages:
             error = message.error()
             if error is not None:
-                if error.retriable():
-                    continue
-                raise KafkaException(error)
+                _raise_for(error, topic)
+                continue
             partition, offset = message.partition(), message.offset()
             assert partition is not None
             assert offset is not None
             if offset < unread.get(partition, 0):
-                yield message
-                count += 1
+                within.append(message)
+        if within:
+            yield within
+            count += len(within)
         if messages:
             # After the records: whoever takes them may take long.
             heard = time.monotonic()
@@ -146,3 +199,18 @@ def _records(
             raise PeriodError(
                 f"Topic {topic} has given no record for {patience:g} s; {count:,} of up to {total:,} were read"
             )
+
+
+def _raise_for(error: KafkaError, topic: str) -> None:
+    """Unless it is nothing that lasts."""
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise PeriodError(
+            f"Topic {topic} has deleted records of the period before they were read: {error.str()}. Start later, or"
+            " keep records longer (retention.ms, retention.bytes)"
+        )
+    if not error.retriable():
+        raise KafkaException(error)
+
+
+def _log_progress(count: int, total: int) -> None:
+    _log.info("%s of up to %s records read.", f"{count:,}", f"{total:,}")

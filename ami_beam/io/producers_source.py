@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from hashlib import sha256
 from threading import Lock
 
@@ -11,7 +10,7 @@ from apache_beam.metrics import Metrics
 
 from ami_beam import csv_table, producers
 from ami_beam.csv_table import TableError
-from ami_beam.instants import MICROS_PER_SECOND
+from ami_beam.io.followed import Followed
 
 _log = logging.getLogger(__name__)
 
@@ -35,36 +34,33 @@ class FollowedProducers:
         with _versions_lock:
             version = _versions.get(self._key)
             if version is None:
-                version = _versions[self._key] = _Version(*self._key)
+                path, refresh = self._key
+                file = _File(path)
+                version = _versions[self._key] = Followed(file.load, refresh, file.failed)
             return meter_id in version.current()
 
 
-class _Version:
-    """What a file held when it was good last."""
+class _File:
+    """A file that is read when it is looked at, and parsed when it has changed."""
 
-    def __init__(self, path: str, refresh: int | None) -> None:
-        self._path, self._refresh = path, refresh
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._failed = Metrics.counter("ami", "producers_load_failed")
         self._digest = b""
-        self._load()
 
-    def current(self) -> frozenset[str]:
-        if self._refresh is not None and time.monotonic() - self._looked >= self._refresh / MICROS_PER_SECOND:
-            try:
-                self._load()
-            except TableError as error:
-                self._failed.inc()
-                _log.error("Producers not loaded, the last good ones stay in use (workers must reach it): %s", error)
-        return self._meters
-
-    def _load(self) -> None:
-        self._looked = time.monotonic()
+    def load(self) -> frozenset[str] | None:
         content = csv_table.read(self._path)
         digest = sha256(content).digest()
-        if digest != self._digest:
-            self._meters = producers.parse(content, self._path)
-            self._digest = digest
+        if digest == self._digest:
+            return None
+        found = producers.parse(content, self._path)
+        self._digest = digest
+        return found
+
+    def failed(self, error: TableError) -> None:
+        self._failed.inc()
+        _log.error("Producers not loaded, the last good ones stay in use (workers must reach it): %s", error)
 
 
-_versions: dict[tuple[str, int | None], _Version] = {}
+_versions: dict[tuple[str, int | None], Followed[frozenset[str]]] = {}
 _versions_lock = Lock()

@@ -11,7 +11,8 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from ami_beam.codecs.validated_columns import AVRO_FIELDS, avro_columns, json_columns
+from ami_beam.codecs.validated_columns import AVRO_FIELDS, avro_columns, json_columns, wire_columns
+from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.consumers import VALIDATED_TOPIC
 from ami_beam.io.files import file_lines
 from ami_beam.io.kafka_period import read_period
@@ -83,11 +84,12 @@ def _read_avro(file: str, counts: RowCounts, problems: Problems) -> Iterator[pa.
 
 
 def read_topic(
-    config: Mapping[str, str], topic: str, start: int | None, counts: RowCounts, problems: Problems
-) -> Iterator[pa.RecordBatch]:
-    """The reads of the topic up to its end as it is now, of committed transactions only.
+    config: Mapping[str, str], topic: str, start: int | None, schemas: WriterSchemas | None, counts: RowCounts,
+    problems: Problems,
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """The reads of the topic up to its end as it is now, in JSON and Avro, of committed transactions only.
 
-    Raises what `read_period` does, and BadRows.
+    Raises what `read_period` does, BadRows, and RegistryError where nobody says what a schema is.
     """
     messages = read_period({**config, "isolation.level": "read_committed"}, topic, start, None)
     while several := list(islice(messages, BLOCK_RECORDS)):
@@ -99,10 +101,10 @@ def read_topic(
             place = f"{topic}, partition {message.partition()}, offset {message.offset()}"
             found.append(Problem(place, _no_read(text)))
 
-        batch = json_columns([message.value() or b"" for message in several], bad)
-        counts.read += batch.num_rows
+        for batch in wire_columns([message.value() or b"" for message in several], schemas, bad):
+            counts.read += batch.num_rows
+            yield batch
         problems.take(found)
-        yield batch
 
 
 def _no_read(text: str) -> str:

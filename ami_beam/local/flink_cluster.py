@@ -184,6 +184,8 @@ def common_settings(directory: Path) -> dict[str, Any]:
         # Without a directory checkpoints go to the heap and fail at the first real one.
         "state.checkpoints.dir": (directory / "checkpoints").as_uri(),
         "io.tmp.dirs": directory / "tmp",
+        # Of a replay several shuffles are written at once, and the default of 512 is for each.
+        "taskmanager.network.sort-shuffle.min-buffers": 64,
         "rest.address": "127.0.0.1",
         "rest.bind-address": "127.0.0.1",
         "jobmanager.rpc.address": "127.0.0.1",

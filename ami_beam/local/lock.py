@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("flink", "kafka")
+NAMES = ("flink", "kafka", "kafka_connect")
 
 
 def write_lock(name: str) -> int:

@@ -44,16 +44,18 @@ class PostgresqlServer:
     Args:
       durable: whether it waits for the disk, as in production. A server that is killed loses nothing either way; a
         machine that loses its power would.
+      logical: whether its changes can be followed (`wal_level=logical`).
     """
 
     USER = "ami_test"
 
-    def __init__(self, durable: bool = False) -> None:
+    def __init__(self, durable: bool = False, logical: bool = False) -> None:
         found = programs()
         if found is None:
             raise process.StartError(MISSING)
         self._programs = found
         self._durable = durable
+        self._logical = logical
         self.password = secrets.token_urlsafe(16)
         self.port = 0
         self._directory: process.TemporaryDirectory | None = None
@@ -114,6 +116,7 @@ class PostgresqlServer:
             "unix_socket_directories": "",
             "max_connections": 40,
             "fsync": "on" if self._durable else "off",
+            "wal_level": "logical" if self._logical else "replica",
         }
         words = [word for name, value in flags.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [*_as_other_user(), self._programs / "postgres", "-D", self._data, *words]

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ami_beam import records
-from ami_beam.input_topics import EVENTS_TOPIC, READS_TOPIC
+from ami_beam.input_topics import EVENTS_TOPIC, OUTAGES_TOPIC, READS_TOPIC, WORK_TOPIC
 from ami_beam.results import RESULTS, Kind, Result
 from ami_beam.schemas import FILE_TABLES, NAMESPACE, result_topics, subject_of
 
@@ -56,6 +56,26 @@ _EVENT: tuple[tuple[str, Any], ...] = (
     ("event_ts", _INSTANT),
     ("event_desc", ["null", "string"]),
 )
+_OUTAGE: tuple[tuple[str, Any], ...] = (
+    ("outage_id", "string"),
+    ("kind", "string"),
+    ("status", "string"),
+    ("entity_type", "string"),
+    ("entity_id", "string"),
+    ("from", _INSTANT),
+    ("to", ["null", _INSTANT]),
+    ("reason", ["null", "string"]),
+)
+_WORK: tuple[tuple[str, Any], ...] = (
+    ("work_id", "string"),
+    ("kind", "string"),
+    ("status", "string"),
+    ("meter_id", "string"),
+    ("transformer_id", ["null", "string"]),
+    ("from", _INSTANT),
+    ("to", _INSTANT),
+    ("reason", ["null", "string"]),
+)
 
 
 def all_schemas() -> dict[str, Schema]:
@@ -64,6 +84,8 @@ def all_schemas() -> dict[str, Schema]:
     made |= {result.table: row_schema(result) for result in RESULTS if result.table in FILE_TABLES}
     made[subject_of(READS_TOPIC)] = _input("HeadendRead", _READ, "A read as the head-end sends it.")
     made[subject_of(EVENTS_TOPIC)] = _input("HeadendEvent", _EVENT, "A meter event as the head-end sends it.")
+    made[subject_of(OUTAGES_TOPIC)] = _input("AnnouncedOutage", _OUTAGE, "An outage that the OMS announces or knows.")
+    made[subject_of(WORK_TOPIC)] = _input("AnnouncedWork", _WORK, "Work at a meter, which explains what it does then.")
     return made
 
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ami_beam.codecs.json_outputs import (
-    ALARMS_TOPIC,
-    DEAD_LETTER_TOPIC,
-    EVENT_ALERTS_TOPIC,
-    GRID_ALERTS_TOPIC,
-    RECEIPT_TOPIC,
-    SILENT_METERS_TOPIC,
-    SUMMARY_TOPIC,
-)
-from ami_beam.consumers import CUSTOMER_TOPIC, FEEDER_TOPIC, HEATMAP_TOPIC, VALIDATED_TOPIC
+from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC, EVENT_ALERTS_TOPIC
 from ami_beam.instants import parse_instant
+from ami_beam.results import RESULTS, Result
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -30,20 +22,17 @@ What explains an alert may not: of an alert and its copy, which says so, the cop
 # Of a resent event the copy that was processed first is published.
 _OF_AN_EVENT = {"alert_id", "alert_source", "entity_id", "alert_time", "detail_value", "severity"}
 
-IDENTITIES: dict[str, Callable[[Row], Key]] = {
-    SUMMARY_TOPIC: lambda row: (row["transformer_id"], row["feeder_id"], row["window_end"]),
-    RECEIPT_TOPIC: lambda row: (row["transformer_id"], row["window_end"]),
-    GRID_ALERTS_TOPIC: lambda row: (row["alert_id"],),
-    EVENT_ALERTS_TOPIC: lambda row: (row["alert_id"],),
-    ALARMS_TOPIC: lambda row: (row["alarm_id"],),
-    SILENT_METERS_TOPIC: lambda row: (row["day"], row["meter_id"]),
-    FEEDER_TOPIC: lambda row: (row["segment"], row["feeder_id"], row["window_end"]),
-    HEATMAP_TOPIC: lambda row: (
-        row["segment"], row.get("transformer_id"), row["feeder_id"], row.get("window_end"), row.get("day")
-    ),
-    VALIDATED_TOPIC: lambda row: (row["record"], row["meter_id"], row.get("interval_end"), row.get("day")),
-    CUSTOMER_TOPIC: lambda row: (row["period"], row["customer_id"], row.get("month"), row.get("day")),
-}  # fmt: skip
+_KINDS: dict[str, list[Result]] = {}
+for _result in RESULTS:
+    if _result.topic != DEAD_LETTER_TOPIC:
+        _KINDS.setdefault(_result.topic, []).append(_result)
+TOPICS = tuple(_KINDS)
+
+
+def identity(topic: str, row: Row) -> Key:
+    """By the catalogue. A month's row has a day in it, too, which is no part of its identity."""
+    (result,) = [each for each in _KINDS[topic] if each.kind is None or row[each.kind[0]] == each.kind[1]]
+    return (*(result.kind or ()), *(row[name] for name in result.identity))
 
 
 @dataclass
@@ -65,7 +54,7 @@ class Difference:
 def read_files(folder: Path) -> dict[str, list[Row]]:
     """The rows of a folder of results, by topic."""
     rows = {}
-    for topic in (*IDENTITIES, DEAD_LETTER_TOPIC):
+    for topic in (*TOPICS, DEAD_LETTER_TOPIC):
         path = folder / f"{topic}.jsonl"
         rows[topic] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return rows
@@ -74,8 +63,8 @@ def read_files(folder: Path) -> dict[str, list[Row]]:
 def compare(expected: Mapping[str, list[Row]], got: Mapping[str, list[Row]]) -> Difference:
     """What distinguishes the final state of `got` from that of `expected`; both hold rows in topic order."""
     difference = Difference()
-    for topic, identity in IDENTITIES.items():
-        want, have = _final(expected[topic], identity), _final(got[topic], identity)
+    for topic in TOPICS:
+        want, have = _final(topic, expected[topic]), _final(topic, got[topic])
         for key in want.keys() | have.keys():
             if key not in have or (key in want and _content(topic, want[key]) != _content(topic, have[key])):
                 difference.lost.append(f"{topic} {key}")
@@ -88,11 +77,11 @@ def compare(expected: Mapping[str, list[Row]], got: Mapping[str, list[Row]]) -> 
     return difference
 
 
-def _final(rows: Iterable[Row], identity: Callable[[Row], Key]) -> dict[Key, Row]:
+def _final(topic: str, rows: Iterable[Row]) -> dict[Key, Row]:
     """The row of each identity that a consumer ends with: the greatest as_of, then topic order."""
     final: dict[Key, Row] = {}
     for row in rows:
-        key = identity(row)
+        key = identity(topic, row)
         if key not in final or parse_instant(row["as_of"]) >= parse_instant(final[key]["as_of"]):
             final[key] = row
     return {key: row for key, row in final.items() if not _is_gone(row)}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.fuzz.corpus import FILES, keep, load, save
 
-SHARES = {"reads": 0.3, "events": 0.5, "blocks": 0.2}
+SHARES = {"reads": 0.3, "events": 0.4, "changes": 0.1, "blocks": 0.2}
 """Of the inputs, by target."""
 _RANDOM_SEEDS = 500
 _PROCESS_RUNS = 50_000

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 from apache_beam.pvalue import TaggedOutput
 
-from ami_beam.codecs import json_outputs
-from ami_beam.codecs.dead_letter_reasons import Reason
+from ami_beam.codecs import debezium_reads, json_outputs, strict_json
+from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
+from ami_beam.codecs.debezium import without_tombstones
+from ami_beam.codecs.debezium_reads import DebeziumReadDecoder
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.codecs.pack_columns import PendingReads
@@ -21,6 +23,7 @@ from ami_beam.read_columns import ReadColumns, from_reads, joined
 from ami_beam.records import DeadLetter, DeadLetterBatch, Event, KeyedRecords, Read, ReadProgress, RecordBatch
 from ami_beam.settings import Settings
 from ami_beam.shards import shard_of
+from tests import debezium
 from tests.fuzz import generate, oracle
 from tests.fuzz.choices import Choices
 from transforms import decode_events, decode_reads
@@ -28,6 +31,7 @@ from transforms import decode_events, decode_reads
 _encode = msgspec.msgpack.encode  # tells -0.0 from 0.0 and 1 from 1.0
 _REASONS = {reason.value for reason in Reason}
 _read_decoders: dict[Settings, ReadDecoder] = {}
+_change_decoders: dict[Settings, DebeziumReadDecoder] = {}
 _event_decoders: dict[Settings, EventDecoder] = {}
 
 
@@ -96,6 +100,67 @@ def check_events(data: bytes) -> int:
     return len(batch.values)
 
 
+def check_changes(data: bytes) -> int:
+    """Reads as changes of a table: all paths agree, nothing raises, and what is plain JSON inside is judged as such."""
+    choices = Choices(data)
+    plain, settings, now = generate.batch(choices, generate.READS)
+    batch = RecordBatch(
+        plain.topic, plain.partitions, plain.offsets, plain.record_times,
+        [None if value is None else _as_change(value, choices) for value in plain.values],
+    )  # fmt: skip
+    decoder = _change_decoders.setdefault(settings, DebeziumReadDecoder(settings))
+    reads, letters = decoder.decode_carefully(batch, now)
+    expected = _encode((reads, letters))
+    columns, quick_letters = decoder.decode(batch, now)
+    assert _encode((columns.reads(), quick_letters)) == expected, "the fast path differs from the definition"
+    alone: tuple[list[Read], list[DeadLetter]] = [], []
+    for one in _one_by_one(batch):
+        one_columns, one_letters = decoder.decode(one, now)
+        alone[0].extend(one_columns.reads())
+        alone[1].extend(one_letters)
+    assert _encode(alone) == expected, "a record depends on its neighbours"
+    _check_accounting(without_tombstones(batch), reads, letters)
+    _check_letters(batch, letters)
+    by_offset = {read.offset: read for read in reads}
+    reasons = {letter.offset: letter.reason for letter in letters if not letter.used}
+    plain_reads, plain_letters = ReadDecoder(settings).decode_carefully(plain, now)
+    for read in plain_reads:
+        if reasons.get(read.offset) not in _OF_CHANGES:
+            assert _encode(by_offset.get(read.offset)) == _encode(read), "another read than it would be in plain JSON"
+    for letter in plain_letters:
+        if not letter.used and _says_the_same(letter.value) and reasons.get(letter.offset) not in _OF_CHANGES:
+            assert reasons.get(letter.offset) == letter.reason, "another reason than it would be in plain JSON"
+    return len(batch.values)
+
+
+_OF_CHANGES = {reason.value for reason in (Reason.ROW_DELETED, Reason.TABLE_TRUNCATED, Reason.NOT_A_CHANGE)}
+
+
+def _as_change(row: bytes, choices: Choices) -> bytes:
+    change = debezium.change(row, choices.of(("c", "u", "r", "c", "u", "r", "c", "d", "t", "m")))
+    form = choices.below(4)
+    if form == 1:
+        return debezium.with_schema(change)
+    if form == 2:
+        columns = {name: debezium.time_column("MicroTimestamp") for name in debezium_reads.READ_ROW.instants}
+        decimals = {name: debezium.decimal_column(3) for name in debezium_reads.READ_ROW.numbers}
+        return debezium.with_schema(change, columns | decimals)
+    return change
+
+
+def _says_the_same(value: bytes | None) -> bool:
+    """Whether a row is one document, without any value that a change may have in other types than plain JSON."""
+    try:
+        row = strict_json.parse(value or b"")
+    except Rejection:
+        return False
+    kinds = debezium_reads.READ_ROW
+    return isinstance(row, dict) and not (
+        any(isinstance(row.get(name), str | dict) for name in kinds.numbers | kinds.integers)
+        or any(isinstance(row.get(name), int) for name in kinds.instants)
+    )
+
+
 def check_blocks(data: bytes) -> int:
     """What is packed unpacks to the same numbers, in the same order, however it was packed."""
     choices = Choices(data)
@@ -107,7 +172,12 @@ def check_blocks(data: bytes) -> int:
     return len(reads)
 
 
-CHECKS: dict[str, Callable[[bytes], int]] = {"reads": check_reads, "events": check_events, "blocks": check_blocks}
+CHECKS: dict[str, Callable[[bytes], int]] = {
+    "reads": check_reads,
+    "events": check_events,
+    "changes": check_changes,
+    "blocks": check_blocks,
+}
 
 
 def _one_by_one(batch: RecordBatch) -> list[RecordBatch]:
