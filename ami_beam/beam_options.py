@@ -139,11 +139,20 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
     return [name for action in parser._actions for name in action.option_strings]
 
 
-def check_known(arguments: list[str], parser: Parser, our_names: Iterable[str]) -> argparse.Namespace:
-    """Beam's values in `arguments`. Raises OptionError for the first argument that neither Beam nor a runner knows."""
+def check_known(
+    arguments: list[str], parser: Parser, our_names: Iterable[str], launched: bool = False
+) -> tuple[argparse.Namespace, list[str]]:
+    """Beam's values in `arguments`. Raises OptionError for the first argument that neither Beam nor a runner knows.
+
+    `launched`: a flex template's launcher wrote them, and Dataflow has held the parameters against the template's
+    metadata. What is unknown is then the launcher's own, of a later version than this: it is passed on, and named in
+    the list that is returned.
+    """
     values, unknown = parser.parse_known_args(arguments)
+    if launched and all(word.startswith("--") for word in unknown):
+        return values, sorted(word.partition("=")[0] for word in unknown)
     if not unknown:
-        return values
+        return values, []
     # what follows "=" may be a secret, so it is never repeated
     word = unknown[0].partition("=")[0]
     if not word.startswith("-"):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Literal
 
+from ami_beam.io import secret_manager
+
 Policy = Literal["drop", "hmac", "keep"]
 POLICIES: tuple[Policy, ...] = ("hmac", "keep", "drop")
 LEAST_KEY_BYTES = 16
@@ -20,15 +22,27 @@ class CustomerKeyError(ValueError):
 
 
 def load_key(path: str) -> bytes:
-    """The key in a file: its bytes without white space at either end. Raises CustomerKeyError."""
+    """The key in a file or secret: its bytes without white space at either end. Raises CustomerKeyError."""
     try:
-        with open(path, "rb") as file:
-            key = file.read().strip()
+        if secret_manager.is_secret(path):
+            key = _of_secret(path)
+        else:
+            with open(path, "rb") as file:
+                key = file.read().strip()
     except OSError as error:
         raise CustomerKeyError(f"cannot be read: {error.strerror}") from None
     if len(key) < LEAST_KEY_BYTES:
         raise CustomerKeyError(f"holds {len(key)} bytes, which can be guessed; at least {LEAST_KEY_BYTES}")
     return key
+
+
+def _of_secret(path: str) -> bytes:
+    try:
+        return secret_manager.read(path).strip()
+    except secret_manager.SecretNameError as error:
+        raise CustomerKeyError(str(error)) from None
+    except Exception as error:  # of many kinds: of the client, of its transport, of its login
+        raise CustomerKeyError(f"cannot be read ({type(error).__name__})") from None
 
 
 def namer(policy: Policy, key_file: str | None) -> Callable[[list[str]], list[str]]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from apache_beam.io.filesystems import FileSystems
 
 from ami_beam.beam_options import OptionError
+from ami_beam.io import secret_manager
 
 _SECRET = re.compile(r"password|jaas|secret|token|key|credential|certificate|user\.?info", re.IGNORECASE)
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
@@ -28,12 +28,19 @@ _OURS = {
     "value.serializer": "records are written as bytes",
 }
 REDACTED = "***"
-_REFERENCE = re.compile(r"\$\{(file|env):(?:([^:}]*):)?([^:}]*)\}")
+_REFERENCE = re.compile(r"\$\{(file|env|secretmanager):(?:([^:}]*):)?([^:}]*)\}")
 _PROVIDERS = {
     "config.providers": "file,env",
     "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
     "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
 }
+_SECRET_PROVIDER = {
+    "config.providers": "file,env,secretmanager",
+    "config.providers.secretmanager.class": "amibeam.SecretManagerConfigProvider",
+}
+"""Ours, in `ami_beam/local/patches`. Only where it is needed: a Kafka client refuses a class that it does not have."""
+_NO_SECRET = re.compile(r"[\w.]+\.OAuthBearerLoginModule\s+required\s*;\s*")
+"""A login module without options: the identity is the process's own."""
 _NATIVE = ("security.", "sasl.", "ssl.", "client.", "metadata.max.age.ms", "reconnect.backoff.")
 """How the settings begin that the native I/O takes; the others are of the Java client alone."""
 
@@ -79,23 +86,26 @@ def is_secret(key: str) -> bool:
 def for_graph(given: Mapping[str, str], path: str | None, kafka_io: str) -> dict[str, str]:
     """The settings as a job's graph may hold them: of a file's only references, `${file:PATH:KEY}`.
 
-    The processes that run the job resolve them, so all of them need the file at that path. Beam's own connector can
-    only read Java properties that way. Raises OptionError where it would need a secret of another file.
+    The processes that run the job resolve them, so all of them need the file at that path, or may read the secret that
+    it is (`${secretmanager:NAME:KEY}`). Beam's own connector can only read Java properties that way. Raises OptionError
+    where it would need a secret of another file.
     """
     config: dict[str, str] = {}
     if path is not None:
         stored = load(path)
         local = "://" not in path and not set(":}") & set(path)
-        place = os.path.abspath(path) if local else path
+        kind, place = "file", os.path.abspath(path) if local else path
+        if secret_manager.is_secret(path):
+            kind, place, local = "secretmanager", secret_manager.secret_name(path), True
         for key, value in stored.items():
             if local and (kafka_io == "native" or not _is_json(path)):
-                config[key] = f"${{file:{place}:{key}}}"
+                config[key] = f"${{{kind}:{place}:{key}}}"
             elif is_secret(key):
                 raise OptionError(
                     "--kafka_config_file",
                     path,
                     f"{key} would be stored in the job, which is where others can read it",
-                    "Java properties in a local file that every process of the job can read"
+                    "Java properties in a local file that every process of the job can read, or in a secret"
                     + ("" if kafka_io == "beam" else ", or JSON"),
                     "--kafka_config_file=/etc/ami-beam/client.properties",
                 )
@@ -105,14 +115,16 @@ def for_graph(given: Mapping[str, str], path: str | None, kafka_io: str) -> dict
     if kafka_io == "native":
         return {key: value for key, value in config.items() if key.startswith(_NATIVE)}
     needs = any("${" in value for value in config.values()) and "config.providers" not in config
+    if any("${secretmanager:" in value for value in config.values()):
+        return config | _PROVIDERS | _SECRET_PROVIDER
     return config | _PROVIDERS if needs else config
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the contents of files and of environment variables in place of references to them.
 
-    As Kafka's FileConfigProvider and EnvVarConfigProvider have it: `${file:PATH:KEY}`, `${env:NAME}`. Raises ValueError
-    with the setting's name.
+    As Kafka's FileConfigProvider and EnvVarConfigProvider have it: `${file:PATH:KEY}`, `${env:NAME}`; and ours,
+    `${secretmanager:NAME:KEY}`. Raises ValueError with the setting's name.
     """
     files: dict[str, dict[str, str]] = {}
 
@@ -122,6 +134,7 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
             if name not in os.environ:
                 raise ValueError(f"{setting}: there is no environment variable {name} in this process")
             return os.environ[name]
+        place = secret_manager.SCHEME + place if kind == "secretmanager" else place
         if place not in files:
             try:
                 files[place] = load(place)
@@ -146,7 +159,7 @@ def config_warnings(given: Mapping[str, str], config: Mapping[str, str], kafka_i
         f"--kafka_config: {key} is a secret on the command line, which every user of this machine can read, and it is"
         " stored in the job. Put it into --kafka_config_file"
         for key, value in sorted(given.items())
-        if is_secret(key) and not _REFERENCE.search(value)
+        if is_secret(key) and not _REFERENCE.search(value) and not _NO_SECRET.fullmatch(value)
     ]
     unused = sorted(key for key in config if not key.startswith((*_NATIVE, "config.providers")))
     if unused and kafka_io == "native":
@@ -155,18 +168,18 @@ def config_warnings(given: Mapping[str, str], config: Mapping[str, str], kafka_i
 
 
 def _is_json(path: str) -> bool:
-    with FileSystems.open(path) as stream:
-        return bool(stream.read().lstrip().startswith(b"{"))
+    return secret_manager.read(path).lstrip().startswith(b"{")
 
 
 def load(path: str, option: str = "--kafka_config_file") -> dict[str, str]:
     """The configuration in a file: JSON (an object) or Java properties. Raises OptionError about `option`."""
     example = f"{option}=client.properties"
     try:
-        with FileSystems.open(path) as stream:
-            text = stream.read().decode("utf-8")
+        text = secret_manager.read(path).decode("utf-8")
     except UnicodeDecodeError:
         raise OptionError(option, path, "the file is not UTF-8", "a properties or JSON file", example) from None
+    except secret_manager.SecretNameError as error:
+        raise OptionError(option, path, str(error), "", f"{option}={secret_manager.EXAMPLE}") from None
     except Exception as error:  # each file system has its own exceptions
         reason = f"the file cannot be read ({type(error).__name__})"
         raise OptionError(option, path, reason, "a readable properties or JSON file", example) from None

@@ -6,6 +6,7 @@ allowed and an example. After it nothing in the product looks at an option again
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from ami_beam import beam_options
 from ami_beam.beam_options import OptionError, Parser
 from ami_beam.bigquery_tables import Dataset
 from ami_beam.counts_shrink import ShrinkRule
+from ami_beam.dataflow_checks import check_dataflow, launched, on_dataflow
 from ami_beam.input_topics import (
     EVENTS_FILE,
     EVENTS_TOPIC,
@@ -407,7 +409,7 @@ def _add_running(group: Any) -> None:
         default="savepoint",
         metavar="savepoint|cancel|leave",
         help="what SIGTERM and Ctrl-C do to a job on a Flink cluster: end it with a savepoint, whose path is logged,"
-        " end it at once, or let it run on (savepoint)",
+        " end it at once, or let it run on (savepoint; on Dataflow, which has none, leave)",
     )
     add(
         "--return_when",
@@ -570,6 +572,20 @@ def kafka_io_of(given: Literal["auto", "beam", "native"], runner: str) -> Litera
     return given
 
 
+def _divide_words(values: dict[str, Any]) -> None:
+    """Options that take several words: a launcher gives them as one, in which they stand as on a command line."""
+    for name in ("kafka_config", "pass_to_runner"):
+        if values[name] is None:
+            continue
+        try:
+            values[name] = [word for text in values[name] for word in shlex.split(text)]
+        except ValueError:
+            problem = "has a quotation mark without its second (the text is not shown, it may hold a secret)"
+            raise OptionError(
+                f"--{name}", None, problem, "words with spaces between them, quoted as in a shell"
+            ) from None
+
+
 def _database(values: Mapping[str, Any]) -> Database:
     return database_of(values["postgresql"], values["postgresql_config_file"], values["postgresql_schema"])
 
@@ -590,13 +606,23 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     parser = _parser()
     given, rest = parser.parse_known_args(list(argv))
     names = beam_options.option_names(parser)
-    beam_values = beam_options.check_known(rest, beam_options.beam_parser(without=AmiOptions), names)
+    by_launcher = launched(rest)
+    beam_parser = beam_options.beam_parser(without=AmiOptions)
+    beam_values, passed_on = beam_options.check_known(rest, beam_parser, names, by_launcher)
     values = vars(given)
+    if by_launcher:
+        _divide_words(values)
     explicit = {name for name in names if any(word == name or word.startswith(f"{name}=") for word in argv)}
 
     source = choice(values, "source", ("kafka", "files"))
     sinks = sinks_of(values["sink"])
     runner = runner_of(getattr(beam_values, "runner", None), source, sinks)
+    kafka_io = kafka_io_of(values["kafka_io"], runner)
+    dataflow_warnings = [f"{name} is passed on: neither ami-beam nor this Beam knows it" for name in passed_on]
+    if on_dataflow(runner):
+        dataflow_warnings += check_dataflow(values, explicit, rest, source, sinks, kafka_io)
+        if "--on_stop" not in explicit:
+            values["on_stop"] = "leave"
     settings = settings_of(values, live=source == "kafka")
     config = kafka_config(values["kafka_config"] or (), values["kafka_config_file"])
     meter_registry = meter_registry_of(values["meter_registry"])
@@ -606,7 +632,6 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
     servers = values["bootstrap_servers"] or config.pop("bootstrap.servers", None)
     servers = bootstrap_servers_of(servers, source, sinks, counts if counts_kind == "kafka" else None)
     config.pop("bootstrap.servers", None)
-    kafka_io = kafka_io_of(values["kafka_io"], runner)
     given_config = pairs("--kafka_config", values["kafka_config"] or ())
     client = for_graph(given_config, values["kafka_config_file"], kafka_io) | {"bootstrap.servers": servers or ""}
     counts_client: dict[str, str] = {}
@@ -668,6 +693,7 @@ def validate(argv: Sequence[str]) -> tuple[Settings, RunPlan]:
         validated_files=validated_files,
         validated_files_every=duration_of(values, "validated_files_every", "15m", least=MICROS_PER_SECOND),
         warnings=(
+            *dataflow_warnings,
             *warnings_of(settings, source, sinks, explicit, counts_kind),
             *(config_warnings(given_config, config, kafka_io) if "kafka" in (source, *sinks, counts_kind) else ()),
         ),

@@ -32,6 +32,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineState
 from apache_beam.utils.subprocess_server import JavaJarServer
 from confluent_kafka import KafkaException
+from google.api_core.exceptions import GoogleAPIError
 
 from ami_beam.arenas import share_arenas
 from ami_beam.beam_options import OptionError
@@ -42,6 +43,7 @@ from ami_beam.command import Stopped, leave, start_logging, stoppable
 from ami_beam.consumers import OPTIONAL_TOPICS
 from ami_beam.counts_shrink import size_of
 from ami_beam.csv_table import TableError
+from ami_beam.dataflow_checks import on_dataflow
 from ami_beam.effective_config import config_id, config_json, publish_config
 from ami_beam.flink_checks import value_of
 from ami_beam.flink_rest import FlinkError
@@ -66,7 +68,9 @@ from ami_beam.io.postgresql_sink import WriteTopicToPostgresql
 from ami_beam.io.producers_source import FollowedProducers
 from ami_beam.io.schema_registry import RegistryError, all_versions, register
 from ami_beam.io.schema_registry import check as check_registry
+from ami_beam.local.expansion import locked_expansion
 from ami_beam.local.flink import LocalFlink
+from ami_beam.local.jars import JarError
 from ami_beam.local.process import StartError
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, MeterCountsVersion, unpack
 from ami_beam.meter_counts_origin import Origin
@@ -93,6 +97,9 @@ _FEW_READERS = 4
 """Of a topic where the parallelism is unknown: those that share a subtask take turns."""
 _OTHER_GRAPH = "Cannot map checkpoint/savepoint state"
 """What Flink says of a savepoint whose steps are not where this graph has them."""
+_TEMPLATE = "--template_location"
+_KAFKA_SERVICE = "sdks:java:io:expansion-service:shadowJar"
+"""What `--beam_services` calls the expansion service that knows KafkaIO."""
 _MAX_PARALLELISM = 8
 """On the local Flink, unless --parallelism says more: every worker process takes some 300 MB."""
 
@@ -148,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except PostgresqlError as error:
             print(f"ami_beam.run: {error}.", file=sys.stderr)
             return 2
-        except (StartError, FlinkError, JobEndedError) as error:
+        except (StartError, FlinkError, JobEndedError, JarError) as error:
             print(f"ami_beam.run: {error}", file=sys.stderr)
             return 1
         except Stopped:
@@ -369,7 +376,11 @@ def open_runner(plan: RunPlan) -> Iterator[Runner]:
     own_server = any(word.startswith(("--job_endpoint", "--flink_job_server_jar")) for word in arguments)
     needs_kafka = "kafka" in (plan.source, *plan.sinks) and plan.kafka_io == "beam"
     if plan.runner != "FlinkRunner" or own_server:
-        yield Runner(tuple(arguments), partial(beams_expansion, arguments) if needs_kafka else contextlib.nullcontext)
+        expansion: Callable[[], AbstractContextManager[Any]] = partial(beams_expansion, arguments)
+        if on_dataflow(plan.runner) and _KAFKA_SERVICE not in (value_of(arguments, "--beam_services") or ""):
+            # Nothing is fetched at a launch that the image does not have, and that no lock names.
+            expansion = locked_expansion
+        yield Runner(tuple(arguments), expansion if needs_kafka else contextlib.nullcontext)
         return
     master = value_of(arguments, "--flink_master")
     if master is not None and not master.startswith("["):
@@ -436,6 +447,9 @@ def _run(
     # The local Flink with one slot has its worker in this process.
     keep_steps_ready()
     result = pipeline.run()
+    if not getattr(result, "has_job", True):
+        _log.info("The job is described at %s, for Dataflow to create it.", value_of(plan.pipeline_args, _TEMPLATE))
+        return 0
     try:
         if runner.cluster is not None and plan.return_when == "checkpointed":
             job = runner.cluster.wait_for_checkpoint()
@@ -448,6 +462,9 @@ def _run(
             signal.signal(number, signal.SIG_DFL)
         if runner.cluster is not None:
             _stop_on_cluster(runner.cluster, plan.on_stop)
+            raise
+        if on_dataflow(plan.runner) and plan.on_stop == "leave":
+            _log.info("Job %s runs on at Dataflow.", _job_id(result))
             raise
         _log.info("Stopping the job.")
         _report_metrics(result)
@@ -466,6 +483,11 @@ def _run(
         return 1
     _report_metrics(result)
     return 0 if state in (None, PipelineState.DONE) else 1
+
+
+def _job_id(result: Any) -> str:
+    """Dataflow's name for a job that it has created."""
+    return str(result.job_id())
 
 
 def _publish_config(settings: Settings, plan: RunPlan) -> None:
@@ -508,7 +530,7 @@ def _without_lost_connections(error: threading.ExceptHookArgs) -> None:
 
 def _report_metrics(result: Any) -> None:
     """Log every counter of ours once, at the end of a bounded run."""
-    with contextlib.suppress(NotImplementedError):
+    with contextlib.suppress(NotImplementedError, GoogleAPIError):
         totals: dict[str, int] = {}
         for counter in result.metrics().query()["counters"]:
             if counter.key.metric.namespace == "ami":

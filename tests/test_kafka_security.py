@@ -192,6 +192,26 @@ class TestRefusedAtStart:
         assert "ssl.truststore.type=JKS cannot be used" in refused(capsys, world.arguments(config))
 
 
+def test_meter_counts_in_a_topic_need_a_login_and_an_acl(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.broker.create_topic("ami.meter.counts")
+    producer = Producer({"bootstrap.servers": world.broker.bootstrap_servers})
+    producer.produce("ami.meter.counts", b'{"transformer_id": "T1", "total_meters": 7}', b"T1")
+    assert producer.flush(30) == 0
+    options = ["--meter_counts=kafka:ami.meter.counts", f"--bootstrap_servers={world.broker.sasl_servers}"]
+    for user, password, code, words in (
+        ("ami-beam", PASSWORD, 0, "meters now              7\n"),
+        ("ami-analyst", PASSWORD, 0, "meters now              7\n"),
+        ("nobody", PASSWORD, 1, "it is not allowed: kafka-acls.sh --add --operation Read --topic ami.meter.counts"),
+        ("ami-beam", "pw-wrong", 1, "Authentication failed"),
+    ):
+        config = f"--kafka_config_file={world.login(user, password)}"
+        assert counts.main([*options, config]) == code
+        said = "".join(capsys.readouterr())
+        assert words in said
+        assert PASSWORD not in said
+        assert "pw-wrong" not in said
+
+
 def test_the_head_end_adapter_needs_what_the_document_says_and_no_more(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,26 +234,6 @@ def test_the_head_end_adapter_needs_what_the_document_says_and_no_more(
             assert words in error
             assert PASSWORD not in error
         assert server.counts["pages"] == 1
-
-
-def test_meter_counts_in_a_topic_need_a_login_and_an_acl(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    world.broker.create_topic("ami.meter.counts")
-    producer = Producer({"bootstrap.servers": world.broker.bootstrap_servers})
-    producer.produce("ami.meter.counts", b'{"transformer_id": "T1", "total_meters": 7}', b"T1")
-    assert producer.flush(30) == 0
-    options = ["--meter_counts=kafka:ami.meter.counts", f"--bootstrap_servers={world.broker.sasl_servers}"]
-    for user, password, code, words in (
-        ("ami-beam", PASSWORD, 0, "meters now              7\n"),
-        ("ami-analyst", PASSWORD, 0, "meters now              7\n"),
-        ("nobody", PASSWORD, 1, "it is not allowed: kafka-acls.sh --add --operation Read --topic ami.meter.counts"),
-        ("ami-beam", "pw-wrong", 1, "Authentication failed"),
-    ):
-        config = f"--kafka_config_file={world.login(user, password)}"
-        assert counts.main([*options, config]) == code
-        said = "".join(capsys.readouterr())
-        assert words in said
-        assert PASSWORD not in said
-        assert "pw-wrong" not in said
 
 
 def test_who_asks_needs_what_the_document_says_and_no_more(world: World, capsys: pytest.CaptureFixture[str]) -> None:

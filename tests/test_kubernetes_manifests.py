@@ -31,6 +31,7 @@ from ami_beam.local import flink_distribution, jars
 from ami_beam.local.flink_cluster import OPENED
 from ami_beam.options import help_text, validate
 from ami_beam.worker_pool import DEFAULT_PORT
+from tests.dockerfile import Dockerfile
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "templates" / "kubernetes"
@@ -38,7 +39,7 @@ FOLDERS = ("setup", "cluster", "submit", "resume", "stop")
 # The oldest and the newest that the package knows. The oldest is the first in which the namespace's label counts.
 KUBERNETES = ("1.25", kubernetes_validate.latest_version())
 CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
-DOCKERFILE = FOLDER / "Dockerfile"
+DOCKERFILE = Dockerfile(FOLDER / "Dockerfile")
 
 Manifest = dict[str, Any]
 
@@ -359,55 +360,17 @@ def test_no_manifest_holds_a_secret() -> None:
 # --- the image -------------------------------------------------------------------------------------------------------
 
 
-def stages() -> list[list[tuple[str, str]]]:
-    """The Dockerfile's instructions and their arguments, a list a stage; the first is what stands before all stages."""
-    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    found: list[list[tuple[str, str]]] = [[]]
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, _, rest = line.partition(" ")
-        if name == "FROM":
-            found.append([])
-        found[-1].append((name, rest.strip()))
-    return found
-
-
-def copies() -> list[tuple[str, str]]:
-    """What comes from the checkout, and where it goes, relative to the working folder."""
-    return [
-        (source, target)
-        for _, rest in (each for each in stages()[1] if each[0] == "COPY")
-        for source, target in [rest.split()]
-    ]
-
-
-def image(into: Path) -> Path:
-    """The files of the checkout as they are in the image."""
-    lines = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
-    rules = [line for line in lines if line and not line.startswith("#")]
-    kept = [line[1:] for line in rules if line.startswith("!")]
-    assert rules[0] == "*"
-    for source, target in copies():
-        assert any(source == each or source.startswith(f"{each}/") for each in kept), source
-        path = ROOT / source
-        if path.is_dir():
-            shutil.copytree(path, into / target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-        else:
-            (into / target).mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, into / target)
-    return into
-
-
 def test_the_image_is_built_from_what_there_is() -> None:
-    assert all((ROOT / source).exists() for source, _ in copies())
-    assert not any("*" in source or fnmatch.fnmatch(source, "-*") for source, _ in copies())
-    install = [rest for name, rest in stages()[1] if name == "RUN" and "pip install" in rest]
+    assert all((ROOT / source).exists() for source, _ in DOCKERFILE.copies())
+    assert not any("*" in source or fnmatch.fnmatch(source, "-*") for source, _ in DOCKERFILE.copies())
+    install = [rest for name, rest in DOCKERFILE.stage("build") if name == "RUN" and "pip install" in rest]
     assert install == ["pip install --require-hashes --no-deps -r requirements/runtime.txt && pip check"]
 
 
 def test_the_image_starts_what_the_manifests_ask_for(tmp_path: Path) -> None:
-    folder = image(tmp_path)
+    folder = DOCKERFILE.lay_out(tmp_path)
     commands = [each["command"] for _, pod in pods() for each in pod["containers"] if "command" in each]
-    (command,) = [json.loads(rest) for name, rest in stages()[-1] if name == "CMD"]
+    (command,) = [json.loads(rest) for name, rest in DOCKERFILE.stages()[-1] if name == "CMD"]
     modules = {each[2] for each in [*commands, command]}
     assert modules == {"ami_beam.run", "ami_beam.worker_pool", "ami_beam.flink_stop"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -423,7 +386,7 @@ def test_the_image_starts_what_the_manifests_ask_for(tmp_path: Path) -> None:
 def test_the_image_brings_the_jars(tmp_path: Path) -> None:
     """The build has no more than these files when it fetches them, and a submission asks for no others."""
     before = {}
-    for name, rest in stages()[1]:
+    for name, rest in DOCKERFILE.stage("build"):
         if name == "RUN" and "jars.fetch" in rest:
             break
         if name == "COPY":
@@ -445,7 +408,7 @@ def test_the_image_brings_the_jars(tmp_path: Path) -> None:
 
 
 def test_nothing_is_downloaded_when_a_container_runs() -> None:
-    build, final = dict.fromkeys(map(" ".join, stages()[1])), stages()[-1]
+    build, final = dict.fromkeys(map(" ".join, DOCKERFILE.stage("build"))), DOCKERFILE.stages()[-1]
     assert not [rest for name, rest in final if name == "RUN" and re.search(r"pip|apt|curl|wget|jars", rest)]
     taken = {rest.split()[-1] for name, rest in final if name == "COPY"}
     assert {"/opt/venv", "/opt/ami-beam-cache", "/opt/ami-beam"} == taken

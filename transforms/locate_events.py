@@ -194,7 +194,7 @@ class _LocateDoFn(beam.DoFn):
         at: Any = beam.DoFn.TimestampParam,
         log: Any = beam.DoFn.StateParam(LOG),
     ) -> Iterator[tuple[int, AlarmInput] | TaggedOutput]:
-        news, kept = read_log(log)
+        news, kept = read_log(log) if self._settings.live else read_replay(log.read())
         kept = kept or KeptMeters()
         now = at.micros if self._settings.live else None
         if not news and not any(_is_due(event, now) for event in kept.waiting):
@@ -237,15 +237,7 @@ def locate(kept: KeptMeters, news: Iterable[PowerNews], now: int | None = None) 
     numbers = {feeder_id: number for number, feeder_id in enumerate(kept.feeders)}
     for each in news:
         if each.places is not None:
-            window_end = each.places.window_end
-            feeder_of = {
-                transformer_id: numbers.setdefault(feeder_id, len(numbers))
-                for transformer_id, feeder_id in each.places.feeders.items()
-            }
-            for meter_id, transformer_id in zip(each.places.meters, each.places.transformers, strict=True):
-                known = kept.places.get(meter_id)
-                if known is None or (window_end, transformer_id) >= (known[1], known[0]):
-                    kept.places[meter_id] = transformer_id, window_end, feeder_of[transformer_id]
+            learn(kept, each.places, numbers)
         kept.waiting += each.events
     kept.feeders = list(numbers)
     located, waiting = [], []
@@ -257,6 +249,41 @@ def locate(kept: KeptMeters, news: Iterable[PowerNews], now: int | None = None) 
             located.append(PowerEvent(event.meter_id, place[0], event.restored, event.at, event.record_time))
     kept.waiting = waiting
     return located
+
+
+def learn(kept: KeptMeters, said: MeterPlaces, numbers: dict[str, int]) -> None:
+    """Note on which transformers meters hang; `numbers` are those of the feeders, to which new ones are added."""
+    window_end = said.window_end
+    feeder_of = {
+        transformer_id: numbers.setdefault(feeder_id, len(numbers))
+        for transformer_id, feeder_id in said.feeders.items()
+    }
+    for meter_id, transformer_id in zip(said.meters, said.transformers, strict=True):
+        known = kept.places.get(meter_id)
+        if known is None or (window_end, transformer_id) >= (known[1], known[0]):
+            kept.places[meter_id] = transformer_id, window_end, feeder_of[transformer_id]
+
+
+def read_replay(log: Iterable[MetersEntry]) -> tuple[list[PowerNews], KeptMeters]:
+    """As `read_log`, with all places learned: those of every window of a month at once would fit into no memory."""
+    news: list[PowerNews] = []
+    kept = KeptMeters()
+    numbers: dict[str, int] = {}
+    newest: int | None = None
+    for entry in log:
+        if entry.kept is not None:  # always before news
+            kept = entry.kept
+            numbers = {feeder_id: number for number, feeder_id in enumerate(kept.feeders)}
+        elif entry.news is not None and entry.news.places is not None:
+            learn(kept, entry.news.places, numbers)
+            newest = max(newest or 0, entry.news.places.window_end)
+        elif entry.news is not None:
+            news.append(entry.news)
+    kept.feeders = list(numbers)
+    if newest is not None:
+        # Up to when places are known counts, too.
+        news.append(PowerNews(MeterPlaces(newest, [], [], {}), []))
+    return news, kept
 
 
 def follow_meters(kept: KeptMeters, news: Sequence[PowerNews], settings: Settings) -> list[MeterFeeder]:

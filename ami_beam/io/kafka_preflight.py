@@ -60,8 +60,8 @@ def inspect(
     errors: list[KafkaError] = []
     try:
         client_config = librdkafka({**config, "bootstrap.servers": bootstrap_servers})
-        callbacks: dict[str, Any] = {"error_cb": errors.append}
-        admin = AdminClient({**client_config, **callbacks})
+        settings: dict[str, Any] = {**client_config, "error_cb": errors.append}
+        admin = AdminClient(settings)
     except SettingError as error:
         raise PreflightError(f"--kafka_config: {error}") from None
     except KafkaException as error:

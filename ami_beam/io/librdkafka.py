@@ -7,15 +7,16 @@ connection less protected than its owner believes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ami_beam.io import google_kafka_login
 from ami_beam.kafka_config import resolved
 
-ClientValue = str | int | float | bool
+ClientValue = str | int | float | bool | Callable[[str], tuple[str, float]]
 
 _SECURITY = ("security.", "sasl.", "ssl.")
-_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 _JAAS_MODULE = re.compile(r"\s*([\w.$]+)\s+(?:required|requisite|sufficient|optional)\b")
 _JAAS_OPTION = re.compile(r"""\b(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^\s;"']+))""")
 _PEM = "Java can read PEM, too: write {kind}.type=PEM and {kind}.location=FILE.pem"
@@ -44,7 +45,7 @@ class SettingError(ValueError):
     """A client setting that cannot be honoured; the message names it, what to write instead, and no value."""
 
 
-def librdkafka(config: Mapping[str, Any]) -> dict[str, ClientValue]:
+def librdkafka(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings for a client of confluent-kafka, references resolved. Raises SettingError.
 
     Settings of other things than security pass as they are.
@@ -81,10 +82,19 @@ def librdkafka(config: Mapping[str, Any]) -> dict[str, ClientValue]:
 def _login(security: dict[str, str], protocol: str) -> dict[str, ClientValue]:
     mechanism = security.pop("sasl.mechanism", None)
     jaas = security.pop("sasl.jaas.config", None)
+    handler = security.pop("sasl.login.callback.handler.class", None) if mechanism == "OAUTHBEARER" else None
     if not protocol.upper().startswith("SASL_"):
         return {}
     if mechanism not in _MECHANISMS:
         raise SettingError(f"sasl.mechanism must be one of {', '.join(_MECHANISMS)}; Java's own default is GSSAPI.")
+    if mechanism == "OAUTHBEARER":
+        if handler != google_kafka_login.HANDLER:
+            raise SettingError(
+                "sasl.mechanism=OAUTHBEARER can only be Google's: write"
+                f" sasl.login.callback.handler.class={google_kafka_login.HANDLER} and"
+                " sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
+            )
+        return {"sasl.mechanism": mechanism, "oauth_cb": google_kafka_login.token}
     if jaas is None:
         raise SettingError(f"sasl.jaas.config is missing: security.protocol={protocol} needs user name and password.")
     module = _JAAS_MODULE.match(jaas)

@@ -1,8 +1,8 @@
 """`python -m ami_beam.local.build_patches`, for developers with a JDK: builds `patches.jar` from its Java sources.
 
 The jar stands before Beam's own on the class path of the job server, of the local Flink and of jobs on a cluster, and
-replaces the classes in it; each source says why. It is checked in, because a JRE compiles nothing. Its manifest holds
-the sources' hash, so that a test notices a source that was changed without building.
+replaces the classes in it, or adds one (`amibeam`); each source says why. It is checked in, because a JRE compiles
+nothing. Its manifest holds the sources' hash, so that a test notices a source that was changed without building.
 """
 
 from __future__ import annotations

@@ -12,10 +12,13 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("flink", "kafka", "kafka_connect")
+NAMES = ("flink", "kafka", "kafka_connect", "kafka_io")
+PARTS = {"kafka_io": "flink"}
+"""Of what lock a lock is a part: it has that one's versions, whatever Maven would choose for it alone."""
 
 
 def write_lock(name: str) -> int:
@@ -30,8 +33,22 @@ def write_lock(name: str) -> int:
         )
         root = Path(directory)
         lines = sorted(f"{coordinates(jar.relative_to(root))} {_sha256(jar)}" for jar in root.rglob("*.jar"))
+    if name in PARTS:
+        lines = part_of((HERE / f"{PARTS[name]}.lock").read_text(encoding="utf-8").splitlines(), lines)
     (HERE / f"{name}.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
+
+
+def part_of(whole: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """The lines of `whole` that are about the artefacts of `lines`. Raises KeyError where it has none of one."""
+    known = {_artefact(line): line for line in whole}
+    return sorted({known[_artefact(line)] for line in lines})
+
+
+def _artefact(line: str) -> str:
+    """`group:artifact` and the classifier, without the version."""
+    group, artifact, _, *classifier = line.split()[0].split(":")
+    return ":".join([group, artifact, *classifier])
 
 
 def coordinates(path: Path) -> str:
