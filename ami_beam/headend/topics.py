@@ -161,6 +161,8 @@ def _consumer(config: Mapping[str, str], isolation: str) -> Consumer:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
+            # A broker keeps a question about an end for so long; half a second by default, at every start.
+            "fetch.wait.max.ms": 20,
             # Records that retention has deleted cannot be read back.
             "auto.offset.reset": "earliest",
         }
