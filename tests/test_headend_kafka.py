@@ -242,7 +242,7 @@ def test_killed_at_any_instant_it_publishes_each_reading_once(
 def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
     kafka_broker: KafkaBroker, command: Callable[..., process.ChildProcess]
 ) -> None:
-    all_of_them = readings(100, BEGIN, 24)
+    all_of_them = readings(50, BEGIN, 24)
     with HeadEndServer(all_of_them, Faults(slow=1.0, slow_seconds=0.02), page_size=10) as server:
         adapter = Adapter(kafka_broker, f"{server.url}/feed", '[paging]\ntype = "cursor"\nnext = "next"\n')
         child = command(adapter, "--health=127.0.0.1:0")
