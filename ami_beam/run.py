@@ -211,7 +211,8 @@ def build(
         return pipeline | label >> (records(topic) if plan.source == "files" else without_time(topic, "earliest"))
 
     reads = pipeline | "Reads" >> records(plan.reads_topic)
-    # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one.
+    # Events are rare, or are never sent at all: what is made of reads, too, must not wait for the next one. Those that
+    # are there at the start come first.
     events = pipeline | "Events" >> records(plan.events_topic, keeps_time=False)
     # What a failed attempt has published is in its topic and not in the state that the next one goes on from.
     alerts, alarms = [

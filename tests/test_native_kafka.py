@@ -14,6 +14,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP
 from confluent_kafka import Consumer, Producer, TopicPartition
 from msgspec.structs import replace
 
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI
 from ami_beam.io import native_kafka_sink, native_kafka_source
 from ami_beam.io.flink_subtasks import subtask_of
 from ami_beam.io.native_kafka_sink import WriteTopicNatively
@@ -309,6 +310,58 @@ def test_a_partition_that_is_not_yet_read_holds_the_watermark(
     readers.append(reader)
     reader._consumers = {number: one.consumer() for number in range(3)}
     assert reader.get_watermark() == MIN_TIMESTAMP
+
+
+def test_a_topic_without_time_is_waited_for_until_its_backlog_is_read(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads of a backlog were days ahead of events once, and outages were judged without some of their last gasps."""
+    monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 10)
+    stamps = [HOUR + 1_000 * number for number in range(25)]
+    publish(kafka_broker, topic, 0, stamps)
+    publish(kafka_broker, topic, 1, stamps)
+    given = source(kafka_broker, topic)
+    given.keeps_time = False
+    reader = whole(given).create_reader(None, None)
+    readers.append(reader)
+    assert reader.get_watermark() == MIN_TIMESTAMP
+    seen, count = [], 0
+    until = time.monotonic() + SECONDS
+    more = reader.start()
+    while count < 50 and time.monotonic() < until:
+        if more:
+            count += len(reader.get_current().values)
+        else:
+            reader.get_checkpoint_mark()
+        seen.append((count, reader.get_watermark().micros))
+        more = reader.advance()
+    assert count == 50
+    ends = {mark for count, mark in seen if count == 50}
+    before = [mark for count, mark in seen if count < 50]
+    assert ends == {MAX_INSTANT}
+    assert before == sorted(before)
+    assert 0 < max(before) <= (HOUR + 24_000) * MICROS_PER_MILLI
+    # From then on nobody waits for what comes.
+    publish(kafka_broker, topic, 2, [5 * HOUR])
+    assert reader.get_watermark().micros == MAX_INSTANT
+
+
+def test_a_topic_without_time_that_gives_nothing_is_not_waited_for_for_ever(
+    kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for partition in range(PARTITIONS):
+        publish(kafka_broker, topic, partition, [HOUR])
+    given = source(kafka_broker, topic, "latest")
+    given.keeps_time = False
+    reader = whole(given).create_reader(None, None)
+    readers.append(reader)
+    # A partition whose end is unknown, as without its leader.
+    monkeypatch.setattr(TopicReader, "_known_lag", lambda self, position: None)
+    monkeypatch.setattr(native_kafka_source, "START_SECONDS", 0.1)
+    reader.start()
+    assert reader.get_watermark() == MIN_TIMESTAMP
+    monkeypatch.setattr(native_kafka_source, "BACKLOG_PATIENCE_SECONDS", 0.0)
+    assert reader.get_watermark().micros == MAX_INSTANT
 
 
 def test_a_record_time_in_the_future_moves_nothing(

@@ -53,6 +53,8 @@ START_SECONDS = 5.0
 METADATA_SECONDS = 15.0
 CLOCK_SKEW = 5 * MICROS_PER_MINUTE
 EMPTY_CHECK_SECONDS = 5.0
+BACKLOG_PATIENCE_SECONDS = 60.0
+"""So long without a record, and what others wait for is not waited for any longer: a partition may be out of reach."""
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +85,8 @@ class ReadTopicNatively(beam.PTransform):
         so secrets must be references (`kafka_config.for_graph`), which each consumer resolves when it is made.
       start: "latest", "earliest", or an instant in microseconds from which record times count.
       readers: how many; as many as the runner has parallel subtasks, and at most as the topic has partitions.
-      keeps_time: False for a topic whose record times are no measure of progress: nothing waits for its watermark.
+      keeps_time: False for a topic whose record times are no measure of progress: nothing waits for its watermark once
+        the records that it had at the start are read.
       idle_seconds: how long after a bundle the next begins, at least.
     """
 
@@ -401,13 +404,27 @@ class TopicReader(UnboundedReader):
             # More readers than partitions: this one is at its end.
             return MAX_TIMESTAMP
         if not self._source.keeps_time:
-            # Not the end of time, which would be the end of the source.
-            return Timestamp(micros=MAX_INSTANT)
+            return self._without_time()
         now = _now()
         marks = [mark for mark in (self._mark(each, now) for each in self._all()) if mark is not None]
         if marks:
             return Timestamp(micros=self._in_steps(min(marks), now))
         return Timestamp(micros=now) if self._use is not None and self._use.has_held_a_record() else MIN_TIMESTAMP
+
+    def _without_time(self) -> Timestamp:
+        """Nothing waits for records that may never come, but for those that are there at the start: of a backlog they
+        would come when the windows that they belong to are long forgotten."""
+        use = self._use
+        if use is None:
+            return MIN_TIMESTAMP
+        behind = [each for each in self._all() if not self._caught_up(each)]
+        if not behind or time.monotonic() - use.heard_at > BACKLOG_PATIENCE_SECONDS:
+            use.had_its_backlog = True
+        if use.had_its_backlog:
+            # Not the end of time, which would be the end of the source.
+            return Timestamp(micros=MAX_INSTANT)
+        times = [each.record_time for each in behind]
+        return MIN_TIMESTAMP if None in times else Timestamp(micros=min(filter(None, times)))
 
     def _in_steps(self, mark: int, now: int) -> int:
         """The watermark to show: in a backlog an earlier one, until it is time for the next step."""
@@ -507,6 +524,8 @@ class TopicReader(UnboundedReader):
             taken = [(partition, messages) for partition, messages in good if messages]
         if taken:
             self._keep(taken)
+            if self._use is not None:
+                self._use.heard_at = time.monotonic()
             if self._bundle_since is None:
                 self._bundle_since = time.monotonic()
         # Afterwards: to go on behind deleted records is to go on from the positions.
@@ -582,12 +601,19 @@ class TopicReader(UnboundedReader):
 
 
 class _TopicUse:
-    """Whether any partition of a topic has held a record: asked now and then until one has."""
+    """What is known of a topic since its consumers are connected; goes on with them from reader to reader.
+
+    Whether any partition has held a record: asked now and then until one has.
+    """
 
     def __init__(self, consumer: Consumer, topic: str):
         self._consumer = consumer
         self._topic = topic
         self._known = False
+        self.had_its_backlog = False
+        """Whether what was there at the start was read."""
+        self.heard_at = time.monotonic()
+        """When a record was read last; at first, when it was connected."""
         self._asked_at = -EMPTY_CHECK_SECONDS
 
     def has_held_a_record(self) -> bool:
