@@ -76,8 +76,9 @@ class Day:
         self._told.append((at(arrives), 3, json.dumps(said).encode()))
         return self
 
-    def run(self, backlog: bool = False) -> Published:
-        """`backlog`: all events are read before the first reads."""
+    def run(self, backlog: bool = False, at_once: bool = False) -> Published:
+        """`backlog`: all events are read before the first reads; `at_once`: and everything before time passes, with a
+        day and a half behind it."""
         head_end = HeadEnd(self._counts, live=self._live)
         arrivals: list[tuple[int, int, bytes]] = [(when, 1, value) for when, value in self._events]
         if backlog:
@@ -92,6 +93,17 @@ class Day:
                         value = read_json(end=end, meter_id=meter_id, transformer_id=transformer, voltage_v=volts)
                         arrivals.append((at(end) + 60 * MICROS_PER_SECOND, 0, value))
         arrivals += [(when, 0, value) for when, value in self._late] + self._told
+        if at_once:
+            later = at("12:00") + 36 * MICROS_PER_HOUR
+            moved = {
+                "interval_start": format_instant(later - 900 * MICROS_PER_SECOND),
+                "interval_end": format_instant(later),
+            }
+            for meter_id in METERS:
+                arrivals.append((later + 60 * MICROS_PER_SECOND, 0, read_json(meter_id=meter_id, **moved)))
+            for when, kind, value in sorted(arrivals):
+                (head_end.backlog_of_reads, head_end.backlog_of_events)[kind](when, value)
+            return head_end.until(later + 14 * MICROS_PER_HOUR).run()
         methods = head_end.reads, head_end.events, head_end.outages, head_end.work
         for when in sorted({when for when, _, _ in arrivals}):
             for kind, method in enumerate(methods):
@@ -187,6 +199,11 @@ class TestTransformer:
             day.late_read("11:58", end="11:00", meter_id=meter_id)
         (alarm,) = outages(day.run())
         assert alarm.ended_at == at("11:00")
+
+    def test_a_backlog_of_days_that_is_read_at_once_says_the_same(self):
+        """The places of meters came with windows of a day later, and events were given up for which it was not time."""
+        (alarm,) = outages(storm().run(backlog=True, at_once=True))
+        assert (alarm.began_at, alarm.ended_at, alarm.meters_in_violation) == (at("10:32"), at("11:17"), 6)
 
     @pytest.mark.parametrize("live", [True, False])
     def test_a_replay_says_the_same(self, live):

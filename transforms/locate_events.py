@@ -202,12 +202,6 @@ class _LocateDoFn(beam.DoFn):
         located = locate(kept, news, now)
         for feeder in follow_meters(kept, news, self._settings):
             yield TaggedOutput(FEEDERS, (key, feeder))
-        # By the windows whose places are known: of a backlog events come long before.
-        newest = max((window_end for _, window_end, _ in kept.places.values()), default=0)
-        waiting = [event for event in kept.waiting if event.record_time + WAIT > newest]
-        self._unlocated.inc(len(kept.waiting) - len(waiting))
-        kept.waiting = waiting
-        kept.followed = {meter_id: each for meter_id, each in kept.followed.items() if each.until >= newest}
         by_shard: dict[int, list[PowerEvent]] = {}
         for event in located:
             by_shard.setdefault(shard_of(event.transformer_id, self._settings.shards), []).append(event)
@@ -215,10 +209,7 @@ class _LocateDoFn(beam.DoFn):
             yield shard, AlarmInput(0, [], events=events)
         for transformer_id, work in locate_work(kept, news):
             yield shard_of(transformer_id, self._settings.shards), AlarmInput(0, [], announced=[work])
-        if self._settings.live:
-            kept.work = {
-                name: each for name, each in kept.work.items() if forgotten_at(each.said, self._settings) > newest
-            }
+        self._unlocated.inc(forget(kept, now, self._settings))
         log.clear()
         log.add(MetersEntry(None, kept))
 
@@ -257,6 +248,26 @@ def locate(kept: KeptMeters, news: Iterable[PowerNews], now: int | None = None) 
             located.append(PowerEvent(event.meter_id, place[0], event.restored, event.at, event.record_time))
     kept.waiting = waiting
     return located
+
+
+def forget(kept: KeptMeters, now: int | None, settings: Settings) -> int:
+    """Drop what is long over, and events that have waited in vain, of which it returns the number.
+
+    By the windows whose places are known: of a backlog events come long before. And by the time: so may places, of
+    days that are still to come for the events that wait.
+
+    Args:
+      now: None at the end of a replay.
+    """
+    newest = max((window_end for _, window_end, _ in kept.places.values()), default=0)
+    newest = newest if now is None else min(newest, now)
+    waiting = [event for event in kept.waiting if event.record_time + WAIT > newest]
+    dropped = len(kept.waiting) - len(waiting)
+    kept.waiting = waiting
+    kept.followed = {meter_id: each for meter_id, each in kept.followed.items() if each.until >= newest}
+    if settings.live:
+        kept.work = {name: each for name, each in kept.work.items() if forgotten_at(each.said, settings) > newest}
+    return dropped
 
 
 def follow_meters(kept: KeptMeters, news: Sequence[PowerNews], settings: Settings) -> list[MeterFeeder]:
