@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -21,7 +22,12 @@ from tests.replays import METER_COUNTS, Row, needs_simbench
 from tests.test_deadletter_hour import verdict
 from tests.test_end_to_end_kafka import wait_for
 
-pytestmark = [pytest.mark.processes, needs_simbench]
+pytestmark = [
+    pytest.mark.processes,
+    needs_simbench,
+    # The same hour as files is in every `make test`, and replays over a broker are.
+    pytest.mark.skipif(not os.environ.get("AMI_BEAM_EVERY_COMBINATION"), reason="AMI_BEAM_EVERY_COMBINATION=1 runs it"),
+]
 LATENESS = "--allowed_lateness=48h"
 """Some of the hour's reads came a day late, and now is when the last of them came."""
 

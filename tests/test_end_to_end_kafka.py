@@ -29,7 +29,7 @@ pytestmark = pytest.mark.processes
 COMBINATIONS = (
     list(product(("beam", "native"), (1, 2), ("auto", "1", "7", "1024")))
     if os.environ.get("AMI_BEAM_EVERY_COMBINATION")
-    else [("beam", 1, "auto"), ("beam", 2, "1"), ("native", 1, "1"), ("native", 2, "1024")]
+    else [("beam", 1, "auto"), ("native", 2, "1024")]
 )
 """Kafka I/O, parallelism and shards of the replays through Kafka and Flink; all of them take a quarter of an hour."""
 SIMBENCH = Path(__file__).parents[2] / "shared" / "data" / "simbench-small"
