@@ -25,7 +25,10 @@ LISTINGS = ("LISTED", "WITHDRAWN")
 ONLY_AFTER = {
     *(f"{PREFIX}dead_letter_{reason}" for reason in REASONS),
     *(f"{PREFIX}alerts_{kind}_{status}" for kind in ALERT_KINDS for status in STATUSES),
-    *(f"{PREFIX}{name}" for name in ("interval_length_mismatches", "unalerted_events", "meter_counts_loaded")),
+    *(
+        f"{PREFIX}{name}"
+        for name in ("interval_length_mismatches", "unalerted_events", "meter_counts_loaded", "tombstones")
+    ),
     *(f"{PREFIX}alarms_{kind}_{state}" for kind in ALERT_KINDS for state in STATES),
     *(f"{PREFIX}unreadable_published_{what}" for what in ("alerts", "alarms")),
     *(f"{PREFIX}accepted_{what}" for what in ("outages", "work")),

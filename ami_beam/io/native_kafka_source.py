@@ -260,7 +260,7 @@ class TopicSource(UnboundedSource):
                 known = {}
             starts = []
             for each in wanted:
-                low, high = consumer.get_watermark_offsets(each, timeout=METADATA_SECONDS)
+                low, high = _bounds(consumer, each)
                 # No record with that time or later: what comes from now on.
                 fallback = low if self.start == "earliest" else high
                 starts.append((each.partition, known.get(each.partition, fallback)))
@@ -284,6 +284,19 @@ class TopicSource(UnboundedSource):
 
     def default_output_coder(self) -> Coder:
         return registry.get_coder(RecordBatch)
+
+
+def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The first offset of a partition and the one behind its last; waits for a leader, which it gets in a moment."""
+    until = time.monotonic() + METADATA_SECONDS
+    while True:
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)
+            return found
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > until:
+                raise
+        time.sleep(0.1)
 
 
 class TopicSourceCoder(Coder):
@@ -654,6 +667,8 @@ _DENIED = {
     KafkaError._AUTHENTICATION: "Look at the credentials in --kafka_config_file.",
 }
 """What an operator must do about it."""
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""For a moment, of a topic that was just made or whose broker is being replaced."""
 _HOPELESS = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
