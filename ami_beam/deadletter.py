@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 from ami_beam.beam_options import OptionError
 from ami_beam.codecs.dead_letter_reasons import Rejection
 from ami_beam.codecs.stored_letters import ReplayMark, StoredLetter, letter_parser
-from ami_beam.codecs.writer_schemas import Changes, number_of
+from ami_beam.codecs.writer_schemas import number_of, schemas_of
 from ami_beam.command import Stopped, leave, start_logging, stoppable, unbroken
 from ami_beam.deadletter_options import Question, ReplayQuestion, question_of
 from ami_beam.deadletter_report import (
@@ -121,8 +121,8 @@ def _show(question: Question) -> int:
 
 def _document(letter: StoredLetter, question: Question) -> Any:
     """What the original says as Avro, where it is read as that."""
-    its = written_by_topic(question.inputs, question.formats.inputs()).get(letter.topic)
-    if its is None or isinstance(its, Changes) or letter.value is None or letter.truncated:
+    its = schemas_of(written_by_topic(question.inputs, question.formats.inputs()).get(letter.topic))
+    if its is None or letter.value is None or letter.truncated:
         return None
     try:
         return its.schema(number_of(letter.value)).document(letter.value)

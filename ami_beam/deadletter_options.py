@@ -17,9 +17,10 @@ from ami_beam.beam_options import OptionError, Parser
 from ami_beam.codecs.dead_letter_reasons import Reason
 from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC
 from ami_beam.codecs.stored_letters import REPLAYED_TOPIC, RecordId, parse_record_id
+from ami_beam.codecs.writer_schemas import schemas_of
 from ami_beam.input_topics import EVENTS_TOPIC, OUTAGES_TOPIC, READS_TOPIC, WORK_TOPIC
 from ami_beam.kafka_config import kafka_config
-from ami_beam.letter_acceptance import InputTopics
+from ami_beam.letter_acceptance import InputTopics, written_by_topic
 from ami_beam.letter_replay import Selection
 from ami_beam.option_checks import (
     bootstrap_servers_of,
@@ -423,11 +424,8 @@ def _list_file(text: str) -> Path:
 def _check_formats(values: Mapping[str, Any], inputs: InputTopics, formats: Formats, selection: Selection) -> None:
     """A repair is of JSON: refused where only Avro could be meant, or nothing says that it is not."""
     option = next((name for name in ("repair", "repair_file") if values[name] is not None), None)
-    its = (
-        (inputs.reads, formats.reads), (inputs.events, formats.events), (inputs.outages, formats.oms_outages),
-        (inputs.work, formats.work),
-    )  # fmt: skip
-    avro = {topic for topic, form in its if form == "avro"}
+    written = written_by_topic(inputs, formats.inputs())
+    avro = {topic for topic, its in written.items() if schemas_of(its) is not None}
     if option is None or not avro:
         return
     meant = avro if selection.topics is None else avro & selection.topics

@@ -9,7 +9,7 @@ from typing import Any
 from ami_beam.codecs.dead_letter_reasons import Reason, Rejection
 from ami_beam.codecs.debezium import change_of
 from ami_beam.codecs.input_decoders import announcement_decoder, event_decoder, read_decoder
-from ami_beam.codecs.writer_schemas import Changes, Schemas, WriterSchemas, Written, number_of
+from ami_beam.codecs.writer_schemas import Changes, Schemas, WriterSchemas, Written, number_of, schemas_of
 from ami_beam.records import DeadLetter, RecordBatch
 from ami_beam.repair import object_of
 from ami_beam.settings import Settings
@@ -69,8 +69,7 @@ class Acceptance:
 
     def is_avro(self, topic: str) -> bool:
         """Whether records of this topic are read as Avro."""
-        written = self._written.get(topic)
-        return written is not None and not isinstance(written, Changes)
+        return schemas_of(self._written.get(topic)) is not None
 
     def knows(self, topic: str) -> bool:
         """Whether the pipeline reads it."""

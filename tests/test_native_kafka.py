@@ -315,7 +315,7 @@ def test_a_partition_that_is_not_yet_read_holds_the_watermark(
 def test_a_topic_without_time_is_waited_for_until_its_backlog_is_read(
     kafka_broker: KafkaBroker, topic: str, readers: list[TopicReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reads of a backlog were days ahead of events once, and outages were judged without some of their last gasps."""
+    """Else reads of a backlog may be days ahead of the events of their time."""
     monkeypatch.setattr(native_kafka_source, "BATCH_RECORDS", 10)
     stamps = [HOUR + 1_000 * number for number in range(25)]
     publish(kafka_broker, topic, 0, stamps)

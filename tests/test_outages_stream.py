@@ -201,7 +201,7 @@ class TestTransformer:
         assert alarm.ended_at == at("11:00")
 
     def test_a_backlog_of_days_that_is_read_at_once_says_the_same(self):
-        """The places of meters came with windows of a day later, and events were given up for which it was not time."""
+        """Time passes only when all of it was read; the order in which Flink works then is in test_locate_events."""
         (alarm,) = outages(storm().run(backlog=True, at_once=True))
         assert (alarm.began_at, alarm.ended_at, alarm.meters_in_violation) == (at("10:32"), at("11:17"), 6)
 

@@ -11,7 +11,7 @@ from ami_beam.codecs.debezium_reads import DebeziumReadDecoder
 from ami_beam.codecs.json_announcements import AnnouncementDecoder, Source
 from ami_beam.codecs.json_events import EventDecoder
 from ami_beam.codecs.json_reads import ReadDecoder
-from ami_beam.codecs.writer_schemas import Changes, Written
+from ami_beam.codecs.writer_schemas import Changes, Written, schemas_of
 from ami_beam.settings import Settings
 
 
@@ -44,8 +44,9 @@ def announcement_decoder(settings: Settings, source: Source, written: Written) -
 
 def close(written: Written) -> None:
     """Ends the connections of who looks schemas up."""
-    if written is not None and not isinstance(written, Changes):
-        written.close()
+    schemas = schemas_of(written)
+    if schemas is not None:
+        schemas.close()
 
 
 def tombstones(written: Written, values: list[bytes | None]) -> int:

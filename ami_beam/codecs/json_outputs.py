@@ -76,7 +76,7 @@ SYSTEM_KEY = b"SYSTEM"
 """The partition key of the whole system's rows."""
 
 
-class _LetterJson(Struct):
+class LetterJson(Struct):
     """The fields of a dead letter as they are written: msgspec writes bytes as base64."""
 
     reason: str
@@ -89,7 +89,7 @@ class _LetterJson(Struct):
     used: bool
 
 
-class _CutLetterJson(_LetterJson):
+class _CutLetterJson(LetterJson):
     """Of a value of which only the beginning is written."""
 
     value_size: int
@@ -454,9 +454,9 @@ def dead_letter_json(letter: DeadLetter) -> bytes:
     value, time = letter.value, letter.record_time
     # Kafka takes any 64-bit number for a timestamp, also one of the year 290,000
     at = format_instant(time) if time is not None and MIN_INSTANT <= time <= MAX_INSTANT else None
-    fields: _LetterJson
+    fields: LetterJson
     if value is None or len(value) <= MAX_LETTER_BYTES:
-        fields = _LetterJson(
+        fields = LetterJson(
             letter.reason, letter.detail, letter.topic, letter.partition, letter.offset, at, value, letter.used
         )
     else:

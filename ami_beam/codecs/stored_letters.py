@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from ami_beam.codecs.avro_outputs import RowParser
+from ami_beam.codecs.json_outputs import LetterJson
 from ami_beam.codecs.writer_schemas import WriterSchemas
 from ami_beam.instants import format_instant, parse_instant
 
@@ -68,20 +69,13 @@ class StoredLetter(Struct, frozen=True):
         return self.value_size is not None
 
 
-class _LetterJson(Struct):
-    reason: str
-    detail: str
-    topic: str
-    partition: int
-    offset: int
-    record_time: str | None
-    value_b64: bytes | None
+class _StoredJson(LetterJson):
     used: bool = False
     value_size: int | None = None
     value_sha256: str | None = None
 
 
-_decode = msgspec.json.Decoder(_LetterJson).decode
+_decode = msgspec.json.Decoder(_StoredJson).decode
 
 
 def parse_letter(data: bytes | str) -> StoredLetter:

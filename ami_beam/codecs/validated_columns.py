@@ -26,17 +26,22 @@ _instant_of = lru_cache(maxsize=1 << 16)(parse_instant)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class _Read(Struct, tag_field="record", tag="READ", gc=False):
-    """What is needed of a `ValidatedRead`."""
+class _Said(Struct, gc=False):
+    """What is needed of a `ValidatedRead`, but for its instants."""
 
     meter_id: str
-    interval_end: str
     consumption_kwh: float
     delivered_kwh: float
     received_kwh: float
     quality: Literal["ACTUAL", "ESTIMATED"]
     late: bool
     revised: bool
+
+
+class _Read(_Said, tag_field="record", tag="READ", gc=False):
+    """Of a record in JSON."""
+
+    interval_end: str
     as_of: str
 
 
@@ -47,31 +52,17 @@ class _Day(Struct, tag_field="record", tag="METER_DAY", gc=False):
 _decoder = msgspec.json.Decoder(_Read | _Day)
 
 
-class _AvroRead(Struct, gc=False):
-    """The same of an Avro record, whose instants are datetimes."""
+class _AvroRead(_Said, gc=False):
+    """Of a record in a file of Avro."""
 
-    meter_id: str
     interval_end: datetime
-    consumption_kwh: float
-    delivered_kwh: float
-    received_kwh: float
-    quality: Literal["ACTUAL", "ESTIMATED"]
-    late: bool
-    revised: bool
     as_of: datetime
 
 
-class _WireRead(Struct, gc=False):
-    """The same of a record on Kafka in Avro, whose instants are microseconds."""
+class _WireRead(_Said, gc=False):
+    """Of a record on Kafka in Avro, whose instants are microseconds."""
 
-    meter_id: str
     interval_end: int
-    consumption_kwh: float
-    delivered_kwh: float
-    received_kwh: float
-    quality: Literal["ACTUAL", "ESTIMATED"]
-    late: bool
-    revised: bool
     as_of: int
 
 

@@ -42,6 +42,11 @@ Written = WriterSchemas | Changes | None
 """How the records of a topic were written: in Avro by schemas, as changes, or as plain JSON."""
 
 
+def schemas_of(written: Written) -> WriterSchemas | None:
+    """Where the schemas of records in Avro are; None where they are none."""
+    return None if isinstance(written, Changes) else written
+
+
 @dataclass(frozen=True)
 class Schemas:
     """What the records of a run were written with; None where they are plain JSON."""

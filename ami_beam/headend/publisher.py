@@ -25,6 +25,7 @@ from ami_beam.headend.positions import VERSION, Cursor, Position, decode_cursor,
 from ami_beam.headend.set_aside import SetAside, encode_set_aside
 from ami_beam.headend.topics import CURSORS_TOPIC, SET_ASIDE_TOPIC, Offsets, offsets_at, read_to_end
 from ami_beam.instants import format_instant
+from ami_beam.io.kafka_errors import FENCED
 from ami_beam.io.librdkafka import librdkafka
 
 SOURCE_HEADER = "ami-headend-source"
@@ -35,7 +36,6 @@ _CALL_SECONDS = 5.0
 """How long a call to the broker may take before it is looked whether the adapter has to end."""
 _STOP_SECONDS = 5.0
 """How long a transaction in flight may still take once the adapter has to end."""
-_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _log = logging.getLogger(__name__)
 
 
@@ -262,7 +262,7 @@ class Publisher:
         failure = error.args[0]
         # Of a client that has been fenced once, every call says "fatal" and repeats why.
         again = failure.fatal() and re.search(r"fenced|epoch", failure.str(), re.IGNORECASE)
-        if again or failure.code() in _FENCED:
+        if again or failure.code() in FENCED:
             return Fenced(
                 f"another instance publishes for {self._key} now, and this one ends (or the broker has ended its"
                 f" transaction, which took too long: start it again): {failure.str()}"

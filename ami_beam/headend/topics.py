@@ -10,6 +10,7 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
+from ami_beam.io.kafka_errors import NO_LEADER, once_led
 from ami_beam.io.kafka_preflight import GROUP_PREFIX, TIMEOUT_SECONDS, PreflightError
 from ami_beam.io.librdkafka import librdkafka
 
@@ -17,9 +18,6 @@ CURSORS_TOPIC = "ami.headend.cursors"
 SET_ASIDE_TOPIC = "ami.headend.setaside"
 Offsets = dict[int, int]
 Found = TypeVar("Found")
-_NO_LEADER = (
-    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
-)  # fmt: skip
 
 
 def make_missing(config: Mapping[str, str], topics: Mapping[str, int]) -> list[str]:
@@ -130,15 +128,8 @@ def _ends(config: Mapping[str, str], topic: str) -> Offsets:
 
 
 def _patiently(ask: Callable[[], Found]) -> Found:
-    """The answer, once a leader has been elected: a topic that was just made has none yet."""
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while True:
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_LEADER or time.monotonic() > until:
-                raise
-        time.sleep(0.2)
+    """A topic that was just made may not be known everywhere, either."""
+    return once_led(ask, TIMEOUT_SECONDS, (*NO_LEADER, KafkaError.UNKNOWN_TOPIC_OR_PART))
 
 
 def _partitions(consumer: Consumer, topic: str) -> list[int]:

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from ami_beam.codecs.stored_letters import RecordId, ReplayMark, StoredLetter, mark_json, parse_mark
 from ami_beam.instants import MICROS_PER_MILLI, format_instant
 from ami_beam.io.files import file_lines
+from ami_beam.io.kafka_errors import FENCED
 from ami_beam.io.kafka_period import read_period
 from ami_beam.io.kafka_preflight import GROUP_PREFIX, TIMEOUT_SECONDS, PreflightError
 from ami_beam.io.librdkafka import librdkafka
@@ -216,7 +217,7 @@ class ReplayProducer:
                     raise
 
     def _given_up(self, error: KafkaException) -> ReplayFailedError:
-        if error.args[0].code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+        if error.args[0].code() in FENCED:
             return ReplayFailedError(
                 "Another replay has begun, and this one is shut out; of its last records none went"
             )

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -26,6 +27,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MICROS_PER_MINUTE
 from ami_beam.io.flink_subtasks import subtask_of
+from ami_beam.io.kafka_errors import once_led
 from ami_beam.io.librdkafka import librdkafka
 from ami_beam.records import RecordBatch
 
@@ -260,7 +262,8 @@ class TopicSource(UnboundedSource):
                 known = {}
             starts = []
             for each in wanted:
-                low, high = _bounds(consumer, each)
+                ask = partial(consumer.get_watermark_offsets, each, timeout=METADATA_SECONDS)
+                low, high = once_led(ask, METADATA_SECONDS)
                 # No record with that time or later: what comes from now on.
                 fallback = low if self.start == "earliest" else high
                 starts.append((each.partition, known.get(each.partition, fallback)))
@@ -284,19 +287,6 @@ class TopicSource(UnboundedSource):
 
     def default_output_coder(self) -> Coder:
         return registry.get_coder(RecordBatch)
-
-
-def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
-    """The first offset of a partition and the one behind its last; waits for a leader, which it gets in a moment."""
-    until = time.monotonic() + METADATA_SECONDS
-    while True:
-        try:
-            found: tuple[int, int] = consumer.get_watermark_offsets(place, timeout=METADATA_SECONDS)
-            return found
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_LEADER or time.monotonic() > until:
-                raise
-        time.sleep(0.1)
 
 
 class TopicSourceCoder(Coder):
@@ -667,8 +657,6 @@ _DENIED = {
     KafkaError._AUTHENTICATION: "Look at the credentials in --kafka_config_file.",
 }
 """What an operator must do about it."""
-_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-"""For a moment, of a topic that was just made or whose broker is being replaced."""
 _HOPELESS = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,

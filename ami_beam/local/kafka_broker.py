@@ -30,7 +30,6 @@ from confluent_kafka.admin import (
 from ami_beam.local import jars, java, process
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-_START_ATTEMPTS = 3
 _START_SECONDS = 60.0
 
 
@@ -98,19 +97,8 @@ class KafkaBroker:
 
     def start(self) -> Self:
         """Fetches the jars if needed, and returns when the broker answers. Raises StartError with its log's end."""
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            try:
-                self._start()
-                return self
-            except process.StartError as error:
-                self.stop()
-                # Another process took a port between the choice and the start.
-                if attempt == _START_ATTEMPTS or "Address already in use" not in str(error):
-                    raise
-            except BaseException:
-                self.stop()
-                raise
-        raise AssertionError("unreachable")
+        process.start_server(self._start, self.stop)
+        return self
 
     def stop(self) -> None:
         """Stops every node and removes its data. May be called twice."""

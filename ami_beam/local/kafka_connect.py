@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from ami_beam.local import jars, java, process
 
-_START_ATTEMPTS = 3
 _START_SECONDS = 120.0
 _HEAP = "-Xmx384m"
 
@@ -53,16 +52,8 @@ class KafkaConnect:
 
         It forgets connectors with its end, and keeps what they have read: put them again.
         """
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            try:
-                self._start()
-                return self
-            except process.StartError as error:
-                self.stop()
-                # Another process took the port between the choice and the start.
-                if attempt == _START_ATTEMPTS or "Address already in use" not in str(error):
-                    raise
-        raise AssertionError("unreachable")
+        process.start_server(self._start, self.stop)
+        return self
 
     def stop(self) -> None:
         """In order: what connectors have read so far is written down. May be called twice."""

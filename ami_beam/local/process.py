@@ -29,6 +29,7 @@ _LOCK = ".in-use"
 _GUARD = Path(__file__).with_name("_guard.py")
 _TAIL_BYTES = 4096
 _POLL_SECONDS = 0.1
+_START_ATTEMPTS = 3
 
 
 class StartError(RuntimeError):
@@ -193,6 +194,27 @@ def free_ports(number: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def start_server(start: Callable[[], None], stop: Callable[[], None], taken: str = "Address already in use") -> None:
+    """Run `start`, which chooses ports and waits for its server, again where another process was faster to a port.
+
+    What has failed is stopped. Raises StartError, and whatever else `start` raises.
+
+    Args:
+      taken: what the server's log says then.
+    """
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            start()
+            return
+        except StartError as error:
+            stop()
+            if attempt == _START_ATTEMPTS or taken not in str(error):
+                raise
+        except BaseException:
+            stop()
+            raise
 
 
 def is_listening(port: int) -> bool:

@@ -15,7 +15,6 @@ from typing import Self
 
 from ami_beam.local import jars, java, process
 
-_START_ATTEMPTS = 3
 _START_SECONDS = 60.0
 _HEAP = "-Xmx256m"
 
@@ -38,19 +37,8 @@ class SchemaRegistry:
 
     def start(self) -> Self:
         """Fetches the program if needed, and returns when it answers. Raises StartError with its log's end."""
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            try:
-                self._start()
-                return self
-            except process.StartError as error:
-                self.stop()
-                # Another process took the port between the choice and the start.
-                if attempt == _START_ATTEMPTS or "already in use" not in str(error):
-                    raise
-            except BaseException:
-                self.stop()
-                raise
-        raise AssertionError("unreachable")
+        process.start_server(self._start, self.stop, taken="already in use")
+        return self
 
     def stop(self) -> None:
         """Stops it; what it held is gone. May be called twice."""

@@ -39,16 +39,7 @@ def check_reads(data: bytes) -> int:
     """All paths of the read decoder agree with each other and with the oracle. Returns how many records there were."""
     batch, settings, now = generate.batch(Choices(data), generate.READS)
     decoder = _read_decoders.setdefault(settings, ReadDecoder(settings))
-    reads, letters = decoder.decode_carefully(batch, now)
-    expected = _encode((reads, letters))
-    columns, quick_letters = decoder.decode(batch, now)
-    assert _encode((columns.reads(), quick_letters)) == expected, "the fast path differs from the definition"
-    alone: tuple[list[Read], list[DeadLetter]] = [], []
-    for one in _one_by_one(batch):
-        one_columns, one_letters = decoder.decode(one, now)
-        alone[0].extend(one_columns.reads())
-        alone[1].extend(one_letters)
-    assert _encode(alone) == expected, "a record depends on its neighbours"
+    reads, letters, columns = _decoded(decoder, batch, now)
     _check_accounting(batch, reads, letters)
     by_offset = {read.offset: read for read in reads}
     for letter in letters:
@@ -66,6 +57,23 @@ def check_reads(data: bytes) -> int:
     if not settings.live:  # a step takes the wall clock from the machine
         _check_reads_step(batch, settings)
     return len(batch.values)
+
+
+def _decoded(
+    decoder: ReadDecoder, batch: RecordBatch, now: int | None
+) -> tuple[list[Read], list[DeadLetter], ReadColumns]:
+    """What the decoder makes of a batch, in all of its ways the same."""
+    reads, letters = decoder.decode_carefully(batch, now)
+    expected = _encode((reads, letters))
+    columns, quick_letters = decoder.decode(batch, now)
+    assert _encode((columns.reads(), quick_letters)) == expected, "the fast path differs from the definition"
+    alone: tuple[list[Read], list[DeadLetter]] = [], []
+    for one in _one_by_one(batch):
+        one_columns, one_letters = decoder.decode(one, now)
+        alone[0].extend(one_columns.reads())
+        alone[1].extend(one_letters)
+    assert _encode(alone) == expected, "a record depends on its neighbours"
+    return reads, letters, columns
 
 
 def check_events(data: bytes) -> int:
@@ -109,16 +117,7 @@ def check_changes(data: bytes) -> int:
         [None if value is None else _as_change(value, choices) for value in plain.values],
     )  # fmt: skip
     decoder = _change_decoders.setdefault(settings, DebeziumReadDecoder(settings))
-    reads, letters = decoder.decode_carefully(batch, now)
-    expected = _encode((reads, letters))
-    columns, quick_letters = decoder.decode(batch, now)
-    assert _encode((columns.reads(), quick_letters)) == expected, "the fast path differs from the definition"
-    alone: tuple[list[Read], list[DeadLetter]] = [], []
-    for one in _one_by_one(batch):
-        one_columns, one_letters = decoder.decode(one, now)
-        alone[0].extend(one_columns.reads())
-        alone[1].extend(one_letters)
-    assert _encode(alone) == expected, "a record depends on its neighbours"
+    reads, letters, _ = _decoded(decoder, batch, now)
     _check_accounting(without_tombstones(batch), reads, letters)
     _check_letters(batch, letters)
     by_offset = {read.offset: read for read in reads}
