@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from ami_beam.codecs.json_outputs import DEAD_LETTER_TOPIC
 from ami_beam.results import RESULTS
 from tests.chaos.checks import compare, read_files
+from tests.chaos.run_scenario import outlive_termination
 
 ROWS = [result for result in RESULTS if result.topic != DEAD_LETTER_TOPIC]
 
@@ -27,3 +32,16 @@ def test_the_last_version_of_a_row_counts(result, tmp_path):
         found = compare({**nothing, result.topic: [last]}, {**nothing, result.topic: [other, last]})
         assert len(found.invented) == (name in result.identity), name
         assert not found.lost, name
+
+
+def test_what_a_scenario_starts_can_be_terminated():
+    """A scenario outlives SIGTERM. A broker that inherited that never ended, and the scenario waited for good."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        outlive_termination()
+        signal.raise_signal(signal.SIGTERM)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        child.terminate()
+        assert child.wait(30) == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -8,6 +8,7 @@ a certificate, and lets nobody who came that way do what no ACL allows.
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import uuid
 from base64 import urlsafe_b64encode
@@ -31,6 +32,8 @@ from ami_beam.local import jars, java, process
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _START_SECONDS = 60.0
+_END_SECONDS = 120.0
+"""Of a node that is asked to: it hands over what it leads first."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,16 @@ class KafkaBroker:
             self._directory = None
 
     def stop_node(self, node: int, number: signal.Signals = signal.SIGTERM) -> None:
-        """End a node and keep its data; returns when it has ended."""
+        """End a node and keep its data; returns when it has ended. Raises StartError when it does not end."""
         child = self._processes.pop(node)
         child.signal(number)
-        child.wait()
+        try:
+            child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.stop(patience=0)
+            raise process.StartError(
+                f"{child.name} had not ended {_END_SECONDS:.0f} s after {number.name}:\n{child.log_tail()}"
+            ) from None
 
     def start_node(self, node: int) -> None:
         """Start a node that was stopped, on its data, and return when it listens. Raises StartError."""

@@ -58,9 +58,9 @@ class ChildProcess:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self) -> int:
-        """Returns the exit code once it has ended; that of a signal is negative."""
-        return self._process.wait()
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit code once it has ended; that of a signal is negative. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout)
 
     def ending(self, code: int) -> str:
         """A sentence on its end, from the exit code that `wait` gives."""

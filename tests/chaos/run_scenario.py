@@ -28,12 +28,20 @@ class Result:
     problem: str = ""
 
 
+def outlive_termination() -> None:
+    """Go on when SIGTERM comes: of a pool of which one has left, the others are terminated while they still stop what
+    they have started.
+
+    By a handler and not by SIG_IGN, which those whom this process starts would inherit: a broker would never end.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+
 def run_scenario(scenario: Scenario, seed: int, meters: int, logs: Path | None) -> Result:
     """Never raises: what went wrong is the result's `problem`. Logs and results of failed runs are copied to `logs`."""
     # A shell starts what runs behind it deaf to interrupts, and this process would be, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Of a pool of which one has left, the others are terminated, while they still stop what they have started.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    outlive_termination()
     result = Result()
     directory = Path(tempfile.mkdtemp(prefix="ami-beam-chaos-"))
     began = time.monotonic()
