@@ -48,9 +48,10 @@ from ami_beam.io.kafka_preflight import PreflightError, inspect
 from ami_beam.io.librdkafka import SettingError
 from ami_beam.io.schema_registry import RegistryError
 from ami_beam.meter_counts import VERSION_DIGITS, MeterCountsError, counts_of
+from ami_beam.named_records import that_name
 from ami_beam.options import RunPlan, validate
 from ami_beam.read_columns import from_reads
-from ami_beam.records import Alarm, Alert, Announcement, Event, Read, RecordBatch
+from ami_beam.records import Alarm, Alert, Announcement, Event, Read
 from ami_beam.replay_arguments import replay_arguments, replays_events
 from ami_beam.run import followed_counts, registry_of
 from ami_beam.settings import Settings
@@ -219,7 +220,7 @@ def _reads(found: Judged, until: int, settings: Settings, plan: RunPlan) -> Iter
         batches = period_batches(plan.kafka_connection, plan.reads, begin, until + MICROS_PER_MILLI)
     for batch in batches:
         if registry is None:
-            reads = decoder.decode_carefully(_that_name(batch, name), None)[0]
+            reads = decoder.decode_carefully(that_name(batch, name), None)[0]
         else:
             # A read may say another transformer than its meter hangs on.
             reads = place(from_reads(decoder.decode_carefully(batch, None)[0]), registry.current()).reads.reads()
@@ -279,18 +280,6 @@ def _announced(name: str, identity: str, alarms: Iterable[Alarm], settings: Sett
 
 def _version(announced: Announcement) -> tuple[int, int, int, int]:
     return announced.version
-
-
-def _that_name(batch: RecordBatch, name: bytes) -> RecordBatch:
-    """The records that may name the transformer: with an escape in them any name may be meant."""
-    places = [place for place, value in enumerate(batch.values) if value and (name in value or b"\\u" in value)]
-    return RecordBatch(
-        batch.topic,
-        [batch.partitions[place] for place in places],
-        [batch.offsets[place] for place in places],
-        [batch.record_times[place] for place in places],
-        [batch.values[place] for place in places],
-    )
 
 
 if __name__ == "__main__":

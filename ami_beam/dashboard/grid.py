@@ -1,0 +1,438 @@
+"""The grid as the newest rows have it: voltages, consumption and receipt of every transformer in the last windows.
+
+A cell of a transformer and window takes 27 bytes, in columns of numpy, so that a day of 500,000 transformers in 96
+windows is 1.3 GB. What is shown of feeders is made of that once for each window that has changed (`Digest`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MILLI
+from ami_beam.records import ReceiptRow, SummaryRow
+from ami_beam.voltage_codes import Thresholds, receipt_codes, voltage_codes, worst_of
+from transforms.receipt_rate import receipt_rate_pct
+
+UNKNOWN_FEEDER = "(unknown)"
+"""Of a transformer of which nothing was ever heard, so that nobody knows where it hangs."""
+MOST_PAIRS = 5_000_000
+"""Of transformers and feeders. Names beyond that are counted and not kept: a topic must not fill the memory."""
+_SUMMARY, _RECEIPT, _SUMMARY_REVISED, _RECEIPT_REVISED = 1, 2, 4, 8
+_REVISED = _SUMMARY_REVISED | _RECEIPT_REVISED
+_VOLTS = 100
+"""A voltage is kept as an integer of hundredths of a volt; of a higher nominal voltage in coarser steps."""
+_GREATEST = 65_535
+_FINE_NOMINAL_V = 280.0
+"""Up to which nominal voltage hundredths of a volt reach beyond 230 %."""
+Column = NDArray[Any]
+
+
+class WindowColumns:
+    """What is known of one window, a place for each pair of a transformer and a feeder."""
+
+    __slots__ = (
+        "avg", "delays", "end", "flags", "heard", "kwh", "max", "min", "receipt_as_of", "received", "start",
+        "summary_as_of", "total", "version",
+    )  # fmt: skip
+
+    def __init__(self, start: int, end: int, size: int) -> None:
+        self.start = start
+        self.end = end
+        self.version = 0
+        self.min = np.zeros(size, np.uint16)
+        """Steps of a volt (`Grid.step`); 0: none. Likewise avg and max."""
+        self.avg = np.zeros(size, np.uint16)
+        self.max = np.zeros(size, np.uint16)
+        self.kwh = np.full(size, np.nan, np.float32)
+        self.received = np.full(size, np.nan, np.float32)
+        self.heard = np.zeros(size, np.uint16)
+        self.total = np.zeros(size, np.uint16)
+        self.summary_as_of = np.zeros(size, np.uint32)
+        """Milliseconds since a day before the window began. Likewise of receipt."""
+        self.receipt_as_of = np.zeros(size, np.uint32)
+        self.flags = np.zeros(size, np.uint8)
+        self.delays: list[int] = []
+        """How long after the window's end its first rows were published, microseconds."""
+
+    def grow(self, size: int) -> None:
+        """Make room for so many pairs."""
+        for name in ("min", "avg", "max", "heard", "total", "summary_as_of", "receipt_as_of", "flags"):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.zeros(size - len(column), column.dtype)]))
+        for name in ("kwh", "received"):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.full(size - len(column), np.nan, np.float32)]))
+
+    def moment(self, as_of: int) -> int:
+        """An as_of as the columns have it."""
+        since = (as_of - self.start + MICROS_PER_DAY) // MICROS_PER_MILLI
+        return min(max(since, 1), 2**32 - 1)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, name).nbytes for name in self.__slots__ if isinstance(getattr(self, name), np.ndarray))
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a window says of every feeder, and of the pairs themselves. Arrays are by feeder but where it says pairs."""
+
+    version: int
+    """Of the window that it was made of."""
+    rows_version: int
+    pair_voltage: Column = field(repr=False)
+    """Codes of `voltage_codes`, of pairs. Likewise of receipt."""
+    pair_receipt: Column = field(repr=False)
+    voltage: Column = field(repr=False)
+    receipt: Column = field(repr=False)
+    below: Column = field(repr=False)
+    """Transformers. Likewise above and silent; one that is both counts in both."""
+    above: Column = field(repr=False)
+    silent: Column = field(repr=False)
+    present: Column = field(repr=False)
+    """Transformers with a row."""
+    heard: Column = field(repr=False)
+    """Meters. Likewise total."""
+    total: Column = field(repr=False)
+    kwh: Column = field(repr=False)
+    """NaN where there is no summary. Likewise received."""
+    received: Column = field(repr=False)
+    min_pct: Column = field(repr=False)
+    """The least of its transformers, per cent of nominal; NaN where there is none."""
+    max_pct: Column = field(repr=False)
+    revised: Column = field(repr=False)
+    """Whether a row of it was published again."""
+
+
+class Grid:
+    """Takes rows in any order and keeps of each identity the one with the greatest as_of, of equal ones the last.
+
+    Not safe for threads: its owner locks.
+
+    Args:
+      history: microseconds; windows that end so long before the newest are dropped.
+      thresholds: what bands are made of.
+      nominal: volts by transformer_id, where they are not the thresholds' own.
+    """
+
+    def __init__(self, history: int, thresholds: Thresholds, nominal: Mapping[str, float] | None = None) -> None:
+        self.history = history
+        self.thresholds = thresholds
+        self.windows: dict[int, WindowColumns] = {}
+        self.window_length: int | None = None
+        self.version = 1
+        """Counts changes; of a window as `WindowColumns.version`."""
+        self.rows_version = 1
+        """Counts new transformers, and those that moved to another feeder."""
+        self.transformers: list[str] = []
+        """Of each pair."""
+        self.feeders: list[str] = []
+        self.refused = 0
+        """Rows of names beyond MOST_PAIRS."""
+        self._nominal_of = dict(nominal or {})
+        self._pairs: dict[tuple[str, str], int] = {}
+        self._of_transformer: dict[str, list[int]] = {}
+        self._feeder_index: dict[str, int] = {}
+        self._feeder_of = np.zeros(64, np.int32)
+        self._step = np.full(64, 1 / _VOLTS, np.float64)
+        self._nominal = np.zeros(64, np.float64)
+        """Volts; 0: the thresholds' own."""
+        self._digests: dict[int, Digest] = {}
+        self._members: tuple[int, list[NDArray[np.int64]]] = (0, [])
+        self.newest_as_of = 0
+
+    # Taking rows.
+
+    def take_summary(self, row: SummaryRow, published: int | None = None) -> bool:
+        """Whether the row counts. `published`: its record time, microseconds."""
+        window = self._window(row.window_start, row.window_end)
+        if window is None:
+            return False
+        place = self._place(row.transformer_id, row.feeder_id)
+        if place is None:
+            return False
+        self._fit(window, place)
+        moment = window.moment(row.as_of)
+        if moment < window.summary_as_of[place]:
+            return False
+        step = self._step[place]
+        there = window.flags[place] & _SUMMARY
+        values = (_steps(row.min_voltage_v, step), _steps(row.avg_voltage_v, step), _steps(row.max_voltage_v, step))
+        reported = row.meters_reported > 0
+        kwh = row.total_consumption_kwh if reported else np.nan
+        received = row.total_received_kwh if reported else np.nan
+        before = (window.min[place], window.avg[place], window.max[place], window.kwh[place])
+        window.min[place], window.avg[place], window.max[place] = values
+        window.kwh[place] = kwh
+        window.received[place] = received
+        window.summary_as_of[place] = moment
+        flags = window.flags[place] | _SUMMARY
+        if there and not _same(before, (*values, np.float32(kwh))):
+            flags |= _SUMMARY_REVISED
+        if row.revision:
+            flags |= _SUMMARY_REVISED
+        window.flags[place] = flags
+        self._changed(window, row.as_of, published, bool(there))
+        return True
+
+    def take_receipt(self, row: ReceiptRow, published: int | None = None) -> bool:
+        """Whether the row counts."""
+        window = self._window(row.window_start, row.window_end)
+        if window is None:
+            return False
+        others = self._of_transformer.get(row.transformer_id, ())
+        if row.feeder_id is None and others:
+            place: int | None = others[0]
+        else:
+            place = self._place(row.transformer_id, row.feeder_id or UNKNOWN_FEEDER)
+        if place is None:
+            return False
+        self._fit(window, place)
+        moment = window.moment(row.as_of)
+        others = self._of_transformer[row.transformer_id]
+        known = max((int(window.receipt_as_of[other]) for other in others if other < len(window.flags)), default=0)
+        if moment < known:
+            return False
+        there = False
+        for other in others:
+            # A transformer has one receipt row a window, on whichever of its feeders.
+            if other < len(window.flags) and window.flags[other] & _RECEIPT:
+                there = True
+                if other != place:
+                    window.flags[other] &= ~(_RECEIPT | _RECEIPT_REVISED) & 0xFF
+                    window.heard[other] = window.total[other] = 0
+                    window.receipt_as_of[other] = 0
+        heard, total = min(row.meters_reported, _GREATEST), min(row.total_meters, _GREATEST)
+        flags = window.flags[place] | _RECEIPT
+        if row.revision or (there and (window.heard[place], window.total[place]) != (heard, total)):
+            flags |= _RECEIPT_REVISED
+        window.heard[place], window.total[place] = heard, total
+        window.receipt_as_of[place] = moment
+        window.flags[place] = flags
+        self._changed(window, row.as_of, published, there)
+        return True
+
+    def _changed(self, window: WindowColumns, as_of: int, published: int | None, again: bool) -> None:
+        self.version += 1
+        window.version = self.version
+        self.newest_as_of = max(self.newest_as_of, as_of)
+        if published is not None and not again and len(window.delays) < 4096:
+            window.delays.append(published - window.end)
+
+    def _window(self, start: int, end: int) -> WindowColumns | None:
+        window = self.windows.get(end)
+        if window is None:
+            newest = max(self.windows, default=end)
+            if end <= newest - self.history:
+                return None
+            window = self.windows[end] = WindowColumns(start, end, len(self._feeder_of))
+            self.window_length = end - start
+            for old in [each for each in self.windows if each <= max(newest, end) - self.history]:
+                del self.windows[old]
+                self._digests.pop(old, None)
+        return window
+
+    def _place(self, transformer: str, feeder: str) -> int | None:
+        place = self._pairs.get((transformer, feeder))
+        if place is not None:
+            return place
+        known = self._of_transformer.get(transformer)
+        if known is not None and feeder != UNKNOWN_FEEDER:
+            unknown = self._pairs.pop((transformer, UNKNOWN_FEEDER), None)
+            if unknown is not None:
+                # Now it is known where it hangs: what was said before belongs there, too.
+                self._pairs[transformer, feeder] = unknown
+                self._feeder_of[unknown] = self._feeder(feeder)
+                self.rows_version += 1
+                return unknown
+        place = len(self.transformers)
+        if place >= MOST_PAIRS:
+            self.refused += 1
+            return None
+        if place == len(self._feeder_of):
+            self._feeder_of = np.concatenate([self._feeder_of, np.zeros(place, np.int32)])
+            self._step = np.concatenate([self._step, np.full(place, 1 / _VOLTS, np.float64)])
+            self._nominal = np.concatenate([self._nominal, np.zeros(place, np.float64)])
+        self.transformers.append(transformer)
+        self._pairs[transformer, feeder] = place
+        self._of_transformer.setdefault(transformer, []).append(place)
+        self._feeder_of[place] = self._feeder(feeder)
+        own = self._nominal_of.get(transformer, 0.0)
+        self._nominal[place] = own
+        nominal = own or self.thresholds.nominal_voltage
+        self._step[place] = 1 / _VOLTS if nominal <= _FINE_NOMINAL_V else nominal / 25_000
+        self.rows_version += 1
+        return place
+
+    def _feeder(self, name: str) -> int:
+        index = self._feeder_index.setdefault(name, len(self.feeders))
+        if index == len(self.feeders):
+            self.feeders.append(name)
+        return index
+
+    def _fit(self, window: WindowColumns, place: int) -> None:
+        if place >= len(window.flags):
+            window.grow(len(self._feeder_of))
+
+    # Telling.
+
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        """Judge everything by other limits."""
+        if thresholds != self.thresholds:
+            self.thresholds = thresholds
+            self._digests.clear()
+            self.version += 1
+            for window in self.windows.values():
+                window.version = self.version
+
+    @property
+    def ends(self) -> list[int]:
+        """Of the windows that are known, oldest first."""
+        return sorted(self.windows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of columns and digests."""
+        arrays = sum(window.nbytes for window in self.windows.values())
+        return arrays + self._feeder_of.nbytes + self._step.nbytes + self._nominal.nbytes
+
+    def nominal(self, place: int) -> float:
+        """Volts."""
+        return float(self._nominal[place]) or self.thresholds.nominal_voltage
+
+    def places(self, transformer: str) -> list[int]:
+        """The pairs of a transformer, none where it is not known."""
+        return self._of_transformer.get(transformer, [])
+
+    def feeder_of(self, place: int) -> str:
+        return self.feeders[self._feeder_of[place]]
+
+    def feeder_index(self, feeder: str) -> int | None:
+        return self._feeder_index.get(feeder)
+
+    def members(self) -> list[NDArray[np.int64]]:
+        """The pairs of each feeder."""
+        if self._members[0] != self.rows_version:
+            count = len(self.transformers)
+            of = self._feeder_of[:count]
+            order = np.argsort(of, kind="stable")
+            ends = np.cumsum(np.bincount(of, minlength=len(self.feeders)))
+            self._members = self.rows_version, np.split(order, ends[:-1]) if count else []
+        return self._members[1]
+
+    def stale_digests(self) -> list[int]:
+        """Windows whose digest is not of now, newest first."""
+        return [
+            end
+            for end in sorted(self.windows, reverse=True)
+            if (made := self._digests.get(end)) is None
+            or made.version != self.windows[end].version
+            or made.rows_version != self.rows_version
+        ]
+
+    def digest(self, end: int, fresh: bool = True) -> Digest | None:
+        """Of a window; None where there is none. Not `fresh`: the one that was made last may do."""
+        window = self.windows.get(end)
+        if window is None:
+            return None
+        made = self._digests.get(end)
+        whole = made is not None and made.rows_version == self.rows_version
+        if made is None or not whole or (fresh and made.version != window.version):
+            made = self._digests[end] = self._digest(window)
+        return made
+
+    def pct(self, window: WindowColumns, places: Any) -> tuple[Column, Column]:
+        """Least and greatest voltage of these pairs in per cent of nominal; NaN where there is none."""
+        nominal = np.where(self._nominal[places] > 0, self._nominal[places], self.thresholds.nominal_voltage)
+        factor = self._step[places] * 100 / nominal
+        low, high = window.min[places], window.max[places]
+        # Rounded: a voltage that is exactly the limit is not beyond it.
+        return (
+            np.where(low > 0, np.round(low * factor, 6), np.nan),
+            np.where(high > 0, np.round(high * factor, 6), np.nan),
+        )
+
+    def volts(self, window: WindowColumns, place: int) -> tuple[float | None, float | None, float | None]:
+        """Least, mean and greatest voltage."""
+        step = self._step[place]
+        low, mean, high = (
+            round(float(column[place] * step), 2) if column[place] else None
+            for column in (window.min, window.avg, window.max)
+        )
+        return low, mean, high
+
+    def row(self, window: WindowColumns, place: int) -> tuple[bool, bool, bool]:
+        """Whether the pair has a summary and a receipt row in the window, and whether one of them was revised."""
+        flags = int(window.flags[place]) if place < len(window.flags) else 0
+        return bool(flags & _SUMMARY), bool(flags & _RECEIPT), bool(flags & _REVISED)
+
+    def delays_of(self, window: WindowColumns) -> Column:
+        """How long after the window's end the last read arrived that counts, of each of its summaries, in seconds."""
+        since = window.summary_as_of[: len(self.transformers)]
+        seconds = since[since > 0] / 1000 - (window.end - window.start + MICROS_PER_DAY) / 1e6
+        return np.maximum(seconds, 0)
+
+    def _digest(self, window: WindowColumns) -> Digest:
+        count, feeders = len(self.transformers), len(self.feeders)
+        self._fit(window, max(count - 1, 0))
+        of = self._feeder_of[:count]
+        flags = window.flags[:count]
+        receipt = (flags & _RECEIPT) > 0
+        heard, total = window.heard[:count].astype(np.int64), window.total[:count].astype(np.int64)
+        low, high = self.pct(window, slice(0, count))
+        measured = ~np.isnan(low)
+        silent = ~measured & receipt & (heard == 0)
+        pair_voltage = voltage_codes(low, high, measured | silent, self.thresholds)
+        pair_receipt = receipt_codes(heard, total, receipt, self.thresholds)
+
+        def counted(which: Column) -> Column:
+            return np.bincount(of[which], minlength=feeders)
+
+        def summed(values: Column) -> Column:
+            there = np.isfinite(values)
+            sums = np.bincount(of[there], weights=values[there].astype(np.float64), minlength=feeders)
+            return np.where(counted(there) > 0, sums, np.nan)
+
+        least, most = np.full(feeders, np.inf), np.full(feeders, -np.inf)
+        np.minimum.at(least, of[measured], low[measured])
+        np.maximum.at(most, of[measured], high[measured])
+        heard_of = np.bincount(of, weights=heard, minlength=feeders).astype(np.int64)
+        total_of = np.bincount(of, weights=total, minlength=feeders).astype(np.int64)
+        judged = counted(receipt) > 0
+        return Digest(
+            window.version,
+            self.rows_version,
+            pair_voltage,
+            pair_receipt,
+            worst_of(pair_voltage, of, feeders, "voltage"),
+            receipt_codes(heard_of, total_of, judged, self.thresholds),
+            counted((pair_voltage == 1) | (pair_voltage == 6)),
+            counted((pair_voltage == 5) | (pair_voltage == 6)),
+            counted(silent),
+            counted(np.isfinite(window.kwh[:count]) | receipt),
+            heard_of,
+            total_of,
+            summed(window.kwh[:count]),
+            summed(window.received[:count]),
+            np.where(np.isfinite(least), least, np.nan),
+            np.where(np.isfinite(most), most, np.nan),
+            counted((flags & _REVISED) > 0) > 0,
+        )
+
+
+def receipt_pct(heard: int, total: int) -> float | None:
+    """Per cent, one decimal; None where no meter is expected."""
+    return receipt_rate_pct(heard, total) if total else None
+
+
+def _steps(volts: float | None, step: float) -> int:
+    return 0 if volts is None else min(max(round(volts / step), 1), _GREATEST)
+
+
+def _same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    return all(a == b or (a != a and b != b) for a, b in zip(before, after, strict=True))
