@@ -136,7 +136,25 @@ class Demo:
                 f"--oms_outages={OUTAGES_TOPIC}",
             ],
         )
+        self._start_dashboard(stack, broker)
         return broker
+
+    def _start_dashboard(self, stack: contextlib.ExitStack, broker: KafkaBroker) -> None:
+        """Returns when the page is there."""
+        port = self._args.dashboard_port
+        if not port or process.is_listening(port):
+            (port,) = process.free_ports(1)
+        page = self._child(
+            stack,
+            "the operators' screen",
+            "ami_beam.dashboard",
+            [
+                *(f"--bootstrap_servers={broker.bootstrap_servers}", f"--port={port}"),
+                f"--oms_outages={OUTAGES_TOPIC}",
+            ],
+        )
+        page.wait_until(lambda: process.is_listening(port), _PATIENCE_SECONDS)
+        self._screen.say(f"The operators' screen is at http://127.0.0.1:{port}/")
 
     def watch(self, broker: KafkaBroker, deadline: float | None) -> bool:
         """Show alerts and counts, without a deadline for ever; with one, whether every type was seen by then."""

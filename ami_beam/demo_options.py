@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ami_beam.dashboard import DEFAULT_PORT
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_SECOND, parse_duration
 
 _EXAMPLES = """
@@ -14,7 +15,8 @@ what happens:
      dies and somebody tampers with a meter: python -m ami_beam.simulate --help has the timetable.
   3. The pipeline, python -m ami_beam.run, computes windows and alerts on a Flink of its own and publishes them.
      An outage that the OMS has announced beforehand has no alarm; what a dead collector makes silent is one alarm.
-  4. Every alert is printed as it comes out of ami.alerts.grid and ami.alerts.events: time (UTC), severity, type, status
+  4. The operators' screen, a page for the browser, shows the same live: its address is printed at the start.
+  5. Every alert is printed as it comes out of ami.alerts.grid and ami.alerts.events: time (UTC), severity, type, status
      (RAISED, UPDATED as the value changes, CLEARED), entity and value. The last line counts.
 
   The first start downloads the jars of Kafka and Flink. Later the first alerts come within a minute, and each of the
@@ -53,6 +55,12 @@ def _meters(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m ami_beam.demo",
@@ -73,6 +81,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--meters", type=_meters, default=500, metavar="N", help="size of the network; default 500")
     p.add_argument(
         "--window", type=_window, default="15s", metavar="DURATION", help="length of an interval; default 15s"
+    )
+    p.add_argument(
+        "--dashboard_port",
+        type=_port,
+        default=DEFAULT_PORT,
+        metavar="N",
+        help=f"of the operators' screen; default {DEFAULT_PORT}, or one that is free where that is taken",
     )
     p.add_argument("--keep", action="store_true", help="keep the logs, and say where they are")
     return p

@@ -10,6 +10,7 @@ import pytest
 from apache_beam.runners.direct import transform_evaluator
 from apache_beam.transforms import userstate
 from hypothesis import settings
+from playwright.sync_api import Browser
 
 from ami_beam.codecs.json_outputs import RESULT_TOPICS
 from ami_beam.consumers import OPTIONAL_TOPICS
@@ -19,6 +20,8 @@ from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
 from ami_beam.local.schema_registry import SchemaRegistry
 from tests.kafka_replay import EVENTS, READS
+from tools.chromium import MISSING as CHROMIUM_MISSING
+from tools.chromium import browser, program
 
 # How long an example takes is the machine's affair: a deadline fails where others work, too.
 settings.register_profile("untimed", deadline=None)
@@ -82,6 +85,15 @@ def local_flink() -> Iterator[LocalFlink]:
     """A job server. Cancel every streaming job with its `cancel`: others run on until the session ends."""
     with LocalFlink() as flink:
         yield flink
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless browser. Use contexts of your own, and close them."""
+    if program() is None:
+        pytest.skip(CHROMIUM_MISSING)
+    with browser() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

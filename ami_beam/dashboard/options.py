@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ami_beam.beam_options import OptionError, Parser
+from ami_beam.dashboard import DEFAULT_PORT
 from ami_beam.dashboard.hub import ACK_TOPIC, Topics
 from ami_beam.dashboard.identity import DEFAULT_USER_HEADER, Identity, Proxy, is_loopback, load_secret
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MINUTE, MICROS_PER_SECOND
@@ -17,7 +18,6 @@ from ami_beam.options import RunPlan, validate
 from ami_beam.replay_arguments import replay_arguments
 from ami_beam.settings import Settings
 
-DEFAULT_PORT = 8088
 _NO_COUNTS = "--meter_counts=kafka:none"
 _LONGEST_HISTORY = 7 * MICROS_PER_DAY
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
