@@ -87,9 +87,12 @@ def local_flink() -> Iterator[LocalFlink]:
         yield flink
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless browser. Use contexts of your own, and close them."""
+    """A headless browser. Use contexts of your own, and close them.
+
+    Of a module: while it is there its event loop runs in this thread, and another one cannot.
+    """
     if program() is None:
         pytest.skip(CHROMIUM_MISSING)
     with browser() as made:

@@ -8,9 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -27,53 +25,15 @@ from ami_beam.codecs.json_outputs import (
     summary_json,
 )
 from ami_beam.dashboard.hub import ACK_TOPIC
-from ami_beam.dashboard.identity import SECRET_HEADER
 from ami_beam.instants import format_instant
 from ami_beam.local import process
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import DeadLetter
 from tests.dashboard_rows import alarm, end_of, receipt, summary
+from tests.dashboard_screen import NOW, PROXY, Screen, proxied, read_json, send
 from tests.kafka_replay import READS
 
 pytestmark = pytest.mark.processes
-SECRET = "a secret of the proxy"
-PROXY = {SECRET_HEADER: SECRET, "X-Forwarded-User": "ada"}
-
-
-class Screen:
-    """`python -m ami_beam.dashboard` beside a broker."""
-
-    def __init__(self, broker: KafkaBroker, directory: Path, *arguments: str) -> None:
-        (self.port,) = process.free_ports(1)
-        command = [
-            *(sys.executable, "-m", "ami_beam.dashboard", f"--bootstrap_servers={broker.bootstrap_servers}"),
-            *(f"--port={self.port}", *arguments),
-        ]
-        self.child = process.ChildProcess("the operators' screen", command, directory / "dashboard.log")
-        self.child.wait_until(lambda: process.is_listening(self.port), 60)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def ask(self, path: str, data: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
-        body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(self.url + path, body, headers or {})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    def wait(self, found: Callable[[], bool], seconds: float = 30) -> None:
-        """Until it is so; a question that has no answer yet is asked again."""
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                if found():
-                    return
-            except urllib.error.HTTPError as error:
-                if error.code != 404:
-                    raise
-            assert time.monotonic() < until, (self.ask("api/health"), self.child.log_tail())
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +46,9 @@ def broker() -> Iterator[KafkaBroker]:
 
 @pytest.fixture(scope="module")
 def screen(broker: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
-    directory = tmp_path_factory.mktemp("screen")
-    (directory / "proxy.secret").write_text(SECRET)
-    made = Screen(broker, directory, f"--proxy_secret_file={directory / 'proxy.secret'}", "--stale_after=24h")
+    made = proxied(broker, tmp_path_factory.mktemp("screen"))
     yield made
     made.child.stop()
-
-
-def send(broker: KafkaBroker, *records: tuple[str, bytes]) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
-    for topic, value in records:
-        producer.produce(topic, value)
-    assert producer.flush(30) == 0
 
 
 def code(screen: Screen, feeder: str, number: int, row: int = 0) -> str:
@@ -105,27 +56,17 @@ def code(screen: Screen, feeder: str, number: int, row: int = 0) -> str:
     return columns.get(format_instant(end_of(number)), "")[row : row + 1]
 
 
-def read_json(transformer: str, meter: str, end: int, **others: Any) -> bytes:
-    row = {
-        "meter_id": meter, "service_point_id": "SP", "customer_id": "CUSTOMER-7", "transformer_id": transformer,
-        "feeder_id": "F1", "read_type": "INTERVAL", "interval_start": format_instant(end - 900_000_000),
-        "interval_end": format_instant(end), "consumption_kwh": 1.0, "delivered_kwh": 1.0, "received_kwh": 0.0,
-        "voltage_v": 231.5, "power_quality_code": 0, "estimated_flag": False, "read_ts": format_instant(end),
-    }  # fmt: skip
-    return json.dumps(row | others).encode()
-
-
 def test_what_is_published_is_shown_within_seconds(broker, screen):
-    letter = DeadLetter("NOT_JSON", "no JSON", READS, 0, 7, end_of(1), b"a secret of a customer")
+    letter = DeadLetter("NOT_JSON", "no JSON", READS, 0, 7, end_of(NOW), b"a secret of a customer")
     send(
         broker,
-        (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", 1, 200, 230))),
-        (RECEIPT_TOPIC, receipt_json(receipt("TR-1", "F1", 1, 3, 4))),
-        (ALARMS_TOPIC, alarm_json(alarm("a1"))),
+        (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", NOW, 200, 230))),
+        (RECEIPT_TOPIC, receipt_json(receipt("TR-1", "F1", NOW, 3, 4))),
+        (ALARMS_TOPIC, alarm_json(alarm("a1", first_window=end_of(NOW), last_window=end_of(NOW), as_of=end_of(NOW)))),
         (DEAD_LETTER_TOPIC, dead_letter_json(letter)),
     )
     began = time.monotonic()
-    screen.wait(lambda: code(screen, "F1", 1) == "1")
+    screen.wait(lambda: code(screen, "F1", NOW) == "1")
     assert time.monotonic() - began < 10
     screen.wait(lambda: screen.ask("api/alarms/a1")["alarm"]["entity_id"] == "TR-1")
     screen.wait(lambda: screen.ask("api/letters")["total"] == 1)
@@ -139,15 +80,15 @@ def test_the_reads_of_a_transformers_meters_without_their_customers(broker, scre
     now = time.time_ns() // 1_000_000
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     for value in (
-        read_json("TR-1", "M-1", end_of(1)),
-        read_json("TR-1", "M-2", end_of(1), voltage_v=None, estimated_flag=True),
-        read_json("TR-2", "M-3", end_of(1)),
-        read_json("TR-1", "M-1", end_of(-50)),
+        read_json("TR-1", "M-1", end_of(NOW)),
+        read_json("TR-1", "M-2", end_of(NOW), voltage_v=None, estimated_flag=True),
+        read_json("TR-2", "M-3", end_of(NOW)),
+        read_json("TR-1", "M-1", end_of(NOW - 50)),
         b"no read of TR-1",
     ):
         producer.produce(READS, value, timestamp=now)
     assert producer.flush(30) == 0
-    screen.wait(lambda: code(screen, "F1", 1) == "1")
+    screen.wait(lambda: code(screen, "F1", NOW) == "1")
     found = screen.ask("api/transformers/TR-1/reads?windows=4")
     assert [(each["meter_id"], each["voltage_v"], each["estimated"]) for each in found["reads"]] == [
         ("M-1", 231.5, False),
@@ -184,10 +125,10 @@ def test_it_goes_on_after_a_restart_of_the_broker(broker, screen):
     broker.stop_node(0, signal.SIGKILL)
     screen.wait(lambda: screen.ask("api/health")["status"] == "disconnected", 60)
     # What was known is shown still.
-    assert code(screen, "F1", 1) == "1"
+    assert code(screen, "F1", NOW) == "1"
     broker.start_node(0)
-    send(broker, (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", 2, 225, 230))))
-    screen.wait(lambda: code(screen, "F1", 2) == "3", 60)
+    send(broker, (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", NOW + 1, 225, 230))))
+    screen.wait(lambda: code(screen, "F1", NOW + 1) == "3", 60)
     screen.wait(lambda: screen.ask("api/health")["status"] == "ok", 60)
 
 
@@ -198,8 +139,8 @@ def test_topics_that_come_later_are_read_and_missing_ones_named(tmp_path):
             screen.wait(lambda: SUMMARY_TOPIC in screen.ask("api/health")["message"])
             assert ACK_TOPIC not in screen.ask("api/health")["message"]
             young.create_topics(RESULT_TOPICS)
-            send(young, (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", 1, 200, 230))))
-            screen.wait(lambda: code(screen, "F1", 1) == "1", 60)
+            send(young, (SUMMARY_TOPIC, summary_json(summary("TR-1", "F1", NOW, 200, 230))))
+            screen.wait(lambda: code(screen, "F1", NOW) == "1", 60)
         finally:
             screen.child.stop()
 
