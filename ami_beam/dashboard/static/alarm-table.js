@@ -101,7 +101,7 @@ export function alarmTable(scope, store, label, keys, options = {}) {
     version: (alarm) => `${JSON.stringify(alarm)}${alarm.cause !== null && store.alarms.has(alarm.cause)}`,
     link: (alarm) => href("alarm", alarm.id),
     rowClass: (alarm) =>
-      `${alarm.state === "ACTIVE" ? "active" : "over"} ${alarm.severity === "CRITICAL" ? "critical" : "warning"}${alarm.cause === null ? "" : " explained"}`,
+      `${alarm.state === "ACTIVE" ? "active" : "over"} ${alarm.severity === "CRITICAL" ? "critical" : "warning"}`,
     order: byUrgency,
     marks: true,
     ...options,

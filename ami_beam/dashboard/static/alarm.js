@@ -4,12 +4,13 @@ import { alarmTable } from "./alarm-table.js";
 import { ApiError, Loader, request } from "./api.js";
 import { facts, fill, h, labelled, setText, spoken, symbol } from "./dom.js";
 import { NONE, counted, dateTime, number, quantity, shortened, zoneName } from "./format.js";
-import { href } from "./router.js";
+import { encoded, href } from "./router.js";
 import { began } from "./state.js";
 import { Table } from "./table.js";
 import { heading, section, trail } from "./view.js";
 import {
   age,
+  announcementKind,
   causeLink,
   entityLink,
   evidence,
@@ -21,14 +22,6 @@ import {
 } from "./words.js";
 
 const MOST_LETTERS = 500;
-const KINDS = {
-  PLANNED: "planned outage",
-  KNOWN: "known outage",
-  EXCHANGE: "exchange of meters",
-  DISCONNECT: "disconnection",
-  TEST: "test",
-};
-
 /** Comments that were begun, by alarm: they outlive the view, so that nothing typed is lost. At most 50. */
 const drafts = new Map();
 
@@ -59,7 +52,7 @@ export default function alarm({ store, scope, id, setTitle }) {
 
   const loader = new Loader(scope, {
     what: "the alarm",
-    path: () => `api/alarms/${encodeURIComponent(id)}`,
+    path: () => `api/alarms/${encoded(id)}`,
     apply: (told) => {
       answer = told;
       missing.hidden = true;
@@ -168,7 +161,7 @@ function detailsOf(store, own, { caused_by: causedBy, announcement }) {
 export function announcementWords(announcement) {
   const until = announcement.to === null ? "until it is taken back" : `to ${dateTime(announcement.to)}`;
   return [
-    `${KINDS[announcement.kind] ?? announcement.kind} `,
+    `${announcementKind(announcement.kind)} `,
     h("bdi", {}, announcement.name),
     ` from ${dateTime(announcement.from)} ${until} ${zoneName()}`,
   ];
@@ -332,7 +325,7 @@ class Acknowledgement {
       setText(button, "Sending…");
       setText(error, "");
       try {
-        const ack = await request(`api/alarms/${encodeURIComponent(this.#id)}/ack`, {
+        const ack = await request(`api/alarms/${encoded(this.#id)}/ack`, {
           method: "POST",
           headers: { "Content-Type": "application/json", "X-Ami-Beam": "1" },
           body: JSON.stringify({ comment: comment.value.trim() }),

@@ -2,7 +2,7 @@
 
 import { alarmTable } from "./alarm-table.js";
 import { fill, h, labelled, select, setText } from "./dom.js";
-import { byName, clean, clock, counted, number, shortened } from "./format.js";
+import { byName, clock, counted, number, shortened } from "./format.js";
 import { heading, newestWords } from "./view.js";
 import { causeLink, refreshAges, typesOf } from "./words.js";
 
@@ -135,10 +135,11 @@ export default function alarms({ store, scope, query, setQuery }) {
   function emptyWords(hidden) {
     if (!store.alarmsKnown) return "Loading the alarms…";
     const filtered = filters.type || filters.severity || filters.feeder || filters.cause;
-    if (hidden)
-      return `Only alarms that another explains: ${number(hidden)}. Tick “Also those that another explains” to see them.`;
-    if (filtered)
-      return `No alarms with these filters${filters.feeder ? ` (feeder ${shortened(clean(filters.feeder), 30)})` : ""}.`;
+    if (hidden) {
+      return `Another alarm explains ${number(hidden)}. Tick “Also those that another explains” to see them.`;
+    }
+    const where = filters.feeder ? ` (feeder ${shortened(filters.feeder, 30)})` : "";
+    if (filtered) return `No alarms with these filters${where}.`;
     const words = {
       active: "No active alarms.",
       cleared: "No alarms were cleared in the last day.",

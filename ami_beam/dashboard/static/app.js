@@ -137,7 +137,8 @@ function showTitle() {
   const { critical } = store.counts();
   const status = document.documentElement.dataset.status;
   const warning = status === "ok" || status === "starting" ? "" : "⚠ ";
-  const title = `${warning}${critical ? `(${number(critical)}) ` : ""}${shown?.title ? `${shown.title} – ` : ""}${PRODUCT}`;
+  const count = critical ? `(${number(critical)}) ` : "";
+  const title = `${warning}${count}${shown?.title ? `${shown.title} – ` : ""}${PRODUCT}`;
   if (document.title !== title) document.title = title;
 }
 

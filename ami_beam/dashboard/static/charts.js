@@ -43,7 +43,8 @@ export function stacked(columns) {
 
 /**
  * A chart. options: title; unit; series [{label, colour (custom property), dash?, fill?, digits?, unit?, band? to the
- * series before}]; height? in rem; stack? bars upon one another; from? the least value at the bottom of the scale.
+ * series before, which is the higher one}]; height? in rem; stack? bars upon one another; from? and
+ * to? what the scale shows at least.
  *
  * The picture has a sentence of what it shows, the legend the values of the newest window or of the one under the
  * pointer, and a table can be opened.
@@ -98,7 +99,7 @@ export class Chart {
   }
 
   /**
-   * `windows` RFC 3339, oldest first; a column of numbers or nulls for each series; `marked`: which windows were revised.
+   * `windows` RFC 3339, oldest first; a column of numbers or nulls for each series; `marked`: which were revised.
    */
   set(windows, columns, marked = []) {
     const millis = windows.map(instant);
@@ -148,7 +149,7 @@ export class Chart {
     const series = options.series.map((each) => this.#series(each));
     if (options.stack) series.reverse();
     const bands = options.series.flatMap((each, at) =>
-      each.band ? [{ series: [at + 1, at], fill: () => colour(each.band) }] : [],
+      each.band ? [{ series: [at, at + 1], fill: () => colour(each.band) }] : [],
     );
     this.#plot = new uPlot(
       {
@@ -258,7 +259,8 @@ export class Chart {
         least = Math.min(least, value);
         most = Math.max(most, value);
       }
-      return `${each.label}: last ${last}, from ${number(least, each.digits ?? 1)} to ${number(most, each.digits ?? 1)}`;
+      const digits = each.digits ?? 1;
+      return `${each.label}: last ${last}, from ${number(least, digits)} to ${number(most, digits)}`;
     });
     const text = `${title}, ${clock(windows[0])} to ${clock(windows.at(-1))}. ${parts.join("; ")}.`;
     if (this.#plotBox.getAttribute("aria-label") !== text) this.#plotBox.setAttribute("aria-label", text);

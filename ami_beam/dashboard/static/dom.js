@@ -1,5 +1,5 @@
-// Elements from data. Nothing here, and nothing else on the page, ever parses a text as HTML: texts become text nodes, and
-// attributes that could carry code are refused.
+// Elements from data. Nothing here, and nothing else on the page, ever parses a text as HTML: texts become text nodes,
+// and attributes that could carry code are refused.
 
 import { clean } from "./format.js";
 

@@ -89,7 +89,7 @@ export default function health({ store, scope }) {
         h(
           "p",
           { class: "note" },
-          "How long after the end of its window the last read that counts has arrived, by transformers of the newest window.",
+          "How long after the end of the newest window the last read that counts has arrived, by transformers.",
         ),
         loader.element,
         delays.element,

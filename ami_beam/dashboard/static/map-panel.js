@@ -47,7 +47,8 @@ export class MapPanel {
     const name = options.fixedMetric && this.metric === "receipt" ? "Receipt rate map" : "Voltage map";
     this.map = new HeatMap(scope, this.model, {
       label: options.label ?? `${name}: ${what} by time; arrow keys move, Enter opens`,
-      metric: () => this.metric,
+      // That of what is shown: until the answer has come, the old codes keep their colours.
+      metric: () => this.model.metric ?? this.metric,
       sort: () => this.sort,
       filter: () => this.filter,
       windowSeconds: () => this.#store.hello?.window_seconds ?? null,
@@ -195,7 +196,6 @@ export class MapPanel {
   #setMetric(metric) {
     this.metric = metric;
     this.model.forget();
-    this.#showLegend();
     this.#keep();
     this.#loader.restart();
   }

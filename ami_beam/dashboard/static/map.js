@@ -139,7 +139,7 @@ export class HeatMap {
     const total = Math.ceil(gutter + windows * cellW + right);
     const height = top + rows * cellH + 2;
     this.#layout = { gutter, top, cellW, cellH, width: total, height };
-    this.#spacer.style.width = `${total > width + 1 ? total : width}px`;
+    this.#spacer.style.width = total > width + 1 ? `${total}px` : "100%";
     this.#spacer.style.height = `${height}px`;
     this.scroller.style.height = `${Math.min(height + (total > width + 1 ? 16 : 2), room)}px`;
     // The newest windows are what counts: whoever looks at them goes on looking at them.

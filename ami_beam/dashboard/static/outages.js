@@ -3,20 +3,13 @@
 import { alarmTable } from "./alarm-table.js";
 import { Loader } from "./api.js";
 import { h } from "./dom.js";
-import { NONE, clock, counted, dateTime, humanized, number, zoneName } from "./format.js";
+import { NONE, clock, counted, dateTime, number, zoneName } from "./format.js";
 import { href } from "./router.js";
 import { isOutage } from "./state.js";
 import { Table } from "./table.js";
 import { heading, newestWords, section } from "./view.js";
-import { entityLink, refreshAges, typeWords } from "./words.js";
+import { announcementKind, entityLink, refreshAges, typeWords } from "./words.js";
 
-const KINDS = {
-  PLANNED: "Planned",
-  KNOWN: "Known",
-  EXCHANGE: "Exchange of meters",
-  DISCONNECT: "Disconnection",
-  TEST: "Test",
-};
 const NAMED = 3;
 
 export default function outages({ store, scope }) {
@@ -113,7 +106,7 @@ function announcedTable(scope, store) {
     label: "Announced outages and work",
     columns: [
       { key: "name", title: "Name", cell: ({ name }) => h("bdi", {}, name), className: "name" },
-      { key: "kind", title: "Kind", cell: ({ kind }) => KINDS[kind] ?? humanized(kind), className: "tight" },
+      { key: "kind", title: "Kind", cell: ({ kind }) => announcementKind(kind), className: "tight" },
       {
         key: "entity",
         title: "Entity",
@@ -129,7 +122,7 @@ function announcedTable(scope, store) {
       },
       { key: "holds", title: "Holds", cell: holds },
     ],
-    key: ({ name, entity_id: id }) => `${name} ${id}`,
+    key: ({ name, kind, entity_id: id, from }) => JSON.stringify([name, kind, id, from]),
     version: (each) => JSON.stringify(each),
     limit: 100,
   });

@@ -31,7 +31,11 @@ export default function receipt({ store, scope, query, setQuery }) {
     spellcheck: "false",
     value: feeder ?? "",
     placeholder: "the whole system",
-    on: { change: () => choose(choice.value.trim() || null) },
+    on: {
+      // A name in full is taken at once; what is none is said when the box is left.
+      input: () => (!choice.value || known.has(choice.value)) && choose(choice.value || null),
+      change: () => choose(choice.value.trim() || null),
+    },
   });
   const lowest = new Table(scope, {
     label: "Feeders with the lowest receipt rate now",
@@ -59,6 +63,7 @@ export default function receipt({ store, scope, query, setQuery }) {
       return;
     }
     setText(unknown, "");
+    if (feeder === name) return;
     feeder = name;
     setQuery({ feeder: feeder ?? "" });
     over.restart();

@@ -3,20 +3,20 @@
 import { add, fill, h, setText, symbol } from "./dom.js";
 import { number } from "./format.js";
 
-const TOUCHED_MS = 5_000;
+const TOUCHED_MS = 3_000;
 const MOST_MARKED = 20;
 
 /**
  * A real `<table>` whose rows have keys: a change touches the cells of the rows that changed and nothing else, at most
  * `limit` rows are there at a time, the focus stays where it is.
  *
- * Nothing jumps: while somebody is at the table (moved the pointer or typed in it within 5 s) its rows stay where they
+ * Nothing jumps: while somebody is at the table (moved the pointer or typed in it within 3 s) its rows stay where they
  * are, only their cells change; what has come and gone is said, and taken over afterwards or by a button.
  *
  * options: label; columns [{key, title, cell(row) -> node, text or array, order(one, other)?, className?}]; key(row);
  * version(row)? what has to differ for a row to be built again (the row itself); link(row)? where a click on it goes;
- * rowClass(row)?; rowHeads? whether the first cell of a row is its head; order(one, other)? when no column is chosen; limit? 200; caption?; className?;
- * marks? whether a row that changes lights up shortly.
+ * rowClass(row)?; rowHeads? whether the first cell of a row is its head; order(one, other)? when no column is chosen;
+ * limit? 200; caption?; className?; marks? whether a row that changes lights up shortly.
  */
 export class Table {
   #options;

@@ -7,7 +7,7 @@ import { Chart } from "./charts.js";
 import { facts, fill, h, labelled, select, setText } from "./dom.js";
 import { NONE, clock, counted, dateTime, number, quantity, shortened, span, zoneName } from "./format.js";
 import { onMapChange } from "./map-view.js";
-import { href } from "./router.js";
+import { encoded, href } from "./router.js";
 import { Table } from "./table.js";
 import { heading, newestWords, section, trail } from "./view.js";
 import { feederLink, refreshAges } from "./words.js";
@@ -56,7 +56,7 @@ export default function transformer({ store, scope, id }) {
 
   const loader = new Loader(scope, {
     what: "the transformer",
-    path: () => `api/transformers/${encodeURIComponent(id)}`,
+    path: () => `api/transformers/${encoded(id)}`,
     apply: (answer) => {
       missing.hidden = true;
       body.hidden = false;
@@ -200,7 +200,7 @@ class Reads {
     setText(this.#error, "");
     setText(this.#status, "Looking through the topic of reads; this may take some seconds.");
     try {
-      const path = `api/transformers/${encodeURIComponent(this.#id)}/reads?${query({ windows: this.#windows })}`;
+      const path = `api/transformers/${encoded(this.#id)}/reads?${query({ windows: this.#windows })}`;
       this.#show(await request(path, { signal: asking.signal, timeout: READS_TIMEOUT_MS }));
     } catch (problem) {
       setText(this.#status, "");
@@ -216,7 +216,7 @@ class Reads {
     if (this.#scope.closed) return;
     const parts = [
       `${counted(answer.searched, "record")} looked through`,
-      `${counted(answer.reads.length, "read")} found from ${dateTime(answer.from)} to ${dateTime(answer.to)} ${zoneName()}`,
+      `${counted(answer.reads.length, "read")} from ${dateTime(answer.from)} to ${dateTime(answer.to)} ${zoneName()}`,
     ];
     if (answer.omitted) parts.push(`${number(answer.omitted)} more are not shown`);
     if (!answer.complete) parts.push(`not all of them${answer.why ? `: ${answer.why}` : ""}`);

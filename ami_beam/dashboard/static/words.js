@@ -28,15 +28,12 @@ export function typesOf(store, types) {
   return [...types].map((type) => [type, typeWords(store, type)]).sort(([, one], [, other]) => byName(one, other));
 }
 
+const SEVERITIES = { CRITICAL: ["critical", "⬤ ", "Critical"], WARNING: ["warning", "▲ ", "Warning"] };
+
 /** A word with a symbol before it: colour is never alone. */
-export function severity(alarm) {
-  const critical = alarm.severity === "CRITICAL";
-  return h(
-    "span",
-    { class: critical ? "severity critical" : "severity warning" },
-    symbol(critical ? "⬤ " : "▲ "),
-    critical ? "Critical" : "Warning",
-  );
+export function severity({ severity: name }) {
+  const [kind, mark, words] = SEVERITIES[name] ?? ["other", "", humanized(name)];
+  return h("span", { class: `severity ${kind}` }, symbol(mark), words);
 }
 
 const STATES = { ACTIVE: "Active", CLEARED: "Cleared", UNKNOWN: "Unknown" };
@@ -58,6 +55,19 @@ export function evidence(alarm) {
   if (alarm.meters_missing) parts.push(`${number(alarm.meters_missing)} missing`);
   if (alarm.momentary) parts.push("momentary");
   return parts.length ? parts.join(", ") : NONE;
+}
+
+const KINDS = {
+  PLANNED: "Planned outage",
+  KNOWN: "Known outage",
+  EXCHANGE: "Exchange of meters",
+  DISCONNECT: "Disconnection",
+  TEST: "Test",
+};
+
+/** The words for a kind of announcement. */
+export function announcementKind(kind) {
+  return KINDS[kind] ?? humanized(kind);
 }
 
 /** The name of what an alarm is about, with a link where there is a view of it. */
