@@ -158,7 +158,7 @@ function detailsOf(store, own, { caused_by: causedBy, announcement }) {
 }
 
 /** "planned outage oms:PO-1, 10:00 to 12:00". */
-export function announcementWords(announcement) {
+function announcementWords(announcement) {
   const until = announcement.to === null ? "until it is taken back" : `to ${dateTime(announcement.to)}`;
   return [
     `${announcementKind(announcement.kind)} `,

@@ -47,7 +47,7 @@ export default function overview({ store, scope }) {
     const { explained } = store.counts();
     setText(
       count,
-      `${counted(open.length, "alarm")} without a cause${explained ? `; ${number(explained)} that others explain` : ""}.`,
+      `${counted(open.length, "alarm")} without a cause${explained ? `, ${number(explained)} with one` : ""}.`,
     );
   });
   let known = { ...store.versions };

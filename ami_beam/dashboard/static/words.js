@@ -161,7 +161,7 @@ export const CODES = {
   ],
 };
 
-export function codeWords(metric, code) {
+function codeWords(metric, code) {
   return CODES[metric].find(([each]) => each === code)?.[1] ?? "no row";
 }
 
