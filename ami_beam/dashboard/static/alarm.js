@@ -4,19 +4,28 @@ import { alarmTable } from "./alarm-table.js";
 import { ApiError, Loader, request } from "./api.js";
 import { facts, fill, h, labelled, setText, spoken, symbol } from "./dom.js";
 import { NONE, counted, dateTime, number, quantity, shortened, zoneName } from "./format.js";
-import { href } from "./router.js";
+import { encoded, href } from "./router.js";
 import { began } from "./state.js";
 import { Table } from "./table.js";
 import { heading, section, trail } from "./view.js";
-import { age, causeLink, entityLink, evidence, feederLink, refreshAges, severity, stateWords, typeWords } from "./words.js";
+import {
+  age,
+  announcementKind,
+  causeLink,
+  entityLink,
+  evidence,
+  feederLink,
+  refreshAges,
+  severity,
+  stateWords,
+  typeWords,
+} from "./words.js";
 
 const MOST_LETTERS = 500;
-const KINDS = { PLANNED: "planned outage", KNOWN: "known outage", EXCHANGE: "exchange of meters", DISCONNECT: "disconnection", TEST: "test" };
-
 /** Comments that were begun, by alarm: they outlive the view, so that nothing typed is lost. At most 50. */
 const drafts = new Map();
 
-export default function alarm({ store, scope, id }) {
+export default function alarm({ store, scope, id, setTitle }) {
   const head = heading("Alarm");
   const title = head.firstElementChild;
   const state = h("p", { class: "alarm-state" });
@@ -24,16 +33,26 @@ export default function alarm({ store, scope, id }) {
   const missing = h("p", { class: "empty", hidden: true });
   const rest = h("div", { hidden: true });
   const revisions = revisionTable(scope, store);
-  const explained = alarmTable(scope, store, "Alarms that it explains", ["severity", "type", "entity", "since", "evidence", "state"], { limit: 50 });
+  const explained = alarmTable(
+    scope,
+    store,
+    "Alarms that it explains",
+    ["severity", "type", "entity", "since", "evidence", "state"],
+    { limit: 50 },
+  );
   const alerts = alertTable(scope, store, "Alerts");
-  const alertsButton = h("button", { type: "button", "aria-expanded": "false", on: { click: () => toggleAlerts() } }, "Show the alerts of its windows");
+  const alertsButton = h(
+    "button",
+    { type: "button", "aria-expanded": "false", on: { click: () => toggleAlerts() } },
+    "Show the alerts of its windows",
+  );
   const ack = new Acknowledgement(scope, store, id);
   let answer = null;
   let alertsOpen = false;
 
   const loader = new Loader(scope, {
     what: "the alarm",
-    path: () => `api/alarms/${encodeURIComponent(id)}`,
+    path: () => `api/alarms/${encoded(id)}`,
     apply: (told) => {
       answer = told;
       missing.hidden = true;
@@ -49,8 +68,21 @@ export default function alarm({ store, scope, id }) {
 
   function show() {
     const own = answer.alarm;
+    setTitle(`${typeWords(store, own.type)}: ${shortened(own.entity_id)}`);
     fill(title, typeWords(store, own.type), ": ", h("bdi", {}, own.entity_id));
-    fill(state, severity(own), " ", h("strong", {}, stateWords(own)), " ", symbol("· "), h("span", {}, "since "), dateTime(began(own)), ` ${zoneName()} `, symbol("· "), age(store, began(own), own.state === "CLEARED" ? own.ended_at ?? own.last_window : null));
+    fill(
+      state,
+      severity(own),
+      " ",
+      h("strong", {}, stateWords(own)),
+      " ",
+      symbol("· "),
+      h("span", {}, "since "),
+      dateTime(began(own)),
+      ` ${zoneName()} `,
+      symbol("· "),
+      age(store, began(own), own.state === "CLEARED" ? (own.ended_at ?? own.last_window) : null),
+    );
     fill(details, facts(detailsOf(store, own, answer), "facts"));
     revisions.update(changes(answer.history), "Nothing was published about it yet.");
     explained.update(answer.explained, "It explains no other alarm.");
@@ -59,14 +91,16 @@ export default function alarm({ store, scope, id }) {
   }
 
   function showAlerts() {
-    alerts.update([...answer.alerts].reverse(), "No alerts of its windows are known here. They may be older than what is kept.");
+    alerts.update(
+      [...answer.alerts].reverse(),
+      "No alerts of its windows are known here. They may be older than what is kept.",
+    );
   }
 
   // They come with the alarm, but are many: rows are made only where somebody wants to see them.
   function toggleAlerts() {
     alertsOpen = !alertsOpen;
     alertsButton.setAttribute("aria-expanded", String(alertsOpen));
-    setText(alertsButton, alertsOpen ? "Hide the alerts of its windows" : "Show the alerts of its windows");
     alerts.element.hidden = !alertsOpen;
     if (alertsOpen && answer) showAlerts();
   }
@@ -85,11 +119,20 @@ export default function alarm({ store, scope, id }) {
     section("Alerts behind it", alertsButton, alerts.element),
   );
   refreshAges(scope, store, state);
-  return { title: `Alarm ${shortened(id)}`, nodes: [trail(h("a", { href: href("alarms") }, "Alarms")), head, loader.element, missing, state, rest] };
+  return {
+    title: `Alarm ${shortened(id)}`,
+    nodes: [trail(h("a", { href: href("alarms") }, "Alarms")), head, loader.element, missing, state, rest],
+  };
 }
 
 function detailsOf(store, own, { caused_by: causedBy, announcement }) {
-  const cause = causedBy ? h("a", { href: href("alarm", causedBy.id) }, `${typeWords(store, causedBy.type)}: ${shortened(causedBy.entity_id)}`) : causeLink(store, own.cause);
+  const cause = causedBy
+    ? h(
+        "a",
+        { href: href("alarm", causedBy.id) },
+        `${typeWords(store, causedBy.type)}: ${shortened(causedBy.entity_id)}`,
+      )
+    : causeLink(store, own.cause);
   return [
     ["Entity", entityLink(own)],
     ["Feeder", feederLink(own.feeder_id)],
@@ -115,9 +158,13 @@ function detailsOf(store, own, { caused_by: causedBy, announcement }) {
 }
 
 /** "planned outage oms:PO-1, 10:00 to 12:00". */
-export function announcementWords(announcement) {
+function announcementWords(announcement) {
   const until = announcement.to === null ? "until it is taken back" : `to ${dateTime(announcement.to)}`;
-  return [`${KINDS[announcement.kind] ?? announcement.kind} `, h("bdi", {}, announcement.name), ` from ${dateTime(announcement.from)} ${until} ${zoneName()}`];
+  return [
+    `${announcementKind(announcement.kind)} `,
+    h("bdi", {}, announcement.name),
+    ` from ${dateTime(announcement.from)} ${until} ${zoneName()}`,
+  ];
 }
 
 /** Revisions, the newest first, each with the one before it: what is another value can be marked. */
@@ -127,14 +174,16 @@ export function changes(history) {
 
 function revisionTable(scope, store) {
   const column = (key, title, value, className) => ({
-    key, title, className,
+    key,
+    title,
+    className,
     cell: ({ alarm, before }) => {
       const text = value(alarm);
       const was = before === null ? text : value(before);
       if (was === text) return text;
       return [h("mark", { title: `was ${was}` }, text), spoken(` changed, was ${was}`)];
     },
-  }); // prettier-ignore
+  });
   return new Table(scope, {
     label: "Revisions",
     columns: [
@@ -165,20 +214,38 @@ export function alertTable(scope, store, label) {
     label,
     columns: [
       { key: "time", title: `Time (${zoneName()})`, cell: (alert) => dateTime(alert.time), className: "tight" },
-      { key: "window", title: "Window end", cell: (alert) => (alert.window_end === null ? NONE : dateTime(alert.window_end)), className: "tight" },
+      {
+        key: "window",
+        title: "Window end",
+        cell: (alert) => (alert.window_end === null ? NONE : dateTime(alert.window_end)),
+        className: "tight",
+      },
       { key: "severity", title: "Severity", cell: severity, className: "tight" },
       { key: "type", title: "Type", cell: (alert) => typeWords(store, alert.type) },
       { key: "entity", title: "Entity", cell: (alert) => h("bdi", {}, alert.entity_id), className: "name" },
       { key: "value", title: "Value", cell: (alert) => quantity(alert.value, alert.unit, 1), className: "num" },
       { key: "status", title: "Status", cell: (alert) => STATUSES[alert.status] ?? alert.status, className: "tight" },
-      { key: "revision", title: "Revision", cell: (alert) => [number(alert.revision), alert.late ? h("span", { class: "revised" }, symbol(" ◥ "), "late") : ""], className: "tight" },
-      { key: "explained", title: "Explained by", cell: (alert) => causeLink(store, alert.explained_by), className: "name" },
+      {
+        key: "revision",
+        title: "Revision",
+        cell: (alert) => [
+          number(alert.revision),
+          alert.late ? h("span", { class: "revised" }, symbol(" ◥ "), "late") : "",
+        ],
+        className: "tight",
+      },
+      {
+        key: "explained",
+        title: "Explained by",
+        cell: (alert) => causeLink(store, alert.explained_by),
+        className: "name",
+      },
       { key: "source", title: "Source", cell: (alert) => alert.source, className: "tight" },
     ],
     key: (alert) => `${alert.id} ${alert.revision} ${alert.status}`,
     version: JSON.stringify,
     limit: 100,
-  }); // prettier-ignore
+  });
 }
 
 /** Who has acknowledged it, and the form for those who may. Without the right there is no form at all. */
@@ -209,7 +276,14 @@ class Acknowledgement {
       const key = JSON.stringify(ack);
       if (this.#done.dataset.key === key) return;
       this.#done.dataset.key = key;
-      fill(this.#done, symbol("✓ "), "Acknowledged by ", h("bdi", {}, ack.user), ` at ${dateTime(ack.at)} ${zoneName()}`, ack.comment ? [": ", h("q", {}, ack.comment)] : ".");
+      fill(
+        this.#done,
+        symbol("✓ "),
+        "Acknowledged by ",
+        h("bdi", {}, ack.user),
+        ` at ${dateTime(ack.at)} ${zoneName()}`,
+        ack.comment ? [": ", h("q", {}, ack.comment)] : ".",
+      );
     }
   }
 
@@ -227,7 +301,13 @@ class Acknowledgement {
 
   #make() {
     const left = h("span", { class: "note", id: "ack-left" });
-    const comment = h("textarea", { id: "ack-comment", rows: "3", maxlength: String(MOST_LETTERS), "aria-describedby": "ack-left", value: drafts.get(this.#id) ?? "" });
+    const comment = h("textarea", {
+      id: "ack-comment",
+      rows: "3",
+      maxlength: String(MOST_LETTERS),
+      "aria-describedby": "ack-left",
+      value: drafts.get(this.#id) ?? "",
+    });
     const count = () => setText(left, `${number(MOST_LETTERS - comment.value.length)} characters left`);
     comment.addEventListener("input", () => {
       this.#keep(comment.value);
@@ -245,7 +325,7 @@ class Acknowledgement {
       setText(button, "Sending…");
       setText(error, "");
       try {
-        const ack = await request(`api/alarms/${encodeURIComponent(this.#id)}/ack`, {
+        const ack = await request(`api/alarms/${encoded(this.#id)}/ack`, {
           method: "POST",
           headers: { "Content-Type": "application/json", "X-Ami-Beam": "1" },
           body: JSON.stringify({ comment: comment.value.trim() }),
@@ -264,7 +344,14 @@ class Acknowledgement {
         setText(button, "Acknowledge");
       }
     };
-    return h("form", { class: "ack", on: { submit: send } }, labelled("Comment", comment), left, h("p", {}, button), error);
+    return h(
+      "form",
+      { class: "ack", on: { submit: send } },
+      labelled("Comment", comment),
+      left,
+      h("p", {}, button),
+      error,
+    );
   }
 
   #keep(text) {
@@ -284,6 +371,7 @@ function ackProblem(problem) {
     413: "the comment is too long.",
     503: "try again soon.",
   };
-  return reasons[problem.status] ? `${problem.message} ${reasons[problem.status][0].toUpperCase()}${reasons[problem.status].slice(1)}` : problem.message;
+  return reasons[problem.status]
+    ? `${problem.message} ${reasons[problem.status][0].toUpperCase()}${reasons[problem.status].slice(1)}`
+    : problem.message;
 }
-

@@ -2,13 +2,34 @@
 
 import { alarmTable } from "./alarm-table.js";
 import { fill, h, labelled, select, setText } from "./dom.js";
-import { byName, clean, clock, counted, number, shortened } from "./format.js";
+import { byName, clock, counted, number, shortened } from "./format.js";
 import { heading, newestWords } from "./view.js";
 import { causeLink, refreshAges, typesOf } from "./words.js";
 
-const STATES = [["active", "Active"], ["cleared", "Cleared"], ["all", "All"]]; // prettier-ignore
-const SEVERITIES = [["", "All"], ["critical", "Critical"], ["warning", "Warning"]]; // prettier-ignore
-const COLUMNS = ["severity", "type", "entity", "feeder", "since", "lasts", "evidence", "state", "cause", "explains", "revised", "ack"];
+const STATES = [
+  ["active", "Active"],
+  ["cleared", "Cleared"],
+  ["all", "All"],
+];
+const SEVERITIES = [
+  ["", "All"],
+  ["critical", "Critical"],
+  ["warning", "Warning"],
+];
+const COLUMNS = [
+  "severity",
+  "type",
+  "entity",
+  "feeder",
+  "since",
+  "lasts",
+  "evidence",
+  "state",
+  "cause",
+  "explains",
+  "revised",
+  "ack",
+];
 const MOST_OFFERED = 500;
 
 /** Whether an alarm is wanted, apart from whether another explains it. `feeders`: the names that are known. */
@@ -53,8 +74,19 @@ export default function alarms({ store, scope, query, setQuery }) {
   };
   const types = select([["", "All"]], "", (type) => set("type", type));
   const feeders = h("datalist", { id: "feeders" });
-  const feeder = h("input", { type: "search", list: "feeders", autocomplete: "off", spellcheck: "false", value: filters.feeder, on: { input: () => set("feeder", feeder.value.trim()) } });
-  const explained = h("input", { type: "checkbox", checked: filters.explained, on: { change: () => set("explained", explained.checked) } });
+  const feeder = h("input", {
+    type: "search",
+    list: "feeders",
+    autocomplete: "off",
+    spellcheck: "false",
+    value: filters.feeder,
+    on: { input: () => set("feeder", feeder.value.trim()) },
+  });
+  const explained = h("input", {
+    type: "checkbox",
+    checked: filters.explained,
+    on: { change: () => set("explained", explained.checked) },
+  });
   const cause = h("p", { class: "note", hidden: true });
   let offered = "";
   let known = new Set();
@@ -68,13 +100,19 @@ export default function alarms({ store, scope, query, setQuery }) {
       if (alarm.feeder_id !== null) known.add(alarm.feeder_id);
     }
     const names = [...known].sort(byName).slice(0, MOST_OFFERED);
-    const choices = [["", "All"], ...typesOf(store, seen)]; // prettier-ignore
+    const choices = [["", "All"], ...typesOf(store, seen)];
     const key = JSON.stringify([choices, names]);
     if (key === offered) return;
     offered = key;
-    fill(types, choices.map(([value, words]) => h("option", { value }, words)));
+    fill(
+      types,
+      choices.map(([value, words]) => h("option", { value }, words)),
+    );
     types.value = filters.type;
-    fill(feeders, names.map((name) => h("option", { value: name })));
+    fill(
+      feeders,
+      names.map((name) => h("option", { value: name })),
+    );
   }
 
   function show() {
@@ -97,9 +135,16 @@ export default function alarms({ store, scope, query, setQuery }) {
   function emptyWords(hidden) {
     if (!store.alarmsKnown) return "Loading the alarms…";
     const filtered = filters.type || filters.severity || filters.feeder || filters.cause;
-    if (hidden) return `Only alarms that another explains: ${number(hidden)}. Tick “Also those that another explains” to see them.`;
-    if (filtered) return `No alarms with these filters${filters.feeder ? ` (feeder ${shortened(clean(filters.feeder), 30)})` : ""}.`;
-    const words = { active: "No active alarms.", cleared: "No alarms were cleared in the last day.", all: "No alarms." }[filters.state];
+    if (hidden) {
+      return `Another alarm explains ${number(hidden)}. Tick “Also those that another explains” to see them.`;
+    }
+    const where = filters.feeder ? ` (feeder ${shortened(filters.feeder, 30)})` : "";
+    if (filtered) return `No alarms with these filters${where}.`;
+    const words = {
+      active: "No active alarms.",
+      cleared: "No alarms were cleared in the last day.",
+      all: "No alarms.",
+    }[filters.state];
     return `${words} ${newestWords(store, clock)}`;
   }
 
@@ -109,9 +154,15 @@ export default function alarms({ store, scope, query, setQuery }) {
   const controls = h(
     "div",
     { class: "controls-row", role: "group", "aria-label": "Filters" },
-    labelled("State", select(STATES, filters.state, (state) => set("state", state))),
+    labelled(
+      "State",
+      select(STATES, filters.state, (state) => set("state", state)),
+    ),
     labelled("Type", types),
-    labelled("Severity", select(SEVERITIES, filters.severity, (severity) => set("severity", severity))),
+    labelled(
+      "Severity",
+      select(SEVERITIES, filters.severity, (severity) => set("severity", severity)),
+    ),
     labelled("Feeder", feeder),
     feeders,
     h("label", { class: "check" }, explained, " Also those that another explains"),

@@ -86,14 +86,16 @@ export class Loader {
   #loadedAt = null;
   #words = h("span", {});
   #again;
+  #box;
 
   /** options: what (for the sentence), path() -> text or null, apply(answer), onMissing(message)?, store? */
   constructor(scope, options) {
     this.#scope = scope;
     this.#options = options;
     this.#again = h("button", { type: "button", on: { click: () => this.retry() } }, "Try now");
-    // The element stays: a live region that comes with its text is not read out.
-    this.element = h("div", { class: "notice", role: "status", hidden: true }, this.#words, " ", this.#again);
+    // The region stays, what is in it comes and goes: a region that comes with its text is not read out.
+    this.#box = h("div", { class: "notice", hidden: true }, this.#words, " ", this.#again);
+    this.element = h("div", { role: "status" }, this.#box);
     scope.listen(document, "visibilitychange", () => this.#pump());
     if (options.store) scope.listen(options.store, "hello", () => this.#failures && this.retry());
     scope.onClose(() => {
@@ -141,7 +143,7 @@ export class Loader {
     this.#started = performance.now();
     try {
       const answer = await request(path, { signal: running.signal });
-      if (this.#running !== running) return;
+      if (this.#running !== running || this.#scope.closed) return;
       const before = performance.now();
       this.#options.apply(answer);
       // A large answer must not keep the page, or the server, busy all the time.
@@ -151,7 +153,7 @@ export class Loader {
       this.#loadedAt = Date.now();
       this.#show(null);
     } catch (error) {
-      if (this.#running !== running) return;
+      if (this.#running !== running || this.#scope.closed) return;
       this.#failed(error);
     } finally {
       if (this.#running === running) this.#running = null;
@@ -177,8 +179,7 @@ export class Loader {
   }
 
   #show(message) {
-    if (message) setText(this.#words, message);
-    this.element.hidden = !message;
-    if (!message) setText(this.#words, "");
+    setText(this.#words, message ?? "");
+    this.#box.hidden = !message;
   }
 }

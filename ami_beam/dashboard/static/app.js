@@ -41,6 +41,9 @@ const VIEWS = [
 /** Views of one thing: [the view, the view in the navigation that it belongs to]. */
 const OF_ONE = { feeder: [feeder, "map"], transformer: [transformer, "map"], alarm: [alarm, "alarms"] };
 
+const MOST_PLACES = 100;
+const STARTED = Date.now().toString(36);
+
 const store = new Store();
 const main = document.getElementById("main");
 const links = new Map();
@@ -53,30 +56,80 @@ function viewOf({ name, id }) {
 }
 
 function unknown() {
-  return { title: "Not found", nodes: [heading("Not found"), h("p", { class: "empty" }, "There is no such view. ", h("a", { href: href("overview") }, "To the overview"))] };
+  return {
+    title: "Not found",
+    nodes: [
+      heading("Not found"),
+      h("p", { class: "empty" }, "There is no such view. ", h("a", { href: href("overview") }, "To the overview")),
+    ],
+  };
 }
 
 /** Shows the view of the address; `moved`: somebody has gone there, so the focus goes along. */
 function route(moved) {
   const address = parseHash(location.hash);
   const focused = moved ? null : document.activeElement?.id;
-  const scrolled = moved ? 0 : scrollY;
+  if (shown) keepPlace();
+  const place = moved ? placeOfEntry() : { top: scrollY, tables: [] };
   shown?.scope.close();
   const scope = new Scope();
-  const [view, place] = viewOf(address);
-  const setQuery = (values) => history.replaceState(history.state, "", href(address.name, address.id, values));
-  shown = { scope, title: "" };
-  const { title, nodes } = view({ store, scope, id: address.id, query: address.query, setQuery });
-  shown.title = title;
+  const [view, of] = viewOf(address);
+  const own = (shown = { scope, title: "", entry: history.state?.entry ?? null });
+  const setTitle = (title) => {
+    own.title = title;
+    if (shown === own) showTitle();
+  };
+  const setQuery = (values) => replaceAddress(href(address.name, address.id, values), history.state);
+  const { title, nodes } = view({ store, scope, id: address.id, query: address.query, setQuery, setTitle });
+  own.title = title;
   add(fill(main), nodes);
   for (const [name, link] of links) {
-    if (name === place) link.setAttribute("aria-current", "page");
+    if (name === of) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   showTitle();
   if (moved) main.querySelector("h1")?.focus({ preventScroll: true });
   else if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-  scrollTo(0, scrolled);
+  scrollTo(0, place.top);
+  // Tables have their rows in the next frame: only then is there something to scroll.
+  if (place.top || place.tables.length)
+    requestAnimationFrame(() => requestAnimationFrame(() => shown === own && restorePlace(place)));
+}
+
+// ---- going back shows what was seen before
+
+const places = new Map();
+let entries = 0;
+
+const regions = () => [...main.querySelectorAll(".scroll")];
+
+function keepPlace() {
+  if (shown.entry === null) return;
+  places.delete(shown.entry);
+  places.set(shown.entry, { top: scrollY, tables: regions().map((region) => [region.scrollTop, region.scrollLeft]) });
+  if (places.size > MOST_PLACES) places.delete(places.keys().next().value);
+}
+
+/** Where the entry of the history was left; the top of the page for a new one, which gets its number here. */
+function placeOfEntry() {
+  const known = places.get(history.state?.entry);
+  if (known) return known;
+  entries += 1;
+  replaceAddress(location.href, { entry: `${STARTED}-${entries}` });
+  return { top: 0, tables: [] };
+}
+
+function restorePlace({ top, tables }) {
+  regions().forEach((region, at) => tables[at] && region.scrollTo(tables[at][1], tables[at][0]));
+  scrollTo(0, top);
+}
+
+function replaceAddress(address, state) {
+  try {
+    history.replaceState(state, "", address);
+  } catch {
+    // Browsers allow only so many changes in a time; the address is then that of a moment ago.
+  }
 }
 
 // The number of critical alarms is seen on the tab of a page that is not.
@@ -84,7 +137,8 @@ function showTitle() {
   const { critical } = store.counts();
   const status = document.documentElement.dataset.status;
   const warning = status === "ok" || status === "starting" ? "" : "⚠ ";
-  const title = `${warning}${critical ? `(${number(critical)}) ` : ""}${shown?.title ? `${shown.title} – ` : ""}${PRODUCT}`;
+  const count = critical ? `(${number(critical)}) ` : "";
+  const title = `${warning}${count}${shown?.title ? `${shown.title} – ` : ""}${PRODUCT}`;
   if (document.title !== title) document.title = title;
 }
 
@@ -123,7 +177,19 @@ function showUser() {
   const user = document.getElementById("user");
   const name = store.hello?.user ?? null;
   user.hidden = name === null;
-  fill(user, name === null ? null : [h("span", { class: "spoken" }, "Signed in as "), h("bdi", {}, shortened(name, 40))]);
+  fill(
+    user,
+    name === null ? null : [h("span", { class: "spoken" }, "Signed in as "), h("bdi", {}, shortened(name, 40))],
+  );
+}
+
+let version = null;
+
+// A page that is open for weeks outlives its server: another version of it has another page. What is typed is not lost.
+function renew() {
+  version ??= store.hello.version;
+  const typed = [...main.querySelectorAll("textarea")].some(({ value }) => value);
+  if (store.hello.version !== version && !typed) location.reload();
 }
 
 const emptyMap = { rows: () => [], windows: () => [], code: () => "." };
@@ -157,6 +223,9 @@ prefs.addEventListener("zone", () => {
 });
 store.addEventListener("reset", () => route(false));
 store.addEventListener("hello", showUser);
+store.addEventListener("hello", renew);
 for (const event of ["alarms", "health"]) store.addEventListener(event, showTitle);
 stream.addEventListener("state", showTitle);
+history.scrollRestoration = "manual";
+placeOfEntry();
 route(false);

@@ -24,7 +24,11 @@ export function withGaps(millis, columns) {
     xs.push(x / 1000);
     places.push(at);
   });
-  return { xs, at: places, columns: columns.map((column) => places.map((place) => (place < 0 ? null : (column[place] ?? null)))) };
+  return {
+    xs,
+    at: places,
+    columns: columns.map((column) => places.map((place) => (place < 0 ? null : (column[place] ?? null)))),
+  };
 }
 
 /** Heights of a stack: each column has those before it under it. */
@@ -39,7 +43,8 @@ export function stacked(columns) {
 
 /**
  * A chart. options: title; unit; series [{label, colour (custom property), dash?, fill?, digits?, unit?, band? to the
- * series before}]; height? in rem; stack? bars upon one another; from? the least value at the bottom of the scale.
+ * series before, which is the higher one}]; height? in rem; stack? bars upon one another; from? and
+ * to? what the scale shows at least.
  *
  * The picture has a sentence of what it shows, the legend the values of the newest window or of the one under the
  * pointer, and a table can be opened.
@@ -60,11 +65,31 @@ export class Chart {
     this.#plotBox = h("div", { class: "plot", role: "img", "aria-label": `${options.title}: no data yet` });
     this.#plotBox.style.height = `${options.height ?? 13}rem`;
     this.#at = h("span", { class: "at" });
-    const legend = h("ul", { class: "legend values" }, h("li", {}, this.#at), options.series.map((series) => this.#legendItem(series)));
-    this.#table = h("details", { on: { toggle: () => this.#fillTable() } }, h("summary", {}, `${options.title} as a table`));
+    const legend = h(
+      "ul",
+      { class: "legend values" },
+      h("li", {}, this.#at),
+      options.series.map((series) => this.#legendItem(series)),
+    );
+    this.#table = h(
+      "details",
+      { on: { toggle: () => this.#fillTable() } },
+      h("summary", {}, `${options.title} as a table`),
+    );
     this.empty = h("p", { class: "empty", hidden: true });
-    this.element = h("figure", { class: "chart", "aria-labelledby": id }, h("figcaption", { id }, options.title, options.unit ? h("span", { class: "unit" }, ` ${options.unit}`) : null), legend, this.empty, this.#plotBox, this.#table);
-    scope.onResize(this.#plotBox, scope.frame(() => this.#resize()));
+    this.element = h(
+      "figure",
+      { class: "chart", "aria-labelledby": id },
+      h("figcaption", { id }, options.title, options.unit ? h("span", { class: "unit" }, ` ${options.unit}`) : null),
+      legend,
+      this.empty,
+      this.#plotBox,
+      this.#table,
+    );
+    scope.onResize(
+      this.#plotBox,
+      scope.frame(() => this.#resize()),
+    );
     scope.listen(prefs, "theme", () => {
       this.#plot?.redraw(true, true);
       this.#paintLegend();
@@ -74,7 +99,7 @@ export class Chart {
   }
 
   /**
-   * `windows` RFC 3339, oldest first; a column of numbers or nulls for each series; `marked`: which windows were revised.
+   * `windows` RFC 3339, oldest first; a column of numbers or nulls for each series; `marked`: which were revised.
    */
   set(windows, columns, marked = []) {
     const millis = windows.map(instant);
@@ -115,16 +140,24 @@ export class Chart {
     if (!width) return; // not laid out yet: the observer calls again
     const options = this.#options;
     const size = rem();
-    const axis = { stroke: () => colour("--muted"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { stroke: () => colour("--grid"), width: 1, size: 4 }, font: font(0.82) };
+    const axis = {
+      stroke: () => colour("--muted"),
+      grid: { stroke: () => colour("--grid"), width: 1 },
+      ticks: { stroke: () => colour("--grid"), width: 1, size: 4 },
+      font: font(0.82),
+    };
     const series = options.series.map((each) => this.#series(each));
     if (options.stack) series.reverse();
-    const bands = options.series.flatMap((each, at) => (each.band ? [{ series: [at + 1, at], fill: () => colour(each.band) }] : []));
+    const bands = options.series.flatMap((each, at) =>
+      each.band ? [{ series: [at, at + 1], fill: () => colour(each.band) }] : [],
+    );
     this.#plot = new uPlot(
       {
         width,
         height: this.#plotBox.clientHeight,
         padding: [size * 0.6, size * 0.8, 0, 0],
-        tzDate: (seconds) => (prefs.zone === "UTC" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000)),
+        tzDate: (seconds) =>
+          prefs.zone === "UTC" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000),
         legend: { show: false },
         cursor: { drag: { x: false, y: false }, y: false, points: { show: !options.stack } },
         scales: { y: { range: (_, least, most) => this.#range(least, most) } },
@@ -142,8 +175,20 @@ export class Chart {
   }
 
   #series(each) {
-    const line = { label: each.label, stroke: () => colour(each.colour), width: each.width ?? 1.5, dash: each.dash, points: { show: each.points ?? false } };
-    if (this.#options.stack) return { ...line, width: 0, fill: () => colour(each.colour), paths: uPlot.paths.bars({ size: [0.85, 60], align: 0 }) };
+    const line = {
+      label: each.label,
+      stroke: () => colour(each.colour),
+      width: each.width ?? 1.5,
+      dash: each.dash,
+      points: { show: each.points ?? false },
+    };
+    if (this.#options.stack)
+      return {
+        ...line,
+        width: 0,
+        fill: () => colour(each.colour),
+        paths: uPlot.paths.bars({ size: [0.85, 60], align: 0 }),
+      };
     return each.fill ? { ...line, fill: () => colour(each.fill) } : line;
   }
 
@@ -153,7 +198,10 @@ export class Chart {
     const low = from === undefined ? least : Math.min(from, least);
     const high = to === undefined ? most : Math.max(to, most);
     const room = (high - low || Math.abs(high) * 0.02 || 1) * 0.06;
-    return [from !== undefined && low === from ? low : low - room, to !== undefined && high === to ? high : high + room];
+    return [
+      from !== undefined && low === from ? low : low - room,
+      to !== undefined && high === to ? high : high + room,
+    ];
   }
 
   #resize() {
@@ -211,7 +259,8 @@ export class Chart {
         least = Math.min(least, value);
         most = Math.max(most, value);
       }
-      return `${each.label}: last ${last}, from ${number(least, each.digits ?? 1)} to ${number(most, each.digits ?? 1)}`;
+      const digits = each.digits ?? 1;
+      return `${each.label}: last ${last}, from ${number(least, digits)} to ${number(most, digits)}`;
     });
     const text = `${title}, ${clock(windows[0])} to ${clock(windows.at(-1))}. ${parts.join("; ")}.`;
     if (this.#plotBox.getAttribute("aria-label") !== text) this.#plotBox.setAttribute("aria-label", text);

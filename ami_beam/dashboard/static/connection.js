@@ -17,11 +17,20 @@ export function sentence(status, streamState, health, now) {
   if (status === "lost") return `The connection to the server is lost; trying again.${newest}`;
   if (health === null) return "Connecting to the server";
   const since = instant(health.since);
-  if (status === "ok") return health.newest_window_end ? `Live: newest window ${clock(health.newest_window_end)}` : "Live: no window has come yet";
-  if (status === "stale" && since !== null) return `Stale: no new results for ${duration(Math.max(0, now - since) / 1000)}.${newest}`;
+  if (status === "ok")
+    return health.newest_window_end
+      ? `Live: newest window ${clock(health.newest_window_end)}`
+      : "Live: no window has come yet";
+  if (status === "stale" && since !== null) return `Stale: no new results for ${coarse(now - since)}.${newest}`;
   if (status === "stale") return `Stale: ${health.message || "no new results"}`;
-  if (status === "disconnected") return `Kafka does not answer${since === null ? "" : ` since ${clock(since)}`}; shown is what was known.${newest}`;
+  if (status === "disconnected")
+    return `Kafka does not answer${since === null ? "" : ` since ${clock(since)}`}; shown is what was known.${newest}`;
   return health.message ? `Starting: ${health.message}` : "Starting: reading what was published";
+}
+
+/** A duration that changes once a minute: each change is read out by screen readers. */
+function coarse(millis) {
+  return millis < 60_000 ? "less than a minute" : duration(Math.floor(millis / 60_000) * 60).replace("60 s", "1 min");
 }
 
 /** Keeps the header and `<html data-status>` true. */

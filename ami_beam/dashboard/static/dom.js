@@ -1,5 +1,5 @@
-// Elements from data. Nothing here, and nothing else on the page, ever parses a text as HTML: texts become text nodes, and
-// attributes that could carry code are refused.
+// Elements from data. Nothing here, and nothing else on the page, ever parses a text as HTML: texts become text nodes,
+// and attributes that could carry code are refused.
 
 import { clean } from "./format.js";
 
@@ -63,7 +63,23 @@ export function symbol(text, className = "symbol") {
 /** A `<dl>` of [term, description]; pairs whose description is null are left out. */
 export function facts(pairs, className = "facts") {
   const rows = pairs.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined);
-  return h("dl", { class: className }, rows.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: className },
+    rows.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))),
+  );
+}
+
+/** A `<dl>` whose terms stay and whose texts change: {element, set(texts)}; a null text is left out of sight. */
+export function liveFacts(terms, className = "facts") {
+  const values = terms.map(() => h("dd", {}));
+  const rows = terms.map((term, at) => h("div", { hidden: true }, h("dt", {}, term), values[at]));
+  const set = (texts) =>
+    texts.forEach((text, at) => {
+      rows[at].hidden = text === null;
+      setText(values[at], text ?? "");
+    });
+  return { element: h("dl", { class: className }, rows), set };
 }
 
 /** A labelled control, its label before it. */
@@ -74,7 +90,10 @@ export function labelled(label, control) {
 /** A select of [value, words]. */
 export function select(options, value, onChange, attributes = {}) {
   const element = h("select", { ...attributes, on: { change: () => onChange(element.value) } });
-  add(element, options.map(([key, words]) => h("option", { value: key }, words)));
+  add(
+    element,
+    options.map(([key, words]) => h("option", { value: key }, words)),
+  );
   element.value = value;
   return element;
 }

@@ -36,9 +36,14 @@ export const localZone = (() => {
 })();
 
 const localParts = new Intl.DateTimeFormat("en-GB", {
-  year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  year: "numeric",
+  month: "2-digit",
+  day: "2-digit",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
   hourCycle: "h23",
-}); // prettier-ignore
+});
 
 /** {date: "2026-03-03", time: "10:15:00"} in the chosen zone. */
 function parts(millis) {
@@ -96,7 +101,10 @@ const formats = new Map();
 export function number(value, digits = 0) {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
   if (!formats.has(digits)) {
-    formats.set(digits, new Intl.NumberFormat("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    formats.set(
+      digits,
+      new Intl.NumberFormat("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits }),
+    );
   }
   return formats.get(digits).format(value);
 }

@@ -1,8 +1,8 @@
 // The pipeline itself: whether it goes on, how far it is, how long things take.
 
 import { Loader } from "./api.js";
-import { facts, fill, h, setText } from "./dom.js";
-import { NONE, dateTime, duration, number, quantity, zoneName } from "./format.js";
+import { facts, fill, h, liveFacts, setText } from "./dom.js";
+import { NONE, dateTime, duration, humanized, number, quantity, zoneName } from "./format.js";
 import { onMapChange } from "./map-view.js";
 import { Table } from "./table.js";
 import { heading, section } from "./view.js";
@@ -10,41 +10,66 @@ import { heading, section } from "./view.js";
 const STATUS = { ok: "Live", stale: "Stale", starting: "Starting", disconnected: "Kafka does not answer" };
 
 export default function health({ store, scope }) {
-  const status = h("p", { class: "status-line" });
-  const numbers = h("div", {});
-  const flink = h("div", {});
+  const status = h("strong", {});
+  const why = h("span", {});
+  const numbers = liveFacts([
+    "Newest window",
+    "Age of the newest window",
+    "Result delay (median)",
+    "As of",
+    "Watermark lag",
+    "Reads per second",
+    "Rows per second",
+    "Feeders",
+    "Transformers",
+    "Windows kept",
+    "Memory of the server",
+    "Version",
+  ]);
+  const flink = liveFacts(["Job", "State", "Age of the last checkpoint"]);
+  const noFlink = h(
+    "p",
+    { class: "empty" },
+    "No Flink cluster is asked. Name its address when the dashboard is started to see its job here.",
+  );
   const topics = topicTable(scope);
   const delays = new Delays();
-  const loader = new Loader(scope, { what: "the delays", path: () => "api/health", apply: (answer) => delays.show(answer.delays), store });
-  const dash = (text) => text ?? NONE;
+  const loader = new Loader(scope, {
+    what: "the delays",
+    path: () => "api/health",
+    apply: (answer) => delays.show(answer.delays),
+    store,
+  });
+  const moment = (at) => (at === null ? NONE : `${dateTime(at)} ${zoneName()}`);
 
   const show = scope.frame(() => {
     const now = store.health;
-    if (!now) {
-      setText(status, "Nothing is known yet: the server has not said how the pipeline is.");
-      return;
-    }
-    fill(status, h("strong", {}, STATUS[now.status] ?? now.status), now.message ? `: ${now.message}` : "", now.since ? ` Since ${dateTime(now.since)} ${zoneName()}.` : "");
-    fill(numbers, facts([
-      ["Newest window", now.newest_window_end ? `${dateTime(now.newest_window_end)} ${zoneName()}` : NONE],
-      ["Age of the newest window", duration(now.window_age_seconds)],
-      ["Result delay (median)", duration(now.result_delay_seconds)],
-      ["As of", now.as_of ? `${dateTime(now.as_of)} ${zoneName()}` : NONE],
-      ["Watermark lag", duration(now.watermark_lag_seconds)],
-      ["Reads per second", number(now.reads_per_second, 1)],
-      ["Rows per second", number(now.rows_per_second, 1)],
-      ["Feeders", number(now.feeders)],
-      ["Transformers", number(now.transformers)],
-      ["Windows kept", number(now.windows)],
-      ["Memory of the server", quantity(now.memory_mb, "MB", 0)],
-      ["Version", dash(store.hello?.version)],
-    ], "facts wide")); // prettier-ignore
+    setText(status, now ? (STATUS[now.status] ?? humanized(now.status)) : "Not known yet");
+    setText(
+      why,
+      now
+        ? `${now.message ? `: ${now.message}` : ""}${now.since ? ` Since ${moment(now.since)}.` : ""}`
+        : ": the server has not said how the pipeline is.",
+    );
+    if (!now) return;
+    numbers.set([
+      moment(now.newest_window_end),
+      duration(now.window_age_seconds),
+      duration(now.result_delay_seconds),
+      moment(now.as_of),
+      duration(now.watermark_lag_seconds),
+      number(now.reads_per_second, 1),
+      number(now.rows_per_second, 1),
+      number(now.feeders),
+      number(now.transformers),
+      number(now.windows),
+      quantity(now.memory_mb, "MB", 0),
+      store.hello?.version ?? NONE,
+    ]);
     topics.update(now.topics, "No topics are read yet.");
-    fill(flink, now.flink ? facts([
-      ["Job", h("bdi", {}, now.flink.job)],
-      ["State", now.flink.state],
-      ["Age of the last checkpoint", duration(now.flink.checkpoint_age_seconds)],
-    ], "facts wide") : h("p", { class: "empty" }, "No Flink cluster is asked. Name its address when the dashboard is started to see its job here.")); // prettier-ignore
+    noFlink.hidden = now.flink !== null;
+    flink.element.hidden = now.flink === null;
+    if (now.flink) flink.set([now.flink.job, now.flink.state, duration(now.flink.checkpoint_age_seconds)]);
   });
   scope.listen(store, "health", show);
   scope.listen(store, "hello", show);
@@ -54,10 +79,23 @@ export default function health({ store, scope }) {
   return {
     title: "Pipeline",
     nodes: [
-      heading("Pipeline"), status, numbers, section("Topics", topics.element), section("Flink job", flink),
-      section("Collection delay", h("p", { class: "note" }, "How long after the end of its window the last read that counts has arrived, by transformers of the newest window."), loader.element, delays.element),
+      heading("Pipeline"),
+      h("p", { class: "status-line" }, status, why),
+      numbers.element,
+      section("Topics", topics.element),
+      section("Flink job", noFlink, flink.element),
+      section(
+        "Collection delay",
+        h(
+          "p",
+          { class: "note" },
+          "How long after the end of the newest window the last read that counts has arrived, by transformers.",
+        ),
+        loader.element,
+        delays.element,
+      ),
     ],
-  }; // prettier-ignore
+  };
 }
 
 function topicTable(scope) {
@@ -67,12 +105,16 @@ function topicTable(scope) {
       { key: "topic", title: "Topic", cell: ({ topic }) => h("bdi", {}, topic), className: "name" },
       { key: "partitions", title: "Partitions", cell: ({ partitions }) => number(partitions), className: "num" },
       { key: "behind", title: "Records not read yet", cell: ({ behind }) => number(behind), className: "num" },
-      { key: "problem", title: "Problem", cell: ({ problem }) => (problem === null ? "none" : h("span", { class: "error" }, problem)) },
+      {
+        key: "problem",
+        title: "Problem",
+        cell: ({ problem }) => (problem === null ? "none" : h("span", { class: "error" }, problem)),
+      },
     ],
     key: ({ topic }) => topic,
     version: JSON.stringify,
     rowHeads: true,
-  }); // prettier-ignore
+  });
 }
 
 /** A histogram as a table with bars: its numbers can be read by everybody. */
@@ -81,12 +123,26 @@ class Delays {
   #table = h("tbody", {});
   #rows = [];
   #empty = h("p", { class: "empty" }, "No window yet.");
-  #scroll = h("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": "Collection delay, can be scrolled", hidden: true },
-    h("table", { class: "histogram", "aria-label": "Collection delay" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Delay"), h("th", { scope: "col", class: "num" }, "Transformers"), h("th", { scope: "col" }, "Share"))),
+  #scroll = h(
+    "div",
+    { class: "scroll", role: "group", tabindex: "0", "aria-label": "Collection delay, can be scrolled", hidden: true },
+    h(
+      "table",
+      { class: "histogram", "aria-label": "Collection delay" },
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          h("th", { scope: "col" }, "Delay"),
+          h("th", { scope: "col", class: "num" }, "Transformers"),
+          h("th", { scope: "col" }, "Share"),
+        ),
+      ),
       this.#table,
     ),
-  ); // prettier-ignore
+  );
   element = h("div", {}, this.#percentiles, this.#empty, this.#scroll);
 
   show(delays) {
@@ -96,7 +152,12 @@ class Delays {
     fill(this.#percentiles);
     if (!total) return;
     const { bounds_seconds: bounds, counts } = delays;
-    this.#percentiles.append(facts(["p50", "p90", "p99"].map((key) => [key, duration(delays[key])]), "facts across"));
+    this.#percentiles.append(
+      facts(
+        ["p50", "p90", "p99"].map((key) => [key, duration(delays[key])]),
+        "facts across",
+      ),
+    );
     const most = Math.max(...counts);
     if (this.#rows.length !== counts.length) this.#make(counts.length);
     counts.forEach((count, at) => {
@@ -110,7 +171,12 @@ class Delays {
 
   #make(count) {
     this.#rows = Array.from({ length: count }, () => {
-      const row = { range: h("th", { scope: "row" }), number: h("td", { class: "num" }), bar: h("span", { class: "bar-fill" }), share: h("span", { class: "bar-text" }) };
+      const row = {
+        range: h("th", { scope: "row" }),
+        number: h("td", { class: "num" }),
+        bar: h("span", { class: "bar-fill" }),
+        share: h("span", { class: "bar-text" }),
+      };
       row.element = h("tr", {}, row.range, row.number, h("td", { class: "bar-cell" }, row.bar, row.share));
       return row;
     });

@@ -29,7 +29,10 @@ export default function letters({ store, scope }) {
   // The reasons of a chart are those of its first time: another set of them is another chart.
   function draw({ minutes, reasons, step_seconds: step }) {
     const recent = reasons.filter(({ counts }) => counts.some((count) => count > 0));
-    const names = recent.slice(0, DRAWN).map(({ reason }) => reason).sort();
+    const names = recent
+      .slice(0, DRAWN)
+      .map(({ reason }) => reason)
+      .sort();
     const others = recent.filter(({ reason }) => !names.includes(reason));
     const key = JSON.stringify([names, others.length > 0, step]);
     if (key !== drawn) {
@@ -53,7 +56,16 @@ export default function letters({ store, scope }) {
   // Time goes on without letters too.
   scope.every(60_000, () => loader.load());
   loader.load();
-  return { title: "Dead letters", nodes: [heading("Dead letters"), loader.element, summary, section("Over the last two hours", picture), section("By reason", table.element)] };
+  return {
+    title: "Dead letters",
+    nodes: [
+      heading("Dead letters"),
+      loader.element,
+      summary,
+      section("Over the last two hours", picture),
+      section("By reason", table.element),
+    ],
+  };
 }
 
 function makeChart(scope, names, others, step) {
@@ -71,12 +83,26 @@ function reasonTable(scope) {
       { key: "reason", title: "Reason", cell: ({ reason }) => h("bdi", {}, reason), className: "name" },
       { key: "total", title: "Total", cell: ({ total }) => number(total), className: "num" },
       { key: "used", title: "Still used", cell: ({ used }) => number(used), className: "num" },
-      { key: "place", title: "Last: topic/partition/offset", cell: ({ last }) => (last ? h("bdi", {}, `${last.topic}/${last.partition}/${last.offset}`) : NONE), className: "name" },
-      { key: "at", title: `Arrived (${zoneName()})`, cell: ({ last }) => (last ? dateTime(last.record_time) : NONE), className: "tight" },
-      { key: "detail", title: "Detail", cell: ({ last }) => (last?.detail ? h("bdi", { title: last.detail }, shortened(last.detail, 160)) : NONE) },
+      {
+        key: "place",
+        title: "Last: topic/partition/offset",
+        cell: ({ last }) => (last ? h("bdi", {}, `${last.topic}/${last.partition}/${last.offset}`) : NONE),
+        className: "name",
+      },
+      {
+        key: "at",
+        title: `Arrived (${zoneName()})`,
+        cell: ({ last }) => (last ? dateTime(last.record_time) : NONE),
+        className: "tight",
+      },
+      {
+        key: "detail",
+        title: "Detail",
+        cell: ({ last }) => (last?.detail ? h("bdi", { title: last.detail }, shortened(last.detail, 160)) : NONE),
+      },
     ],
     key: ({ reason }) => reason,
     version: JSON.stringify,
     rowHeads: true,
-  }); // prettier-ignore
+  });
 }

@@ -6,6 +6,8 @@ const VIOLATION = new Set(["1", "5", "6"]);
 
 /** Rows by windows of one metric. Rows have numbers; an answer with `full` gives them anew. */
 export class MapModel {
+  /** What the codes that are known are of. */
+  metric = null;
   rows = [];
   now = [];
   windows = [];
@@ -33,6 +35,7 @@ export class MapModel {
     } else if (this.rowsVersion === null || answer.rows_version !== this.rowsVersion) {
       throw new Error("changes of a map that is not known");
     }
+    this.metric = answer.metric;
     const now = answer.now ?? this.rows.map((row) => row.now);
     if (now.length !== this.rows.length) throw new Error("a map with more or less rows than it says");
     this.now = now;

@@ -2,7 +2,7 @@
 
 import { Loader, query, request } from "./api.js";
 import { h, labelled, select, setText, symbol } from "./dom.js";
-import { NONE, byName, clock, counted, number, quantity } from "./format.js";
+import { NONE, clock, counted, number, quantity } from "./format.js";
 import { MapModel } from "./map-model.js";
 import { HeatMap } from "./map.js";
 import { href } from "./router.js";
@@ -16,13 +16,14 @@ export let shownMap = null;
 
 /**
  * options: store; feeder (null: rows are feeders); metric ("voltage"); fixedMetric? no choice of it; compact? neither
- * filter nor table; label?; onRows(model)? after every answer; metricChanged(metric)?, which replaces the query.
+ * filter nor table; query? with metric, sort and filter; setQuery(values)? which keeps them in the address; label?;
+ * onRows(model)? after every answer.
  */
 export class MapPanel {
   model = new MapModel();
   metric;
-  sort = "worst";
-  filter = "";
+  sort;
+  filter;
   #scope;
   #options;
   #store;
@@ -38,12 +39,16 @@ export class MapPanel {
     this.#scope = scope;
     this.#options = options;
     this.#store = options.store;
-    this.metric = options.metric ?? "voltage";
+    const { query: kept = new URLSearchParams() } = options;
+    this.metric = options.metric ?? (kept.get("metric") === "receipt" ? "receipt" : "voltage");
+    this.sort = kept.get("sort") === "name" ? "name" : "worst";
+    this.filter = kept.get("filter") ?? "";
     const what = options.feeder === null ? "feeders" : "transformers";
     const name = options.fixedMetric && this.metric === "receipt" ? "Receipt rate map" : "Voltage map";
     this.map = new HeatMap(scope, this.model, {
       label: options.label ?? `${name}: ${what} by time; arrow keys move, Enter opens`,
-      metric: () => this.metric,
+      // That of what is shown: until the answer has come, the old codes keep their colours.
+      metric: () => this.model.metric ?? this.metric,
       sort: () => this.sort,
       filter: () => this.filter,
       windowSeconds: () => this.#store.hello?.window_seconds ?? null,
@@ -57,7 +62,17 @@ export class MapPanel {
       onMissing: (message) => this.#missing(message),
       store: this.#store,
     });
-    this.element = h("div", { class: "map-panel" }, this.#controls(what), this.#loader.element, this.#waiting, this.map.element, this.#legend, this.#status, this.#tableBox);
+    this.element = h(
+      "div",
+      { class: "map-panel" },
+      this.#controls(what),
+      this.#loader.element,
+      this.#waiting,
+      this.map.element,
+      this.#legend,
+      this.#status,
+      this.#tableBox,
+    );
     this.map.element.hidden = true;
     this.#showLegend();
     scope.listen(this.#store, "versions", () => this.#changed());
@@ -81,7 +96,8 @@ export class MapPanel {
 
   #changed() {
     // What was asked for after a change has it, whatever number the answer has: no request without end.
-    if (this.model.version === null || this.#store.versions.map > Math.max(this.model.version, this.#asked)) this.#loader.load();
+    if (this.model.version === null || this.#store.versions.map > Math.max(this.model.version, this.#asked))
+      this.#loader.load();
   }
 
   #apply(answer) {
@@ -110,7 +126,8 @@ export class MapPanel {
   }
 
   #emptyWords() {
-    if (this.#options.feeder !== null) return "Nothing was published about transformers of this feeder in the windows that are kept. Is its name right?";
+    if (this.#options.feeder !== null)
+      return "Nothing was published about transformers of this feeder in the windows that are kept. Is its name right?";
     return "No windows yet. The map fills when the pipeline publishes the first one to its topics of results.";
   }
 
@@ -122,15 +139,41 @@ export class MapPanel {
 
   #controls(what) {
     const { compact, fixedMetric } = this.#options;
-    const metrics = [["voltage", "Voltage"], ["receipt", "Receipt rate"]]; // prettier-ignore
+    const metrics = [
+      ["voltage", "Voltage"],
+      ["receipt", "Receipt rate"],
+    ];
     const controls = [];
-    if (!fixedMetric) controls.push(labelled("Metric", select(metrics, this.metric, (metric) => this.#setMetric(metric))));
-    if (!compact) {
-      const sorts = [["worst", "Worst now"], ["name", "Name"]]; // prettier-ignore
-      const filter = h("input", { type: "search", autocomplete: "off", spellcheck: "false", placeholder: `part of a name of ${what}`, on: { input: () => this.#setFilter(filter.value) } });
-      const button = h("button", { type: "button", "aria-expanded": "false", on: { click: () => this.#toggleTable(button) } }, "Show as table");
+    if (!fixedMetric)
       controls.push(
-        labelled("Sort rows by", select(sorts, this.sort, (sort) => this.#set("sort", sort))),
+        labelled(
+          "Metric",
+          select(metrics, this.metric, (metric) => this.#setMetric(metric)),
+        ),
+      );
+    if (!compact) {
+      const sorts = [
+        ["worst", "Worst now"],
+        ["name", "Name"],
+      ];
+      const filter = h("input", {
+        type: "search",
+        autocomplete: "off",
+        spellcheck: "false",
+        value: this.filter,
+        placeholder: `part of a name of ${what}`,
+        on: { input: () => this.#setFilter(filter.value) },
+      });
+      const button = h(
+        "button",
+        { type: "button", "aria-expanded": "false", on: { click: () => this.#toggleTable(button) } },
+        "Show as table",
+      );
+      controls.push(
+        labelled(
+          "Sort rows by",
+          select(sorts, this.sort, (sort) => this.#set("sort", sort)),
+        ),
         labelled("Filter rows", filter),
         button,
       );
@@ -140,6 +183,7 @@ export class MapPanel {
 
   #set(name, value) {
     this[name] = value;
+    this.#keep();
     this.map.refresh(true);
     this.#showStatus();
     if (this.#table) this.#fillTable();
@@ -152,16 +196,22 @@ export class MapPanel {
   #setMetric(metric) {
     this.metric = metric;
     this.model.forget();
-    this.#showLegend();
-    this.#options.metricChanged?.(metric);
+    this.#keep();
     this.#loader.restart();
+  }
+
+  #keep() {
+    this.#options.setQuery?.({
+      metric: this.metric === "voltage" ? "" : this.metric,
+      sort: this.sort === "worst" ? "" : this.sort,
+      filter: this.filter,
+    });
   }
 
   #toggleTable(button) {
     const open = this.#tableBox.hidden;
     this.#tableBox.hidden = !open;
     button.setAttribute("aria-expanded", String(open));
-    setText(button, open ? "Hide the table" : "Show as table");
     if (open && !this.#table) {
       this.#table = this.#makeTable();
       this.#tableBox.append(this.#table.element);
@@ -173,18 +223,39 @@ export class MapPanel {
     const view = this.#options.feeder === null ? "feeder" : "transformer";
     const count = (key) => (each) => number(each.now[key]);
     const columns = [
-      { key: "id", title: view === "feeder" ? "Feeder" : "Transformer", cell: (each) => h("a", { href: href(view, each.id) }, h("bdi", {}, each.id)), className: "name" },
+      {
+        key: "id",
+        title: view === "feeder" ? "Feeder" : "Transformer",
+        cell: (each) => h("a", { href: href(view, each.id) }, h("bdi", {}, each.id)),
+        className: "name",
+      },
       { key: "below", title: "Below now", cell: count("below"), className: "num" },
       { key: "above", title: "Above now", cell: count("above"), className: "num" },
       { key: "silent", title: "Silent now", cell: count("silent"), className: "num" },
-      { key: "receipt", title: "Receipt rate now", cell: (each) => quantity(each.now.receipt_pct, "%"), className: "num" },
-    ]; // prettier-ignore
-    if (view === "feeder") columns.splice(1, 0, { key: "transformers", title: "Transformers", cell: (each) => number(each.transformers ?? null), className: "num" });
+      {
+        key: "receipt",
+        title: "Receipt rate now",
+        cell: (each) => quantity(each.now.receipt_pct, "%"),
+        className: "num",
+      },
+    ];
+    if (view === "feeder")
+      columns.splice(1, 0, {
+        key: "transformers",
+        title: "Transformers",
+        cell: (each) => number(each.transformers ?? null),
+        className: "num",
+      });
     return new Table(this.#scope, {
-      label: "Rows of the map", caption: `Rows of the map, in its order, at most ${TABLE_ROWS}`, columns, rowHeads: true,
-      key: (each) => each.id, version: (each) => JSON.stringify([each.transformers, each.now]), link: (each) => href(view, each.id),
+      label: "Rows of the map",
+      caption: `Rows of the map, in its order, at most ${TABLE_ROWS}`,
+      columns,
+      rowHeads: true,
+      key: (each) => each.id,
+      version: (each) => JSON.stringify([each.transformers, each.now]),
+      link: (each) => href(view, each.id),
       limit: TABLE_ROWS,
-    }); // prettier-ignore
+    });
   }
 
   #fillTable() {
@@ -198,7 +269,11 @@ export class MapPanel {
 
   #showStatus() {
     const shown = this.map.order.length;
-    const parts = [shown === this.model.rows.length ? counted(shown, "row") : `${number(shown)} of ${counted(this.model.rows.length, "row")}`];
+    const parts = [
+      shown === this.model.rows.length
+        ? counted(shown, "row")
+        : `${number(shown)} of ${counted(this.model.rows.length, "row")}`,
+    ];
     if (this.model.omitted) parts.push(`${number(this.model.omitted)} more are not sent, they are the best ones`);
     if (this.model.windows.length) parts.push(`newest window ${clock(this.model.windows.at(-1))}`);
     setText(this.#status, `${parts.join(", ")}.`);
@@ -211,7 +286,12 @@ export class MapPanel {
     const items = CODES[this.metric]
       .filter(([code]) => code !== ".")
       .map(([, words, mark, name]) =>
-        h("li", {}, h("span", { class: `swatch cell-${name}`, "aria-hidden": "true" }, mark), words + (limits[name] ? ` (${limits[name]})` : "")),
+        h(
+          "li",
+          {},
+          h("span", { class: `swatch cell-${name}`, "aria-hidden": "true" }, mark),
+          words + (limits[name] ? ` (${limits[name]})` : ""),
+        ),
       );
     items.push(h("li", {}, symbol("◥", "swatch corner"), "revised after it was first published"));
     const key = JSON.stringify([this.metric, limits]);
@@ -223,9 +303,13 @@ export class MapPanel {
   #limits() {
     const t = this.model.thresholds;
     if (!t) return {};
-    const volts = (pct) => (t.nominal_voltage === null || pct === null ? NONE : `${number((t.nominal_voltage * pct) / 100, 1)} V`);
+    const volts = (pct) =>
+      t.nominal_voltage === null || pct === null ? NONE : `${number((t.nominal_voltage * pct) / 100, 1)} V`;
     if (this.metric === "receipt") {
-      return { "receipt-low": `< ${number(t.min_receipt_rate_pct)} %`, "receipt-near": `< ${number(t.near_receipt_pct)} %` };
+      return {
+        "receipt-low": `< ${number(t.min_receipt_rate_pct)} %`,
+        "receipt-near": `< ${number(t.near_receipt_pct)} %`,
+      };
     }
     return {
       below: `< ${volts(t.low_voltage_pct)}`,
@@ -236,11 +320,8 @@ export class MapPanel {
   }
 }
 
-/** Rows with the lowest receipt rate now, the lowest first: [id, receipt_pct]. */
+/** Numbers of the rows with the lowest receipt rate now, the lowest first. */
 export function lowestReceipt(model, count) {
-  return model.rows
-    .map((row, at) => [row.id, model.now[at].receipt_pct])
-    .filter(([, pct]) => pct !== null)
-    .sort(([id, one], [otherId, other]) => one - other || byName(id, otherId))
-    .slice(0, count);
+  const ordered = model.order("receipt", "worst");
+  return ordered.slice(0, count).filter((row) => model.now[row].receipt_pct !== null);
 }

@@ -49,12 +49,24 @@ export class HeatMap {
     this.#model = model;
     this.#options = options;
     this.#spacer = h("div", { class: "map-spacer" }, this.#canvas);
-    this.scroller = h("div", { class: "map-scroll", role: "group", tabindex: "0", "aria-label": options.label, "aria-describedby": "map-live" }, this.#spacer);
+    this.scroller = h(
+      "div",
+      {
+        class: "map-scroll",
+        role: "group",
+        tabindex: "0",
+        "aria-label": options.label,
+        "aria-describedby": "map-live",
+      },
+      this.#spacer,
+    );
     this.element = h("div", { class: "map" }, this.scroller, this.#tip, this.#live);
     setText(this.#live, "Arrow keys move over the map.");
     this.#draw = scope.frame(() => this.#paint());
     // In the next frame: a size that is set while sizes are told is an error of its own.
-    scope.onResize(this.scroller, scope.frame(() => this.#resized()));
+    const resized = scope.frame(() => this.#resized());
+    scope.onResize(this.scroller, resized);
+    scope.listen(window, "resize", resized);
     scope.listen(prefs, "theme", () => {
       this.#hatch = null;
       this.#paint();
@@ -70,6 +82,8 @@ export class HeatMap {
       this.#draw();
     });
     on("blur", () => this.#draw());
+    // Before the focus comes: whoever presses a cell means that one, and nothing may move under the pointer.
+    on("pointerdown", (event) => (this.#cursor = this.#hit(event) ?? this.#cursor));
     on("pointermove", (event) => this.#move(event));
     on("pointerleave", () => this.#leave());
     on("click", (event) => this.#click(event));
@@ -91,7 +105,10 @@ export class HeatMap {
       this.#orderOf = wanted;
     } else {
       clearTimeout(this.#timers.get("order"));
-      this.#timers.set("order", setTimeout(() => this.refresh(), REST_MS));
+      this.#timers.set(
+        "order",
+        setTimeout(() => this.refresh(), REST_MS),
+      );
     }
     this.#measure();
     this.#describe();
@@ -122,7 +139,7 @@ export class HeatMap {
     const total = Math.ceil(gutter + windows * cellW + right);
     const height = top + rows * cellH + 2;
     this.#layout = { gutter, top, cellW, cellH, width: total, height };
-    this.#spacer.style.width = `${total > width + 1 ? total : width}px`;
+    this.#spacer.style.width = total > width + 1 ? `${total}px` : "100%";
     this.#spacer.style.height = `${height}px`;
     this.scroller.style.height = `${Math.min(height + (total > width + 1 ? 16 : 2), room)}px`;
     // The newest windows are what counts: whoever looks at them goes on looking at them.
@@ -260,7 +277,8 @@ export class HeatMap {
       context.lineWidth = width;
       context.strokeRect(x - 0.5, this.#y(place, above) - 0.5, this.#x(at + 1, left) - x, this.#layout.cellH);
     };
-    if (this.#hover) outline(this.#placeOf(this.#hover.id), this.#model.windows.indexOf(this.#hover.window), "--text", 1);
+    if (this.#hover)
+      outline(this.#placeOf(this.#hover.id), this.#model.windows.indexOf(this.#hover.window), "--text", 1);
     if (this.#cursor && this.scroller.matches(":focus")) {
       const place = this.#placeOf(this.#cursor.id);
       const at = this.#model.windows.indexOf(this.#cursor.window);

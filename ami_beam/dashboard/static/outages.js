@@ -3,19 +3,35 @@
 import { alarmTable } from "./alarm-table.js";
 import { Loader } from "./api.js";
 import { h } from "./dom.js";
-import { NONE, clock, counted, dateTime, humanized, number, zoneName } from "./format.js";
+import { NONE, clock, counted, dateTime, number, zoneName } from "./format.js";
 import { href } from "./router.js";
 import { isOutage } from "./state.js";
 import { Table } from "./table.js";
 import { heading, newestWords, section } from "./view.js";
-import { entityLink, refreshAges, typeWords } from "./words.js";
+import { announcementKind, entityLink, refreshAges, typeWords } from "./words.js";
 
-const KINDS = { PLANNED: "Planned", KNOWN: "Known", EXCHANGE: "Exchange of meters", DISCONNECT: "Disconnection", TEST: "Test" };
 const NAMED = 3;
 
 export default function outages({ store, scope }) {
-  const active = alarmTable(scope, store, "Active outages", ["severity", "type", "entity", "feeder", "since", "lasts", "evidence", "cause", "explains", "ack"]);
-  const recent = alarmTable(scope, store, "Outages of the last day", ["severity", "type", "entity", "feeder", "since", "lasts", "evidence", "state", "cause"], { limit: 100 });
+  const active = alarmTable(scope, store, "Active outages", [
+    "severity",
+    "type",
+    "entity",
+    "feeder",
+    "since",
+    "lasts",
+    "evidence",
+    "cause",
+    "explains",
+    "ack",
+  ]);
+  const recent = alarmTable(
+    scope,
+    store,
+    "Outages of the last day",
+    ["severity", "type", "entity", "feeder", "since", "lasts", "evidence", "state", "cause"],
+    { limit: 100 },
+  );
   const announced = announcedTable(scope, store);
   let answer = null;
   const loader = new Loader(scope, {
@@ -43,7 +59,10 @@ export default function outages({ store, scope }) {
       held.get(alarm.cause).push(alarm);
     }
     const rows = answer.announced.map((each) => ({ ...each, held: held.get(each.name) ?? [] }));
-    announced.update(rows, "Nothing is announced. Announcements come from the topics of the options --oms_outages and --work.");
+    announced.update(
+      rows,
+      "Nothing is announced. Announcements come from the topics of the options --oms_outages and --work.",
+    );
   }
 
   let known = store.versions.announced;
@@ -54,20 +73,32 @@ export default function outages({ store, scope }) {
   });
   scope.listen(store, "alarms", ({ detail }) => {
     // What has been removed may have been an outage too.
-    if (detail.full || [...detail.ids].some((id) => !store.alarms.has(id) || isOutage(store.alarms.get(id)))) loader.load();
+    if (detail.full || [...detail.ids].some((id) => !store.alarms.has(id) || isOutage(store.alarms.get(id))))
+      loader.load();
     else if (answer) showAnnouncedSoon();
   });
   const showAnnouncedSoon = scope.frame(showAnnounced);
   loader.load();
-  const parts = h("div", {}, section("Active", active.element), section("Recent", recent.element), section("Announced", announced.element));
+  const parts = h(
+    "div",
+    {},
+    section("Active", active.element),
+    section("Recent", recent.element),
+    section("Announced", announced.element),
+  );
   refreshAges(scope, store, parts);
   return { title: "Outages", nodes: [heading("Outages"), loader.element, parts] };
 }
 
 function announcedTable(scope, store) {
   const holds = ({ name, held, explains }) => {
-    const links = held.slice(0, NAMED).map((alarm) => h("li", {}, h("a", { href: href("alarm", alarm.id) }, `${typeWords(store, alarm.type)}: ${alarm.entity_id}`)));
-    if (held.length > NAMED) links.push(h("li", {}, h("a", { href: href("alarms", null, { cause: name }) }, `all ${number(held.length)}`)));
+    const links = held
+      .slice(0, NAMED)
+      .map((alarm) =>
+        h("li", {}, h("a", { href: href("alarm", alarm.id) }, `${typeWords(store, alarm.type)}: ${alarm.entity_id}`)),
+      );
+    if (held.length > NAMED)
+      links.push(h("li", {}, h("a", { href: href("alarms", null, { cause: name }) }, `all ${number(held.length)}`)));
     if (links.length) return h("ul", { class: "plain" }, links);
     return explains ? counted(explains, "alarm") : "none";
   };
@@ -75,14 +106,24 @@ function announcedTable(scope, store) {
     label: "Announced outages and work",
     columns: [
       { key: "name", title: "Name", cell: ({ name }) => h("bdi", {}, name), className: "name" },
-      { key: "kind", title: "Kind", cell: ({ kind }) => KINDS[kind] ?? humanized(kind), className: "tight" },
-      { key: "entity", title: "Entity", cell: (each) => entityLink(each, each.entity_type?.toLowerCase()), className: "name" },
+      { key: "kind", title: "Kind", cell: ({ kind }) => announcementKind(kind), className: "tight" },
+      {
+        key: "entity",
+        title: "Entity",
+        cell: (each) => entityLink(each, each.entity_type?.toLowerCase()),
+        className: "name",
+      },
       { key: "from", title: `From (${zoneName()})`, cell: ({ from }) => dateTime(from), className: "tight" },
-      { key: "to", title: `To (${zoneName()})`, cell: ({ to }) => (to === null ? NONE : dateTime(to)), className: "tight" },
+      {
+        key: "to",
+        title: `To (${zoneName()})`,
+        cell: ({ to }) => (to === null ? NONE : dateTime(to)),
+        className: "tight",
+      },
       { key: "holds", title: "Holds", cell: holds },
     ],
-    key: ({ name, entity_id: id }) => `${name} ${id}`,
+    key: ({ name, kind, entity_id: id, from }) => JSON.stringify([name, kind, id, from]),
     version: (each) => JSON.stringify(each),
     limit: 100,
-  }); // prettier-ignore
+  });
 }

@@ -6,7 +6,7 @@ import { h, setText } from "./dom.js";
 import { clock, counted, number, quantity } from "./format.js";
 import { MapPanel } from "./map-panel.js";
 import { href } from "./router.js";
-import { byUrgency, needsOperator } from "./state.js";
+import { needsOperator } from "./state.js";
 import { heading, newestWords, section } from "./view.js";
 import { refreshAges } from "./words.js";
 
@@ -15,19 +15,40 @@ const HOUR_SECONDS = 3600;
 
 export default function overview({ store, scope }) {
   const tiles = new Tiles(store);
-  const series = new Loader(scope, { what: "the numbers of the system", path: () => "api/series", apply: (answer) => tiles.showSeries(answer), store });
-  const letters = new Loader(scope, { what: "the dead letters", path: () => "api/letters", apply: (answer) => tiles.showLetters(answer), store });
+  const series = new Loader(scope, {
+    what: "the numbers of the system",
+    path: () => "api/series",
+    apply: (answer) => tiles.showSeries(answer),
+    store,
+  });
+  const letters = new Loader(scope, {
+    what: "the dead letters",
+    path: () => "api/letters",
+    apply: (answer) => tiles.showLetters(answer),
+    store,
+  });
   const panel = new MapPanel(scope, { store, feeder: null, compact: true });
-  const table = alarmTable(scope, store, "Alarms that need an operator", ["severity", "type", "entity", "lasts", "evidence", "ack"], { limit: LISTED, className: "compact" });
-  const count = h("p", { class: "note" });
+  const table = alarmTable(
+    scope,
+    store,
+    "Alarms that need an operator",
+    ["severity", "type", "entity", "lasts", "evidence", "ack"],
+    { limit: LISTED, className: "compact" },
+  );
+  const count = h("p", { class: "note", role: "status" });
 
   const showAlarms = scope.frame(() => {
     tiles.showAlarms();
     const open = [...store.alarms.values()].filter(needsOperator);
-    const empty = store.alarmsKnown ? `No alarm needs an operator. ${newestWords(store, clock)}` : "Loading the alarms…";
-    table.update(open.sort(byUrgency), empty);
+    const empty = store.alarmsKnown
+      ? `No alarm needs an operator. ${newestWords(store, clock)}`
+      : "Loading the alarms…";
+    table.update(open, empty);
     const { explained } = store.counts();
-    setText(count, `${counted(open.length, "alarm")} without a cause${explained ? `; ${number(explained)} more that another explains` : ""}.`);
+    setText(
+      count,
+      `${counted(open.length, "alarm")} without a cause${explained ? `, ${number(explained)} with one` : ""}.`,
+    );
   });
   let known = { ...store.versions };
   scope.listen(store, "alarms", showAlarms);
@@ -45,14 +66,25 @@ export default function overview({ store, scope }) {
   tiles.showHealth();
   showAlarms();
 
-  const alarms = section("Alarms that need an operator", count, table.element, h("p", { class: "note" }, h("a", { href: href("alarms") }, "All alarms")));
+  const alarms = section(
+    "Alarms that need an operator",
+    count,
+    table.element,
+    h("p", { class: "note" }, h("a", { href: href("alarms") }, "All alarms")),
+  );
   const map = section("Voltage map of feeders", panel.element);
   alarms.classList.add("side");
   refreshAges(scope, store, alarms);
   return {
     title: "Overview",
     nodes: [
-      h("div", { class: "overview" }, heading("Overview"), h("div", { class: "tiles-box" }, tiles.element, series.element, letters.element), h("div", { class: "columns" }, map, alarms)),
+      h(
+        "div",
+        { class: "overview" },
+        heading("Overview"),
+        h("div", { class: "tiles-box" }, tiles.element, series.element, letters.element),
+        h("div", { class: "columns" }, map, alarms),
+      ),
     ],
   };
 }
@@ -67,14 +99,18 @@ class Tiles {
     this.element = h(
       "dl",
       { class: "tiles" },
-      this.#tile("alarms", "Active alarms", href("alarms", null, { explained: "1" }), [["critical", "critical"], ["warning", "warning"], ["explained", "explained by others"]]),
+      this.#tile("alarms", "Active alarms", href("alarms", null, { explained: "1" }), [
+        ["critical", "critical"],
+        ["warning", "warning"],
+        ["explained", "explained by others"],
+      ]),
       this.#tile("outages", "Outages now", href("outages"), [["held", "announced"]]),
       this.#tile("receipt", "Receipt rate", href("receipt"), [["window", ""]]),
       this.#tile("below", "Below the limit", href("map"), [["of", ""]]),
       this.#tile("above", "Above the limit", href("map"), [["of", ""]]),
       this.#tile("letters", "Dead letters, last hour", href("letters"), [["reason", ""]]),
       this.#tile("reads", "Reads per second", href("health"), [["rows", "rows per second"]]),
-    ); // prettier-ignore
+    );
   }
 
   #tile(name, title, link, parts) {
@@ -85,7 +121,12 @@ class Tiles {
       this.#parts.set(`${name}.${key}`, number_);
       return h("span", { class: `part ${key}` }, number_, words ? ` ${words}` : "");
     });
-    return h("div", { class: "tile", "data-tile": name }, h("dt", {}, h("a", { href: link }, title)), h("dd", {}, value, h("span", { class: "parts" }, more)));
+    return h(
+      "div",
+      { class: "tile", "data-tile": name },
+      h("dt", {}, h("a", { href: link }, title)),
+      h("dd", {}, value, h("span", { class: "parts" }, more)),
+    );
   }
 
   #set(name, text, urgent = null) {

@@ -10,26 +10,51 @@ import { Table } from "./table.js";
 import { heading, newestWords, section } from "./view.js";
 
 const LOWEST = 20;
+const MOST_OFFERED = 1000;
 
 export default function receipt({ store, scope, query, setQuery }) {
   let feeder = query.get("feeder") || null;
-  const chart = new Chart(scope, { title: "Receipt rate", unit: "%", from: 0, to: 100, series: [{ label: "received", colour: "--series-2", width: 2 }] });
+  const chart = new Chart(scope, {
+    title: "Receipt rate",
+    unit: "%",
+    from: 0,
+    to: 100,
+    series: [{ label: "received", colour: "--series-2", width: 2 }],
+  });
   const over = feederCharts(scope, store, () => feeder, [(answer) => chart.set(answer.windows, [answer.receipt_pct])]);
   const names = h("datalist", { id: "receipt-feeders" });
   const unknown = h("p", { class: "note", role: "status" });
-  const choice = h("input", { type: "search", list: "receipt-feeders", autocomplete: "off", spellcheck: "false", value: feeder ?? "", placeholder: "the whole system", on: { change: () => choose(choice.value.trim() || null) } });
+  const choice = h("input", {
+    type: "search",
+    list: "receipt-feeders",
+    autocomplete: "off",
+    spellcheck: "false",
+    value: feeder ?? "",
+    placeholder: "the whole system",
+    on: {
+      // A name in full is taken at once; what is none is said when the box is left.
+      input: () => (!choice.value || known.has(choice.value)) && choose(choice.value || null),
+      change: () => choose(choice.value.trim() || null),
+    },
+  });
   const lowest = new Table(scope, {
     label: "Feeders with the lowest receipt rate now",
     columns: [
-      { key: "feeder", title: "Feeder", cell: ({ id }) => h("a", { href: href("feeder", id, { metric: "receipt" }) }, h("bdi", {}, id)), className: "name" },
+      {
+        key: "feeder",
+        title: "Feeder",
+        cell: ({ id }) => h("a", { href: href("feeder", id, { metric: "receipt" }) }, h("bdi", {}, id)),
+        className: "name",
+      },
       { key: "rate", title: "Receipt rate", cell: ({ pct }) => quantity(pct, "%"), className: "num" },
       { key: "silent", title: "Silent transformers", cell: ({ silent }) => number(silent), className: "num" },
     ],
     key: ({ id }) => id,
     version: JSON.stringify,
     rowHeads: true,
-  }); // prettier-ignore
+  });
   let known = new Set();
+  let namesOf = null;
   const panel = new MapPanel(scope, { store, feeder: null, metric: "receipt", fixedMetric: true, onRows: showRows });
 
   function choose(name) {
@@ -38,17 +63,28 @@ export default function receipt({ store, scope, query, setQuery }) {
       return;
     }
     setText(unknown, "");
+    if (feeder === name) return;
     feeder = name;
     setQuery({ feeder: feeder ?? "" });
     over.restart();
   }
 
   function showRows(model) {
-    const rows = lowestReceipt(model, LOWEST).map(([id, pct]) => ({ id, pct, silent: model.now[model.number(id)].silent }));
+    const rows = lowestReceipt(model, LOWEST).map((row) => ({
+      id: model.rows[row].id,
+      pct: model.now[row].receipt_pct,
+      silent: model.now[row].silent,
+    }));
     lowest.update(rows, `No receipt rates yet. ${newestWords(store, clock)}`);
-    if (known.size === model.rows.length) return;
+    if (namesOf === model.rowsVersion) return;
+    namesOf = model.rowsVersion;
     known = new Set(model.rows.map(({ id }) => id));
-    names.replaceChildren(...[...known].sort(byName).map((id) => h("option", { value: id })));
+    names.replaceChildren(
+      ...[...known]
+        .sort(byName)
+        .slice(0, MOST_OFFERED)
+        .map((id) => h("option", { value: id })),
+    );
   }
 
   return {

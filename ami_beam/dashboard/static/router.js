@@ -15,10 +15,16 @@ export function parseHash(hash) {
   return { name: name || "overview", id: id || null, query: new URLSearchParams(search) };
 }
 
+/** An untrusted ID as a part of an address. */
+export function encoded(id) {
+  // Half a character cannot be encoded, and must not stop a whole view.
+  return encodeURIComponent(String(id).replace(/\p{Surrogate}/gu, "�"));
+}
+
 /** The address of a view; empty values of the query are left out. */
 export function href(name, id = null, query = {}) {
   const path = name === "overview" ? "#/" : `#/${name}`;
   const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const search = pairs.length ? `?${new URLSearchParams(pairs)}` : "";
-  return path + (id === null ? "" : `/${encodeURIComponent(id)}`) + search;
+  return path + (id === null ? "" : `/${encoded(id)}`) + search;
 }

@@ -19,17 +19,38 @@ export class Search {
   #timer = 0;
   #active = -1;
   #options = [];
+  #entered = false;
+  #shownFor = "";
 
   constructor(box, store) {
     this.#store = store;
     this.#input = h("input", {
-      id: "search-input", type: "search", role: "combobox", autocomplete: "off", spellcheck: "false", maxlength: "200",
-      "aria-expanded": "false", "aria-controls": "search-list", "aria-autocomplete": "list", placeholder: "Feeder, transformer or alarm",
-      on: { input: () => this.#typed(), keydown: (event) => this.#key(event), focus: () => this.#options.length && this.#open() },
-    }); // prettier-ignore
+      id: "search-input",
+      type: "text",
+      inputmode: "search",
+      enterkeyhint: "search",
+      role: "combobox",
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: "200",
+      "aria-expanded": "false",
+      "aria-controls": "search-list",
+      "aria-autocomplete": "list",
+      placeholder: "Feeder, transformer or alarm",
+      on: {
+        input: () => this.#typed(),
+        keydown: (event) => this.#key(event),
+        focus: () => this.#options.length && this.#open(),
+      },
+    });
     this.#list = h("div", { id: "search-list", role: "listbox", "aria-label": "What was found", hidden: true });
     this.#note = h("p", { id: "search-note", class: "search-note", role: "status" });
-    box.append(h("label", { for: "search-input", class: "spoken" }, "Find a feeder, transformer or alarm"), this.#input, this.#list, this.#note);
+    box.append(
+      h("label", { for: "search-input", class: "spoken" }, "Find a feeder, transformer or alarm"),
+      this.#input,
+      this.#list,
+      this.#note,
+    );
     // An option is chosen by the pointer before the box loses its focus.
     this.#list.addEventListener("pointerdown", (event) => event.preventDefault());
     this.#list.addEventListener("click", (event) => {
@@ -44,6 +65,7 @@ export class Search {
   #typed() {
     clearTimeout(this.#timer);
     this.#asking?.abort();
+    this.#entered = false;
     const text = this.#input.value.trim();
     if (!text) {
       this.#clear();
@@ -69,16 +91,34 @@ export class Search {
 
   #show({ feeders, transformers, alarms }, text) {
     this.#options = [];
+    this.#shownFor = text;
     this.#active = -1;
     this.#input.removeAttribute("aria-activedescendant");
     const groups = [
-      this.#group("Feeders", feeders.map((id) => [href("feeder", id), id, ""])),
-      this.#group("Transformers", transformers.map(({ id, feeder_id: feeder }) => [href("transformer", id), id, feeder ? `on ${feeder}` : ""])),
-      this.#group("Alarms", alarms.map(({ id, type, entity_id: entity }) => [href("alarm", id), typeWords(this.#store, type), entity])),
-    ]; // prettier-ignore
+      this.#group(
+        "Feeders",
+        feeders.map((id) => [href("feeder", id), id, ""]),
+      ),
+      this.#group(
+        "Transformers",
+        transformers.map(({ id, feeder_id: feeder }) => [href("transformer", id), id, feeder ? `on ${feeder}` : ""]),
+      ),
+      this.#group(
+        "Alarms",
+        alarms.map(({ id, type, entity_id: entity }) => [href("alarm", id), typeWords(this.#store, type), entity]),
+      ),
+    ];
     fill(this.#list, groups);
     const count = this.#options.length;
-    setText(this.#note, count ? "" : `Nothing is called “${shortened(text, 40)}”. The first letters of a name are enough.`);
+    if (count && this.#entered) {
+      this.#go(0);
+      return;
+    }
+    this.#entered = false;
+    setText(
+      this.#note,
+      count ? "" : `Nothing is called “${shortened(text, 40)}”. The first letters of a name are enough.`,
+    );
     if (count && document.activeElement === this.#input) this.#open();
     else this.#close();
   }
@@ -87,11 +127,21 @@ export class Search {
     if (!entries.length) return null;
     const options = entries.map(([address, name, more]) => {
       const at = this.#options.length;
-      const element = h("div", { role: "option", id: `search-option-${at}`, "aria-selected": "false" }, h("bdi", {}, shortened(name)), more ? h("span", { class: "more-words" }, " ", h("bdi", {}, shortened(more))) : null);
+      const element = h(
+        "div",
+        { role: "option", id: `search-option-${at}`, "aria-selected": "false" },
+        h("bdi", {}, shortened(name)),
+        more ? h("span", { class: "more-words" }, " ", h("bdi", {}, shortened(more))) : null,
+      );
       this.#options.push({ element, address });
       return element;
     });
-    return h("div", { role: "group", "aria-label": title }, h("div", { class: "group-title", "aria-hidden": "true" }, title), options);
+    return h(
+      "div",
+      { role: "group", "aria-label": title },
+      h("div", { class: "group-title", "aria-hidden": "true" }, title),
+      options,
+    );
   }
 
   #key(event) {
@@ -107,8 +157,14 @@ export class Search {
       this.#open();
       this.#activate(this.#active <= 0 ? last : this.#active - 1);
     } else if (event.key === "Enter") {
-      // Without a choice the first is meant, where the list is that of what has been typed.
-      if (!this.#list.hidden) this.#go(Math.max(0, this.#active));
+      // Without a choice the first is meant; where the answer is still to come, as soon as it is there.
+      const text = this.#input.value.trim();
+      if (!this.#list.hidden && (this.#active >= 0 || this.#shownFor === text)) this.#go(Math.max(0, this.#active));
+      else if (text) {
+        clearTimeout(this.#timer);
+        this.#entered = true;
+        this.#ask(text);
+      }
     } else {
       return;
     }
@@ -149,6 +205,7 @@ export class Search {
     clearTimeout(this.#timer);
     this.#asking?.abort();
     this.#asking = null;
+    this.#entered = false;
     this.#close();
     this.#options = [];
     fill(this.#list);

@@ -9,7 +9,8 @@ const EVENTS = { hello: "onHello", health: "onHealth", alarms: "onAlarms", chang
 /**
  * Keeps `store` told. Fires "state" when `state` changes: "connecting", "live", "lost", or "paused".
  *
- * Lost: no heartbeat for 8 s, or the connection has failed; it is tried again by itself after 1, 2, 4, … at most 15 s.
+ * Lost: no heartbeat for 8 s, or the connection has failed; it is tried again by itself after 1, 2, 4, … at most
+ * 15 s.
  * Paused: the page has been hidden for five minutes. A browser has few connections to a server, and many hidden pages
  * would take them all; when the page is seen again everything is told from the start.
  */

@@ -3,19 +3,20 @@
 import { add, fill, h, setText, symbol } from "./dom.js";
 import { number } from "./format.js";
 
-const TOUCHED_MS = 5_000;
+const TOUCHED_MS = 3_000;
 const MOST_MARKED = 20;
 
 /**
  * A real `<table>` whose rows have keys: a change touches the cells of the rows that changed and nothing else, at most
  * `limit` rows are there at a time, the focus stays where it is.
  *
- * Nothing jumps: while somebody is at the table (moved the pointer or typed in it within 5 s) its rows stay where they
+ * Nothing jumps: while somebody is at the table (moved the pointer or typed in it within 3 s) its rows stay where they
  * are, only their cells change; what has come and gone is said, and taken over afterwards or by a button.
  *
  * options: label; columns [{key, title, cell(row) -> node, text or array, order(one, other)?, className?}]; key(row);
  * version(row)? what has to differ for a row to be built again (the row itself); link(row)? where a click on it goes;
- * rowClass(row)?; rowHeads? whether the first cell of a row is its head; order(one, other)? when no column is chosen; limit? 200; caption?; className?.
+ * rowClass(row)?; rowHeads? whether the first cell of a row is its head; order(one, other)? when no column is chosen;
+ * limit? 200; caption?; className?; marks? whether a row that changes lights up shortly.
  */
 export class Table {
   #options;
@@ -40,14 +41,38 @@ export class Table {
     this.#options = options;
     this.#limit = options.limit ?? 200;
     this.#more = h("button", { type: "button", class: "more", hidden: true, on: { click: () => this.#showMore() } });
-    this.#held = h("p", { class: "held", hidden: true }, this.#heldText, " ", h("button", { type: "button", on: { click: () => this.release() } }, "Show now"));
+    this.#held = h(
+      "p",
+      { class: "held", hidden: true },
+      this.#heldText,
+      " ",
+      h("button", { type: "button", on: { click: () => this.release() } }, "Show now"),
+    );
     const heads = options.columns.map((column) => this.#head(column));
     const caption = options.caption ? h("caption", {}, options.caption) : null;
-    const table = h("table", { "aria-label": options.caption ? null : options.label }, caption, h("thead", {}, h("tr", {}, heads)), this.#body);
-    this.#scroll = h("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": `${options.label}, can be scrolled` }, table);
-    this.element = h("div", { class: options.className ? `table ${options.className}` : "table" }, this.#held, this.#scroll, this.#empty, this.#more);
+    const table = h(
+      "table",
+      { "aria-label": options.caption ? null : options.label },
+      caption,
+      h("thead", {}, h("tr", {}, heads)),
+      this.#body,
+    );
+    this.#scroll = h(
+      "div",
+      { class: "scroll", role: "group", tabindex: "0", "aria-label": `${options.label}, can be scrolled` },
+      table,
+    );
+    this.element = h(
+      "div",
+      { class: options.className ? `table ${options.className}` : "table" },
+      this.#held,
+      this.#scroll,
+      this.#empty,
+      this.#more,
+    );
     const touch = () => (this.#touched = performance.now());
-    for (const type of ["pointermove", "pointerdown", "keydown", "wheel"]) scope.listen(this.#scroll, type, touch, { passive: true });
+    for (const type of ["pointermove", "pointerdown", "keydown", "wheel"])
+      scope.listen(this.#scroll, type, touch, { passive: true });
     if (options.link) this.#body.addEventListener("click", (event) => this.#follow(event));
     scope.onClose(() => clearTimeout(this.#timer));
   }
@@ -62,7 +87,12 @@ export class Table {
   #head(column) {
     if (!column.order) return h("th", { scope: "col", class: column.className }, column.title);
     const arrow = symbol("", "arrow");
-    const button = h("button", { type: "button", class: "sort", on: { click: () => this.#sortBy(column) } }, column.title, arrow);
+    const button = h(
+      "button",
+      { type: "button", class: "sort", on: { click: () => this.#sortBy(column) } },
+      column.title,
+      arrow,
+    );
     const head = h("th", { scope: "col", class: column.className }, button);
     this.#heads.set(column.key, [head, arrow]);
     return head;
@@ -94,7 +124,8 @@ export class Table {
     const left = ordered.length - wanted.length;
     this.#empty.hidden = ordered.length > 0;
     this.#more.hidden = left === 0;
-    if (left) setText(this.#more, `Show more: ${number(Math.min(left, this.#options.limit ?? 200))} of ${number(left)} left`);
+    if (left)
+      setText(this.#more, `Show more: ${number(Math.min(left, this.#options.limit ?? 200))} of ${number(left)} left`);
     const wait = this.#touched + TOUCHED_MS - performance.now();
     if (!force && wait > 0 && this.#shown.size) this.#hold(wanted, wait);
     else this.#place(wanted);
@@ -114,7 +145,8 @@ export class Table {
       entry.element.classList.toggle("gone", row === undefined);
     }
     const come = wanted.filter((row) => !this.#shown.has(key(row))).length;
-    const moved = !come && !gone && wanted.some((row, at) => this.#body.children[at] !== this.#shown.get(key(row))?.element);
+    const moved =
+      !come && !gone && wanted.some((row, at) => this.#body.children[at] !== this.#shown.get(key(row))?.element);
     if (come || gone || moved) {
       const parts = [come ? `${number(come)} new` : "", gone ? `${number(gone)} gone` : ""].filter(Boolean);
       setText(this.#heldText, `${parts.length ? parts.join(", ") : "Another order"}; the rows stay while you read.`);
@@ -176,12 +208,17 @@ export class Table {
     entry.version = version;
     entry.row = row;
     const cells = this.#options.columns.map((column, at) =>
-      add(at === 0 && this.#options.rowHeads ? h("th", { scope: "row", class: column.className }) : h("td", { class: column.className }), [column.cell(row)]),
+      add(
+        at === 0 && this.#options.rowHeads
+          ? h("th", { scope: "row", class: column.className })
+          : h("td", { class: column.className }),
+        [column.cell(row)],
+      ),
     );
     fill(entry.element, cells);
     entry.element.className = this.#options.rowClass?.(row) ?? "";
     if (this.#options.link) entry.element.classList.add("linked");
-    if (!fresh) this.#changed.push(entry.element);
+    if (!fresh && this.#options.marks) this.#changed.push(entry.element);
     if (focused >= 0) entry.element.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
   }
 
@@ -190,7 +227,8 @@ export class Table {
     const changed = this.#changed.splice(0);
     if (changed.length > MOST_MARKED || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const colour = getComputedStyle(document.documentElement).getPropertyValue("--changed");
-    for (const element of changed) element.animate([{ backgroundColor: colour }, {}], { duration: 2_000, easing: "ease-out" });
+    for (const element of changed)
+      element.animate([{ backgroundColor: colour }, {}], { duration: 2_000, easing: "ease-out" });
   }
 
   #follow(event) {
@@ -219,8 +257,26 @@ export function plainTable(label, titles, rows, caption = null) {
       "table",
       { "aria-label": caption ? null : label },
       caption ? h("caption", {}, caption) : null,
-      h("thead", {}, h("tr", {}, titles.map((title) => h("th", { scope: "col" }, title)))),
-      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => add(h("td", {}), [cell]))))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          titles.map((title) => h("th", { scope: "col" }, title)),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows.map((cells) =>
+          h(
+            "tr",
+            {},
+            cells.map((cell) => add(h("td", {}), [cell])),
+          ),
+        ),
+      ),
     ),
   );
 }

@@ -3,8 +3,8 @@
 import { h } from "./dom.js";
 
 /**
- * A view is a function of a context {store, scope, id, query, setQuery(values)} that gives {title, nodes, heading?}:
- * `title` is that of the page; everything that the view starts belongs to `scope`, which ends when the view does.
+ * A view is a function of a context {store, scope, id, query, setQuery(values), setTitle(text)} that gives {title,
+ * nodes}: `title` is that of the page; everything that the view starts belongs to `scope`, which ends when it does.
  */
 export function heading(text, ...beside) {
   return h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, text), beside);
@@ -18,7 +18,11 @@ export function section(title, ...children) {
 
 /** The way back: links above the heading. */
 export function trail(...links) {
-  return h("p", { class: "trail" }, links.flatMap((link, at) => (at ? [" › ", link] : [link])));
+  return h(
+    "p",
+    { class: "trail" },
+    links.flatMap((link, at) => (at ? [" › ", link] : [link])),
+  );
 }
 
 /** "The newest window is …", or that there is none: for empty states. */

@@ -1,7 +1,19 @@
 // Sentences about alarms, causes and cells of the map. No requests, no state of its own.
 
 import { h, symbol } from "./dom.js";
-import { NONE, byName, clean, counted, dateTime, duration, humanized, number, quantity, shortened, span } from "./format.js";
+import {
+  NONE,
+  byName,
+  clean,
+  counted,
+  dateTime,
+  duration,
+  humanized,
+  number,
+  quantity,
+  shortened,
+  span,
+} from "./format.js";
 import { href } from "./router.js";
 import { began, isAnnounced } from "./state.js";
 
@@ -16,10 +28,12 @@ export function typesOf(store, types) {
   return [...types].map((type) => [type, typeWords(store, type)]).sort(([, one], [, other]) => byName(one, other));
 }
 
+const SEVERITIES = { CRITICAL: ["critical", "⬤ ", "Critical"], WARNING: ["warning", "▲ ", "Warning"] };
+
 /** A word with a symbol before it: colour is never alone. */
-export function severity(alarm) {
-  const critical = alarm.severity === "CRITICAL";
-  return h("span", { class: critical ? "severity critical" : "severity warning" }, symbol(critical ? "⬤ " : "▲ "), critical ? "Critical" : "Warning");
+export function severity({ severity: name }) {
+  const [kind, mark, words] = SEVERITIES[name] ?? ["other", "", humanized(name)];
+  return h("span", { class: `severity ${kind}` }, symbol(mark), words);
 }
 
 const STATES = { ACTIVE: "Active", CLEARED: "Cleared", UNKNOWN: "Unknown" };
@@ -43,6 +57,19 @@ export function evidence(alarm) {
   return parts.length ? parts.join(", ") : NONE;
 }
 
+const KINDS = {
+  PLANNED: "Planned outage",
+  KNOWN: "Known outage",
+  EXCHANGE: "Exchange of meters",
+  DISCONNECT: "Disconnection",
+  TEST: "Test",
+};
+
+/** The words for a kind of announcement. */
+export function announcementKind(kind) {
+  return KINDS[kind] ?? humanized(kind);
+}
+
 /** The name of what an alarm is about, with a link where there is a view of it. */
 export function entityLink(alarm, kind = alarm.entity_kind) {
   const text = h("bdi", {}, alarm.entity_id);
@@ -51,7 +78,9 @@ export function entityLink(alarm, kind = alarm.entity_kind) {
 }
 
 export function feederLink(feeder) {
-  return feeder === null || feeder === undefined ? NONE : h("a", { href: href("feeder", feeder) }, h("bdi", {}, feeder));
+  return feeder === null || feeder === undefined
+    ? NONE
+    : h("a", { href: href("feeder", feeder) }, h("bdi", {}, feeder));
 }
 
 /** A link to what explains an alarm: another alarm, or what was announced. */
@@ -67,13 +96,24 @@ export function causeLink(store, cause) {
 export function acknowledged(ack) {
   if (ack === null || ack === undefined) return NONE;
   const note = ack.comment ? `: ${shortened(ack.comment, 60)}` : "";
-  return h("span", { title: `${dateTime(ack.at)}${ack.comment ? ` – ${clean(ack.comment)}` : ""}` }, symbol("✓ "), h("bdi", {}, shortened(ack.user, 30)), note);
+  return h(
+    "span",
+    { title: `${dateTime(ack.at)}${ack.comment ? ` – ${clean(ack.comment)}` : ""}` },
+    symbol("✓ "),
+    h("bdi", {}, shortened(ack.user, 30)),
+    note,
+  );
 }
 
 /** The mark of what was published again after it first came. */
 export function revisedMark(revised, revision) {
   if (!revised) return "";
-  return h("span", { class: "revised", title: `published again after it first came, revision ${revision}` }, symbol("◥ "), `revision ${number(revision)}`);
+  return h(
+    "span",
+    { class: "revised", title: `published again after it first came, revision ${revision}` },
+    symbol("◥ "),
+    `revision ${number(revision)}`,
+  );
 }
 
 /** How long something has lasted; `refreshAges` keeps it true. */
@@ -121,7 +161,7 @@ export const CODES = {
   ],
 };
 
-export function codeWords(metric, code) {
+function codeWords(metric, code) {
   return CODES[metric].find(([each]) => each === code)?.[1] ?? "no row";
 }
 
@@ -154,8 +194,10 @@ function voltageWords(cell) {
   const all = counted(cell.transformers, "transformer");
   const worst = cell.worst === null ? "" : `, ${clean(cell.worst)}`;
   const parts = [];
-  if (cell.below) parts.push(`${number(cell.below)} of ${all} below the limit, lowest ${quantity(cell.min_voltage_v, "V")}`);
-  if (cell.above) parts.push(`${number(cell.above)} of ${all} above the limit, highest ${quantity(cell.max_voltage_v, "V")}`);
+  if (cell.below)
+    parts.push(`${number(cell.below)} of ${all} below the limit, lowest ${quantity(cell.min_voltage_v, "V")}`);
+  if (cell.above)
+    parts.push(`${number(cell.above)} of ${all} above the limit, highest ${quantity(cell.max_voltage_v, "V")}`);
   if (parts.length) parts[0] += worst;
   if (cell.silent) parts.push(`${number(cell.silent)} of ${all} silent`);
   if (parts.length) return parts.join("; ");
@@ -169,7 +211,10 @@ function withPct(volts, pct) {
 
 /** The details of a cell for a tooltip: [term, text]. */
 export function cellFacts(cell) {
-  const range = cell.min_voltage_v === null ? "none heard" : `${number(cell.min_voltage_v, 1)} … ${number(cell.max_voltage_v, 1)} V`;
+  const range =
+    cell.min_voltage_v === null
+      ? "none heard"
+      : `${number(cell.min_voltage_v, 1)} … ${number(cell.max_voltage_v, 1)} V`;
   const meters = `${number(cell.meters_reported)} of ${number(cell.total_meters)}`;
   return [
     ["Window", span(cell.window_start, cell.window_end)],
@@ -180,7 +225,10 @@ export function cellFacts(cell) {
     ["Meters heard", meters],
     ["Receipt rate", cell.receipt_rate_pct === null ? null : quantity(cell.receipt_rate_pct, "%")],
     ["Transformers", cell.kind === "feeder" ? number(cell.transformers) : null],
-    ["Below / above / silent", cell.kind === "feeder" ? `${number(cell.below)} / ${number(cell.above)} / ${number(cell.silent)}` : null],
+    [
+      "Below / above / silent",
+      cell.kind === "feeder" ? `${number(cell.below)} / ${number(cell.above)} / ${number(cell.silent)}` : null,
+    ],
     ["Worst", cell.kind === "feeder" && cell.worst !== null ? shortened(cell.worst) : null],
     ["Revised", cell.revised ? "yes, after it was first published" : null],
   ];
