@@ -15,6 +15,7 @@ from threading import Thread
 import pytest
 
 from ami_beam.beam_options import OptionError
+from ami_beam.dashboard.health import FlinkWatch
 from ami_beam.flink_checks import bytes_of, check_settings, value_of
 from ami_beam.flink_rest import FlinkError, FlinkRest
 from ami_beam.flink_submission import newest_checkpoint
@@ -232,6 +233,9 @@ def test_a_job_is_stopped_with_a_savepoint_and_goes_on_from_it_and_rules_find_it
         live.send(b"no event", topic=EVENTS)
         (job,) = [job for job in FlinkRest(cluster.master).jobs() if not job.ended]
         assert job.name == "ami-beam"
+        found = FlinkWatch(cluster.master, "ami-beam").look()
+        assert found["state"] == "RUNNING"
+        assert 0 <= found["checkpoint_age_seconds"] < 120
 
         def complete() -> bool:
             # Later reads move the watermark over the window.

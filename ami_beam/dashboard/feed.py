@@ -189,13 +189,15 @@ class Feed:
                 continue
             new = [number for number in found.partitions if (topic, number) not in self._wanted]
             if new and topic in topics.of_rows():
+                # Before times are looked up: what is published in between must be behind it.
+                ends = {number: self._end(consumer, topic, number) for number in new}
                 asked = [TopicPartition(topic, number, since // MICROS_PER_MILLI) for number in new]
                 begins = consumer.offsets_for_times(asked, timeout=_ANSWER_SECONDS)
                 for each in begins:
                     if each.error is not None:
                         raise KafkaException(each.error)
-                    # Negative: no record is so late; what comes from now on is.
-                    begin = each.offset if each.offset >= 0 else self._end(consumer, topic, each.partition)
+                    # Negative: no record is so late.
+                    begin = each.offset if each.offset >= 0 else ends[each.partition]
                     self._wanted[topic, each.partition] = begin
             else:
                 self._wanted |= {(topic, number): OFFSET_BEGINNING for number in new}
@@ -246,6 +248,7 @@ class Feed:
             _log.warning("Kafka does not answer: %s", problem)
             self.state.since = time.time()
         self.state.connected, self.state.problem = False, problem
+        self.state.reads_per_second = None
 
 
 def _words(error: Exception) -> str:

@@ -43,14 +43,15 @@ class FlinkWatch:
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
-                self.found = self._look()
+                self.found = self.look()
             except (FlinkError, OSError, ValueError, LookupError) as error:
                 if self.found["state"] != "UNREACHABLE":
                     _log.warning("Flink does not say how the job is: %s", error)
                 self.found = {"job": self._name, "state": "UNREACHABLE", "checkpoint_age_seconds": None}
             self._stop.wait(_FLINK_SECONDS)
 
-    def _look(self) -> Document:
+    def look(self) -> Document:
+        """How the job is now. Raises FlinkError where nobody says."""
         jobs = [job for job in self._rest.jobs() if job.name == self._name]
         # One that has ended is remembered beside the one that was started after it.
         job = next((job for job in jobs if not job.ended), jobs[-1] if jobs else None)
@@ -153,7 +154,7 @@ class Health:
         if now - newest > after:
             age = (now - newest) // MICROS_PER_SECOND * MICROS_PER_SECOND
             text = f"No new results: the newest window ended {format_duration(age)} ago, at {format_instant(newest)}"
-            return "stale", text, format_instant(newest + after)
+            return "stale", text, format_instant(newest)
         return "ok", f"Live: the newest window ended at {format_instant(newest)[11:19]}Z", None
 
     def _delays(self) -> Document:

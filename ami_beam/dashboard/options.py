@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ami_beam.beam_options import OptionError, Parser
@@ -147,7 +147,8 @@ def plan_of(argv: Sequence[str]) -> DashboardPlan:
         bool(values["show_customer_ids"]),
         given_counts,
         run,
-        settings,
+        # Records are shown as the pipeline took them, whenever that was: their time is not held against the clock.
+        replace(settings, live=False),
     )
 
 
