@@ -211,7 +211,7 @@ def test_filters_of_alarms(open_page):
     page.get_by_label("Type").select_option(label="Low voltage")
     page.get_by_label("State").select_option(label="All")
     expect(body).to_have_count(2)
-    page.get_by_label("Feeder").fill("F2")
+    page.get_by_role("combobox", name="Feeder", exact=True).fill("F2")
     expect(body).to_have_count(1)
     # The address has them: it can be sent to somebody.
     again = open_page(page.url[page.url.index("#") :])
