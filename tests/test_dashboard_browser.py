@@ -41,6 +41,9 @@ HOSTILE = "<script>window.hacked = 1</script>"
 HOSTILE_ID = "\"'><img src=x onerror=window.hacked=1>\u202e\x1b[31m"
 VIEWS = ("#/", "#/map", "#/feeder/F1", "#/transformer/TR-1", "#/alarms", "#/alarm/low", "#/outages", "#/receipt",
          "#/letters", "#/health", "#/none")  # fmt: skip
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
+  [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth)
+    .map((each) => `${each.tagName} ${each.className}: ${each.textContent}`.slice(0, 80)).slice(0, 5)"""
 PHONE, DESK, WALL = (360, 740), (1280, 900), (2560, 1440)
 
 
@@ -331,7 +334,7 @@ def test_no_view_is_wider_than_the_screen(open_page, size):
     for address in VIEWS:
         page.goto(page.url.partition("#")[0] + address)
         page.wait_for_timeout(200)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+        assert page.evaluate(TOO_WIDE) == [], address
 
 
 def test_it_goes_on_by_itself_and_says_what_is_wrong(broker, screen, open_page):
