@@ -186,7 +186,10 @@ def _data(order: Order) -> ReportData:
 
 
 def write(data: ReportData, into: Path, formats: Sequence[str]) -> None:
-    """Writes the files of these formats; others in the folder stay. Raises ReportError, PictureError."""
+    """Writes the files of these formats, and prints their paths. Raises ReportError, PictureError.
+
+    Files of other names, and those of an earlier report, stay in the folder unless they are written anew.
+    """
     drawn: list[Picture] = []
     # The page has the pictures inside.
     kinds = list(dict.fromkeys(["png" if each == "html" else each for each in formats]))
@@ -204,7 +207,7 @@ def write(data: ReportData, into: Path, formats: Sequence[str]) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    _log.info("%s", path)
+    print(path, flush=True)
 
 
 if __name__ == "__main__":

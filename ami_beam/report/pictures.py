@@ -45,7 +45,7 @@ _MOST_ROWS, _MOST_COLUMNS = 400, 800
 """Of the picture's points: more cells than that are drawn the worst of several."""
 _MOST_SYMBOLS = 110
 """Windows; symbols in narrower cells would run into each other."""
-_MOST_RECEIPT_ROWS, _MOST_RECEIPT_LINES = 20, 5
+_MOST_RECEIPT_ROWS = 20
 _DPI = 120
 _INCHES = 11.0
 _ROW_INCHES = 0.21
@@ -53,13 +53,11 @@ _ROW_INCHES = 0.21
 # ColorBrewer's PuOr and RdBu: blue to orange is told apart with any kind of colour vision, and dark is beyond a limit.
 _BLUE, _LIGHT_BLUE, _LIGHT_ORANGE, _ORANGE = "#2166ac", "#92c5de", "#fdb863", "#b35806"
 _NORMAL, _SILENT, _EMPTY, _BLACK = "#e9ebe6", "#7d7d7d", "#ffffff", "#1a1a1a"
-# Okabe and Ito's, for lines; each has a pattern of its own as well.
+# Okabe and Ito's, for the lines of feeders, of which more would hide each other; each has its own pattern as well.
 _LINES = (
     ("#0072B2", (0, (6, 1))),
     ("#E69F00", (0, (3, 1))),
     ("#009E73", (0, (6, 1, 1, 1))),
-    ("#CC79A7", (0, (1, 1))),
-    ("#56B4E9", (0, (4, 1, 1, 1, 1, 1))),
 )
 
 
@@ -141,13 +139,13 @@ def _voltage_alt(data: ReportData, heat: HeatMap) -> str:
     said = [f"Heat map of voltage, {rows:,} {whose} by {windows:,} windows, {period(data)}."]
     if beyond[0]:
         said.append(
-            f"{int((beyond > 0).sum()):,} of them are beyond a limit in some window, {heat.names[0]} in the most:"
+            f"Beyond a limit in some window: {int((beyond > 0).sum()):,} of them, {heat.names[0]} in the most,"
             f" {int(beyond[0]):,}."
         )
     else:
-        said.append("None is beyond a limit in any window.")
+        said.append("None of them is beyond a limit in any window.")
     if silent.any():
-        said.append(f"{int((silent > 0).sum()):,} have windows without any voltage.")
+        said.append(f"Without any voltage in some window: {int((silent > 0).sum()):,}.")
     return " ".join(said) + " The table has the numbers."
 
 
@@ -163,12 +161,9 @@ def _receipt(data: ReportData, formats: Sequence[str]) -> Picture:
             _line(lines, data, rates, color=colour, linestyle=dashes, linewidth=1.3, label=_short(name))
         _line(lines, data, receipt.system_pct, color=_BLACK, linewidth=2.2, label="whole system")
         lines.axhline(limit, color=_ORANGE, linewidth=1, label=f"least: {limit:g} %")
-        lines.set_title(
-            f"whole system, and the {min(len(receipt.names), _MOST_RECEIPT_LINES)} feeders with the lowest mean"
-        )
         lines.set_ylabel("per cent of the meters")
         lines.set_ylim(bottom=0)
-        lines.legend(loc="lower left", ncols=4, fontsize="small")
+        _key(lines, f"whole system, and the {min(len(receipt.names), len(_LINES))} lowest feeders by their mean")
         _time_axis(lines, data)
         whose = (
             "all feeders" if shown == len(receipt.names) else f"the lowest {shown} of {len(receipt.names):,} feeders"
@@ -199,7 +194,7 @@ def _consumption(data: ReportData, formats: Sequence[str]) -> Picture:
         over_time = panels[0]
         _line(over_time, data, data.consumption_kwh, color=_LINES[0][0], linewidth=1.8, label="consumption")
         _line(over_time, data, data.received_kwh, color=_LINES[1][0], linewidth=1.8, linestyle="--", label=_RECEIVED)
-        _energy_axis(over_time)
+        _energy_axis(over_time, "over time")
         _time_axis(over_time, data)
         if profile is not None:
             _by_time_of_day(panels[1], profile)
@@ -241,8 +236,7 @@ def _by_time_of_day(axes: Any, profile: Profile) -> None:
     axes.stairs(
         received, edges, baseline=None, color=_LINES[1][0], linewidth=1.8, linestyle="--", label=f"mean {_RECEIVED}"
     )
-    _energy_axis(axes)
-    axes.set_title(f"by time of day, {profile.days.max():,} days")
+    _energy_axis(axes, f"by time of day, {profile.days.max():,} days")
     axes.set_xlim(0, 24)
     axes.set_xticks(range(0, 25, 2), [f"{hour:02}:00" for hour in range(0, 25, 2)])
     axes.set_xlabel("time of day, UTC")
@@ -268,13 +262,14 @@ def _table(axes: Any, table: Table) -> None:
     if not table.rows:
         axes.text(0.5, 0.5, table.note, ha="center", va="center")
         return
-    cells = [[_short(text) for text in row] for row in table.rows]
+    cells = [[_short(text, 36) for text in row] for row in table.rows]
     drawn = axes.table(cells, colLabels=[_broken(text) for text in table.header], loc="upper center", cellLoc="right")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8.5)
     drawn.auto_set_column_width(list(range(len(table.header))))
     for (row, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#bbbbbb")
+        cell.PAD = 0.04
         cell.set_height(0.3 / (1.0 + 0.3 * len(table.rows)) * (1.6 if row == 0 else 1))
         if column < table.names:
             cell.set_text_props(ha="left")
@@ -352,17 +347,31 @@ def _time_axis(axes: Any, data: ReportData) -> None:
 
     locator = AutoDateLocator(tz="UTC")
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz="UTC"))
+    day, of_day = "%Y-%m-%d", "%H:%M"
+    formats = ["%Y", "%Y-%m", day, of_day, of_day, "%H:%M:%S"]
+    at_zero = ["", day, day, day, of_day, of_day]
+    formatter = ConciseDateFormatter(locator, tz="UTC", formats=formats, zero_formats=at_zero, show_offset=False)
+    axes.xaxis.set_major_formatter(formatter)
     axes.set_xlim(*_times(np.array([data.starts[0], data.ends[-1]])))
     axes.set_xlabel(_TIME)
 
 
-def _energy_axis(axes: Any) -> None:
+def _energy_axis(axes: Any, title: str) -> None:
     axes.set_ylabel("kWh")
     axes.grid(axis="y", color="#dddddd")
     axes.set_axisbelow(True)
     axes.axhline(0, color="#888888", linewidth=0.8)
-    axes.legend(loc="upper left", fontsize="small")
+    if axes.dataLim.ymin >= 0:
+        axes.set_ylim(bottom=0)
+    _key(axes, title)
+
+
+def _key(axes: Any, title: str) -> None:
+    """What the lines are, above them: inside it would hide some."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=6, fontsize="small", frameon=False, borderaxespad=0.2,
+        title=title, alignment="left",
+    )  # fmt: skip
 
 
 def _legend(figure: Any, looks: Sequence[_Look]) -> None:
@@ -376,8 +385,8 @@ def _legend(figure: Any, looks: Sequence[_Look]) -> None:
         handles.append((square, symbol))
     words = [look.words for look in looks]
     figure.legend(
-        handles, words, handler_map={tuple: HandlerTuple(ndivide=1)}, loc="outside lower center", ncols=4,
-        fontsize="small", frameon=False,
+        handles, words, handler_map={tuple: HandlerTuple(ndivide=1)}, loc="outside lower center",
+        ncols=4 if len(looks) > 5 else len(looks), fontsize="small", frameon=False,
     )  # fmt: skip
 
 
@@ -386,7 +395,7 @@ def _voltage_looks(limit: Thresholds) -> list[_Look]:
         _Look(BELOW, _BLUE, "v", f"below {limit.low_voltage_pct:g} %"),
         _Look(NEAR_LOW, _LIGHT_BLUE, "", f"near it: below {limit.near_low_pct:g} %"),
         _Look(NORMAL, _NORMAL, "", "normal"),
-        _Look(NEAR_HIGH, _LIGHT_ORANGE, "", f"near the limit: above {limit.near_high_pct:g} %"),
+        _Look(NEAR_HIGH, _LIGHT_ORANGE, "", f"near it: above {limit.near_high_pct:g} %"),
         _Look(ABOVE, _ORANGE, "^", f"above {limit.high_voltage_pct:g} %"),
         _Look(BOTH, _BLACK, "D", "both below and above"),
         _Look(SILENT, _SILENT, "x", "no voltage was heard"),
@@ -398,7 +407,7 @@ def _receipt_looks(limit: Thresholds) -> list[_Look]:
     return [
         _Look(UNHEARD, _SILENT, "x", "nothing heard"),
         _Look(TOO_FEW, _ORANGE, "v", f"below {limit.min_receipt_rate_pct:g} %"),
-        _Look(NEAR_TOO_FEW, _LIGHT_ORANGE, "", f"below {limit.near_receipt_pct:g} %"),
+        _Look(NEAR_TOO_FEW, _LIGHT_ORANGE, "", f"near it: below {limit.near_receipt_pct:g} %"),
         _Look(ENOUGH, _NORMAL, "", "normal"),
         _Look(NO_ROW, _EMPTY, "", "no row"),
     ]

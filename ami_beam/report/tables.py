@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import mode
 
-from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MINUTE, MICROS_PER_SECOND, format_duration
+from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND
 from ami_beam.report.report_data import Extreme, HeatMap, ReportData, spans
 from ami_beam.voltage_codes import ABOVE, BELOW, BOTH, NEAR_HIGH, NEAR_LOW, SILENT
 
@@ -126,7 +126,7 @@ def alarm_table(data: ReportData) -> Table:
         sums = [sum(getattr(tally, name) for tally in data.alarms) for name in _ADDED]
         first, last = min(tally.first for tally in data.alarms), max(tally.last for tally in data.alarms)
         rows.append(["all", "", *map(_count, sums), "", when(first), when(last)])
-    header = ["type", "severity", "alarms", "active", "cleared", "unknown", "explained", "on different"]
+    header = ["type", "severity", "alarms", "active", "cleared", "unknown", "explained", "entities"]
     header += ["first window ends (UTC)", "last window ends (UTC)"]
     note = "" if rows else "No alarms in this period."
     return Table("Alarms by type", header, rows, note, names=2)
@@ -153,8 +153,12 @@ def period(data: ReportData) -> str:
 
 
 def window_length(data: ReportData) -> str:
-    """Of most windows, as options have it."""
-    return format_duration(mode((data.ends - data.starts).tolist()))
+    """Of most windows: "15 min", "1 h"."""
+    length: int = mode((data.ends - data.starts).tolist())
+    for unit, size in (("h", MICROS_PER_HOUR), ("min", MICROS_PER_MINUTE)):
+        if length % size == 0:
+            return f"{length // size} {unit}"
+    return f"{length / MICROS_PER_SECOND:g} s"
 
 
 def limits(data: ReportData) -> str:
