@@ -22,6 +22,8 @@ NO_ROW = 255
 
 Codes = NDArray[np.uint8]
 
+_CODES = 7
+"""So many of voltage; of receipt there are fewer."""
 _ABOUT_NOTHING = 1e-9
 """Per cent: volts become per cent in floating point, and a voltage at its limit has to stay there."""
 
@@ -110,9 +112,9 @@ def worst_of(codes: Codes, group_index: ArrayLike, groups: int, kind: Literal["v
       groups: how many there are.
     """
     index = np.asarray(group_index)
-    seen = np.zeros((groups, NO_ROW + 1), bool)
+    seen = np.zeros((groups, _CODES + 1), bool)
     grouped = index >= 0
-    seen[index[grouped], np.asarray(codes)[grouped]] = True
+    seen[index[grouped], np.minimum(codes, _CODES)[grouped]] = True
     if kind == "receipt":
         others = seen[:, [TOO_FEW, NEAR_TOO_FEW, ENOUGH]].any(axis=1)
         rules = [
