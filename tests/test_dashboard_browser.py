@@ -42,7 +42,8 @@ HOSTILE_ID = "\"'><img src=x onerror=window.hacked=1>\u202e\x1b[31m"
 VIEWS = ("#/", "#/map", "#/feeder/F1", "#/transformer/TR-1", "#/alarms", "#/alarm/low", "#/outages", "#/receipt",
          "#/letters", "#/health", "#/none")  # fmt: skip
 TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
-  [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth)
+  [...document.querySelectorAll("body *")]
+    .filter((each) => each.getBoundingClientRect().right > innerWidth && !each.closest(".scroll table, .map-scroll *"))
     .map((each) => `${each.tagName} ${each.className}: ${each.textContent}`.slice(0, 80)).slice(0, 5)"""
 PHONE, DESK, WALL = (360, 740), (1280, 900), (2560, 1440)
 
