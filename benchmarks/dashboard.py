@@ -239,6 +239,7 @@ def interactions(url: str, transformers: int) -> Iterator[tuple[str, tuple[float
         yield "go back to the map", each(back, ("go", "#/health", "noMap", None))
         searched: Step = ("search", transformer[-5:], "found", True)
         yield "search, which waits 150 ms for more", each(searched, ("search", "", "found", False))
+        each(back)
         yield "drawing of the map alone", timed_render(page)
 
 
