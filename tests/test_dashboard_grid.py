@@ -54,6 +54,16 @@ def test_a_transformer_that_was_heard_without_a_voltage_is_not_silent():
     assert columns(grid, "receipt")["00:15"] == {"F1": "3"}
 
 
+def test_meters_that_say_0_v_are_as_silent_as_those_that_say_nothing():
+    """Of an outage: they have no supply, and still communicate."""
+    dark = summary("T1", "F1", 1, None, None, zero_voltage_count=3)
+    grid = grid_of(receipt("T1", "F1", 1, 3, 3), dark)
+    assert columns(grid)["00:15"] == {"F1": "0"}
+    assert columns(grid, feeder="F1")["00:15"] == {"T1": "0"}
+    grid.take_summary(summary("T1", "F1", 1, 225, 230, as_of=1_000, revision=1))
+    assert columns(grid)["00:15"] == {"F1": "3"}
+
+
 def test_receipt_of_a_feeder_is_that_of_its_meters():
     grid = grid_of(receipt("T1", "F1", 1, 9, 10), receipt("T2", "F1", 1, 0, 2), receipt("T3", "F2", 1, 19, 20))
     # 9 of 12 meters is 75 %, below 80.

@@ -22,8 +22,9 @@ UNKNOWN_FEEDER = "(unknown)"
 """Of a transformer of which nothing was ever heard, so that nobody knows where it hangs."""
 MOST_PAIRS = 5_000_000
 """Of transformers and feeders. Names beyond that are counted and not kept: a topic must not fill the memory."""
-_SUMMARY, _RECEIPT, _SUMMARY_REVISED, _RECEIPT_REVISED = 1, 2, 4, 8
-_REVISED = _SUMMARY_REVISED | _RECEIPT_REVISED
+SUMMARY, RECEIPT, SUMMARY_REVISED, RECEIPT_REVISED, DARK = 1, 2, 4, 8, 16
+"""Flags of a cell. DARK: meters were heard, of which some said 0 V and none a voltage."""
+REVISED = SUMMARY_REVISED | RECEIPT_REVISED
 _VOLTS = 100
 """A voltage is kept as an integer of hundredths of a volt; of a higher nominal voltage in coarser steps."""
 _GREATEST = 65_535
@@ -161,7 +162,7 @@ class Grid:
         if moment < window.summary_as_of[place]:
             return False
         step = self._step[place]
-        there = window.flags[place] & _SUMMARY
+        there = window.flags[place] & SUMMARY
         values = (_steps(row.min_voltage_v, step), _steps(row.avg_voltage_v, step), _steps(row.max_voltage_v, step))
         reported = row.meters_reported > 0
         kwh = row.total_consumption_kwh if reported else np.nan
@@ -171,11 +172,13 @@ class Grid:
         window.kwh[place] = kwh
         window.received[place] = received
         window.summary_as_of[place] = moment
-        flags = window.flags[place] | _SUMMARY
+        flags = (int(window.flags[place]) & ~DARK) | SUMMARY
+        if row.zero_voltage_count and row.min_voltage_v is None:
+            flags |= DARK
         if there and not _same(before, (*values, np.float32(kwh))):
-            flags |= _SUMMARY_REVISED
+            flags |= SUMMARY_REVISED
         if row.revision:
-            flags |= _SUMMARY_REVISED
+            flags |= SUMMARY_REVISED
         window.flags[place] = flags
         self._changed(window, row.as_of, published, bool(there))
         return True
@@ -201,16 +204,16 @@ class Grid:
         there = False
         for other in others:
             # A transformer has one receipt row a window, on whichever of its feeders.
-            if other < len(window.flags) and window.flags[other] & _RECEIPT:
+            if other < len(window.flags) and window.flags[other] & RECEIPT:
                 there = True
                 if other != place:
-                    window.flags[other] &= ~(_RECEIPT | _RECEIPT_REVISED) & 0xFF
+                    window.flags[other] &= ~(RECEIPT | RECEIPT_REVISED) & 0xFF
                     window.heard[other] = window.total[other] = 0
                     window.receipt_as_of[other] = 0
         heard, total = min(row.meters_reported, _GREATEST), min(row.total_meters, _GREATEST)
-        flags = window.flags[place] | _RECEIPT
+        flags = window.flags[place] | RECEIPT
         if row.revision or (there and (window.heard[place], window.total[place]) != (heard, total)):
-            flags |= _RECEIPT_REVISED
+            flags |= RECEIPT_REVISED
         window.heard[place], window.total[place] = heard, total
         window.receipt_as_of[place] = moment
         window.flags[place] = flags
@@ -369,7 +372,7 @@ class Grid:
     def row(self, window: WindowColumns, place: int) -> tuple[bool, bool, bool]:
         """Whether the pair has a summary and a receipt row in the window, and whether one of them was revised."""
         flags = int(window.flags[place]) if place < len(window.flags) else 0
-        return bool(flags & _SUMMARY), bool(flags & _RECEIPT), bool(flags & _REVISED)
+        return bool(flags & SUMMARY), bool(flags & RECEIPT), bool(flags & REVISED)
 
     def delays_of(self, window: WindowColumns) -> Column:
         """How long after the window's end the last read arrived that counts, of each of its summaries, in seconds."""
@@ -382,11 +385,11 @@ class Grid:
         self._fit(window, max(count - 1, 0))
         of = self._feeder_of[:count]
         flags = window.flags[:count]
-        receipt = (flags & _RECEIPT) > 0
+        receipt = (flags & RECEIPT) > 0
         heard, total = window.heard[:count].astype(np.int64), window.total[:count].astype(np.int64)
         low, high = self.pct(window, slice(0, count))
         measured = ~np.isnan(low)
-        silent = ~measured & receipt & (heard == 0)
+        silent = ~measured & ((receipt & (heard == 0)) | ((flags & DARK) > 0))
         pair_voltage = voltage_codes(low, high, measured | silent, self.thresholds)
         pair_receipt = receipt_codes(heard, total, receipt, self.thresholds)
 
@@ -421,7 +424,7 @@ class Grid:
             summed(window.received[:count]),
             np.where(np.isfinite(least), least, np.nan),
             np.where(np.isfinite(most), most, np.nan),
-            counted((flags & _REVISED) > 0) > 0,
+            counted((flags & REVISED) > 0) > 0,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ami_beam.dashboard.grid import Column, Digest, Grid, WindowColumns, receipt_pct
+from ami_beam.dashboard.grid import DARK, RECEIPT, REVISED, Column, Digest, Grid, WindowColumns, receipt_pct
 from ami_beam.instants import format_instant
 from ami_beam.voltage_codes import NO_ROW, receipt_codes, voltage_codes
 
@@ -204,16 +204,16 @@ def _pairs(grid: Grid, window: WindowColumns, places: Column) -> _Pairs:
     known = places < len(window.flags)
     safe = np.where(known, places, 0)
     flags = np.where(known, window.flags[safe], 0)
-    receipt = (flags & 2) > 0
+    receipt = (flags & RECEIPT) > 0
     heard, total = (np.where(known, column[safe], 0).astype(np.int64) for column in (window.heard, window.total))
     low, high = grid.pct(window, safe)
     low, high = np.where(known, low, np.nan), np.where(known, high, np.nan)
     measured = ~np.isnan(low)
-    silent = ~measured & receipt & (heard == 0)
+    silent = ~measured & ((receipt & (heard == 0)) | ((flags & DARK) > 0))
     return _Pairs(
         voltage_codes(low, high, measured | silent, grid.thresholds),
         receipt_codes(heard, total, receipt, grid.thresholds),
-        (flags & 12) > 0,
+        (flags & REVISED) > 0,
         heard,
         total,
     )
@@ -250,20 +250,22 @@ def cell(grid: Grid, end: int, feeder: str | None, transformer: str | None) -> D
     members = grid.members()[index]
     members = members[members < len(window.flags)]
     low, high = grid.pct(window, members)
-    worst, volts = None, (None, None, None)
+    worst: str | None = None
+    least: float | None = None
+    most: float | None = None
     if np.isfinite(low).any():
         beyond = np.where(np.isfinite(low), np.maximum(100 - low, high - 100), -np.inf)
         worst = grid.transformers[members[int(np.argmax(beyond))]]
-        at = [grid.volts(window, int(members[int(place)])) for place in (np.nanargmin(low), np.nanargmax(high))]
-        volts = (at[0][0], None, at[1][2])
+        least = grid.volts(window, int(members[int(np.nanargmin(low))]))[0]
+        most = grid.volts(window, int(members[int(np.nanargmax(high))]))[2]
     return {
         "id": feeder,
         "kind": "feeder",
         "feeder_id": feeder,
         **times,
-        "min_voltage_v": volts[0],
-        "avg_voltage_v": volts[1],
-        "max_voltage_v": volts[2],
+        "min_voltage_v": least,
+        "avg_voltage_v": None,
+        "max_voltage_v": most,
         "min_pct": _number(digest.min_pct[index], 2),
         "max_pct": _number(digest.max_pct[index], 2),
         "consumption_kwh": _number(digest.kwh[index], 3),

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -394,9 +395,8 @@ async def _send_all(site: Site, response: web.StreamResponse, user: str | None) 
             board_version = site.hub.board.version
         if board_version != alarms_version:
             since = None if alarms_version < 0 else int(alarms_version)
-            await send(
-                "alarms", await _locked(site, lambda since=since: alarm_views.stream_document(site.hub.board, since))
-            )
+            told = partial(alarm_views.stream_document, site.hub.board, since)
+            await send("alarms", await _locked(site, told))
             alarms_version = board_version
         current = await _locked(site, lambda: _versions(site))
         if current != versions:

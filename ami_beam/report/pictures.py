@@ -421,7 +421,7 @@ def _drawn(
     from matplotlib.figure import Figure
 
     # Names come from a topic, and a dollar sign in one is no formula. A salt, or an SVG's ids would be random.
-    settings = {"text.parse_math": False, "svg.hashsalt": "ami-beam", "axes.titlesize": "medium"}
+    settings: Any = {"text.parse_math": False, "svg.hashsalt": "ami-beam", "axes.titlesize": "medium"}
     with rc_context(settings), warnings.catch_warnings():
         # In scripts that the font has not, names are boxes; the tables have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")

@@ -149,7 +149,7 @@ export const CODES = {
     ["4", "near the high limit", "", "near-high"],
     ["5", "above the limit", "▲", "above"],
     ["6", "both below and above", "◆", "both"],
-    ["0", "silent: nothing heard", "✕", "silent"],
+    ["0", "silent: nothing heard, or 0 V", "✕", "silent"],
     [".", "no row", "", "none"],
   ],
   receipt: [
