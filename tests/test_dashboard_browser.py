@@ -36,7 +36,6 @@ from tests.dashboard_rows import ARRIVED, alarm, alert, end_of, receipt, summary
 from tests.dashboard_screen import NOW, PROXY, Screen, proxied, read_json, send
 from tests.kafka_replay import READS
 
-pytestmark = pytest.mark.processes
 HOSTILE = "<script>window.hacked = 1</script>"
 HOSTILE_ID = "\"'><img src=x onerror=window.hacked=1>\u202e\x1b[31m"
 VIEWS = ("#/", "#/map", "#/feeder/F1", "#/transformer/TR-1", "#/alarms", "#/alarm/low", "#/outages", "#/receipt",

@@ -229,3 +229,11 @@ def test_names_are_found_by_any_part(names, text, most):
     first = [name for name in holding if name.casefold().replace("\n", " ").startswith(wanted)]
     expected = [*first, *(name for name in holding if name not in first)]
     assert found == expected[:most]
+
+
+def test_a_window_that_is_far_ahead_pushes_nothing_out():
+    grid = grid_of(summary("T1", "F1", 1, 225, 230))
+    far = summary("T1", "F1", 1_000, 225, 230)
+    assert not grid.take_summary(far, end_of(1))
+    assert grid.ends == [end_of(1)]
+    assert grid.refused == 1

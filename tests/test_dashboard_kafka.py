@@ -33,8 +33,6 @@ from tests.dashboard_rows import alarm, end_of, receipt, summary
 from tests.dashboard_screen import NOW, PROXY, Screen, proxied, read_json, send
 from tests.kafka_replay import READS
 
-pytestmark = pytest.mark.processes
-
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[KafkaBroker]:
@@ -96,6 +94,18 @@ def test_the_reads_of_a_transformers_meters_without_their_customers(broker, scre
     ]
     assert (found["searched"], found["complete"], found["omitted"]) == (5, True, 0)
     assert "CUSTOMER-7" not in json.dumps(found)
+
+
+def test_customers_are_shown_only_where_that_is_switched_on(broker, screen, tmp_path):
+    screen.wait(lambda: code(screen, "F1", NOW) == "1")
+    other = Screen(broker, tmp_path, "--show_customer_ids")
+    try:
+        other.wait(lambda: code(other, "F1", NOW) == "1")
+        reads = other.ask("api/transformers/TR-1/reads")["reads"]
+        assert {each["customer_id"] for each in reads} == {"CUSTOMER-7"}
+        assert "customer_id" not in screen.ask("api/transformers/TR-1/reads")["reads"][0]
+    finally:
+        other.child.stop()
 
 
 def test_an_acknowledgement_is_a_record_and_outlives_the_page(broker, screen, tmp_path):

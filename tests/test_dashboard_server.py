@@ -7,24 +7,39 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import alarm_json, alert_json, receipt_json, summary_json
-from ami_beam.dashboard import server
+from ami_beam.codecs.json_outputs import alarm_json, alert_json, dead_letter_json, receipt_json, summary_json
+from ami_beam.dashboard import alarm_views, map_views, server
 from ami_beam.dashboard.acknowledgements import NotWrittenError
 from ami_beam.dashboard.feed import FeedState, TopicState
 from ami_beam.dashboard.health import Health
 from ami_beam.dashboard.hub import Hub, Record, Topics
 from ami_beam.dashboard.identity import SECRET_HEADER, Identity, Proxy, is_loopback, load_secret
+from ami_beam.dashboard.map_views import MapViews
 from ami_beam.dashboard.options import plan_of
 from ami_beam.dashboard.server import Site, application
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_SECOND, format_instant
+from ami_beam.records import Alarm, Alert, DeadLetter, ReceiptRow, SummaryRow
+from ami_beam.results import RESULTS
 from ami_beam.settings import Settings
+from tests.avro_rows import rows as rows_of
 from tests.dashboard_rows import ARRIVED, WINDOW, alarm, alert, end_of, receipt, summary
+from tests.test_avro_outputs import SCHEMAS, VALUES
 
 TOPICS = Topics("", None, None, None)
+WRITERS = {
+    SummaryRow: summary_json,
+    ReceiptRow: receipt_json,
+    Alarm: alarm_json,
+    Alert: alert_json,
+    DeadLetter: dead_letter_json,
+}
 SECRET = "x" * 20
 PROXY = {SECRET_HEADER: SECRET, "X-Forwarded-User": "ada"}
 ACK = {"X-Ami-Beam": "1", "Content-Type": "application/json"}
@@ -396,3 +411,37 @@ def test_a_secret_that_could_be_guessed_is_refused(tmp_path):
 def test_which_addresses_are_of_this_machine_only():
     assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.1.2.3", "::1"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "grid.example.org"))
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_rows_with_anything_in_their_fields_stop_nothing(data):
+    """In JSON and in Avro: whatever a topic holds, all questions are answered, and in JSON."""
+    kinds = [each for each in RESULTS if each.topic in (*TOPICS.of_rows(), *TOPICS.whole())]
+    drawn = [(each.topic, data.draw(rows_of(each))) for each in data.draw(st.lists(st.sampled_from(kinds), max_size=6))]
+    hub = Hub(Settings(), TOPICS, MICROS_PER_DAY, SCHEMAS)
+    for topic, row in drawn:
+        for value in (WRITERS[type(row)](row), VALUES(row)):
+            hub.take(topic, [Record(value, 0, 0, end_of(1))])
+    assert not hub.unreadable
+    while hub.make_digests():
+        pass
+    hub.forget()
+    views = MapViews(hub.grid)
+    for metric in ("voltage", "receipt"):
+        told = [views.map(metric, None, None, None), *(views.map(metric, feeder, 0, 0) for feeder in hub.grid.feeders)]
+        assert all(len(each["now"]) == len(each["rows"]) for each in told)
+        json.loads(msgspec.json.encode(told))
+    end = max(hub.grid.windows, default=0)
+    for document in (
+        map_views.series(hub.grid, None),
+        *(map_views.cell(hub.grid, end, feeder, None) for feeder in hub.grid.feeders),
+        *(map_views.cell(hub.grid, end, None, name) for name in hub.grid.transformers),
+        *(map_views.transformer(hub.grid, name) for name in hub.grid.transformers),
+        alarm_views.stream_document(hub.board, None),
+        alarm_views.outages_document(hub.board),
+        *(alarm_views.detail_document(hub.board, kept.alarm.alarm_id) for kept in hub.board.alarms()),
+        server.letters_document(hub, end_of(1)),
+        Health(hub, FeedState(connected=True, caught_up=True)).document(),
+    ):
+        json.loads(msgspec.json.encode(document))

@@ -28,6 +28,10 @@ REVISED = SUMMARY_REVISED | RECEIPT_REVISED
 _VOLTS = 100
 """A voltage is kept as an integer of hundredths of a volt; of a higher nominal voltage in coarser steps."""
 _GREATEST = 65_535
+_MOST_KWH = 1e30
+"""What columns of 32 bits can add up."""
+_FAR_AHEAD = 2 * MICROS_PER_DAY
+"""So long after it was published no window ends: a row that says so would push out all that are true."""
 _FINE_NOMINAL_V = 280.0
 """Up to which nominal voltage hundredths of a volt reach beyond 230 %."""
 Column = NDArray[Any]
@@ -134,7 +138,7 @@ class Grid:
         """Of each pair."""
         self.feeders: list[str] = []
         self.refused = 0
-        """Rows of names beyond MOST_PAIRS."""
+        """Rows of names beyond MOST_PAIRS, and of windows far ahead."""
         self._nominal_of = dict(nominal or {})
         self._pairs: dict[tuple[str, str], int] = {}
         self._of_transformer: dict[str, list[int]] = {}
@@ -151,7 +155,7 @@ class Grid:
 
     def take_summary(self, row: SummaryRow, published: int | None = None) -> bool:
         """Whether the row counts. `published`: its record time, microseconds."""
-        window = self._window(row.window_start, row.window_end)
+        window = self._window(row.window_start, row.window_end, published)
         if window is None:
             return False
         place = self._place(row.transformer_id, row.feeder_id)
@@ -165,8 +169,8 @@ class Grid:
         there = window.flags[place] & SUMMARY
         values = (_steps(row.min_voltage_v, step), _steps(row.avg_voltage_v, step), _steps(row.max_voltage_v, step))
         reported = row.meters_reported > 0
-        kwh = row.total_consumption_kwh if reported else np.nan
-        received = row.total_received_kwh if reported else np.nan
+        kwh = _energy(row.total_consumption_kwh) if reported else np.nan
+        received = _energy(row.total_received_kwh) if reported else np.nan
         before = (window.min[place], window.avg[place], window.max[place], window.kwh[place])
         window.min[place], window.avg[place], window.max[place] = values
         window.kwh[place] = kwh
@@ -185,7 +189,7 @@ class Grid:
 
     def take_receipt(self, row: ReceiptRow, published: int | None = None) -> bool:
         """Whether the row counts."""
-        window = self._window(row.window_start, row.window_end)
+        window = self._window(row.window_start, row.window_end, published)
         if window is None:
             return False
         others = self._of_transformer.get(row.transformer_id, ())
@@ -210,7 +214,7 @@ class Grid:
                     window.flags[other] &= ~(RECEIPT | RECEIPT_REVISED) & 0xFF
                     window.heard[other] = window.total[other] = 0
                     window.receipt_as_of[other] = 0
-        heard, total = min(row.meters_reported, _GREATEST), min(row.total_meters, _GREATEST)
+        heard, total = _count(row.meters_reported), _count(row.total_meters)
         flags = window.flags[place] | RECEIPT
         if row.revision or (there and (window.heard[place], window.total[place]) != (heard, total)):
             flags |= RECEIPT_REVISED
@@ -227,9 +231,12 @@ class Grid:
         if published is not None and not again and len(window.delays) < 4096:
             window.delays.append(published - window.end)
 
-    def _window(self, start: int, end: int) -> WindowColumns | None:
+    def _window(self, start: int, end: int, published: int | None) -> WindowColumns | None:
         window = self.windows.get(end)
         if window is None:
+            if published is not None and end > published + _FAR_AHEAD:
+                self.refused += 1
+                return None
             newest = max(self.windows, default=end)
             if end <= newest - self.history:
                 return None
@@ -403,7 +410,8 @@ class Grid:
 
         least, most = np.full(feeders, np.inf), np.full(feeders, -np.inf)
         np.minimum.at(least, of[measured], low[measured])
-        np.maximum.at(most, of[measured], high[measured])
+        above = ~np.isnan(high)
+        np.maximum.at(most, of[above], high[above])
         heard_of = np.bincount(of, weights=heard, minlength=feeders).astype(np.int64)
         total_of = np.bincount(of, weights=total, minlength=feeders).astype(np.int64)
         judged = counted(receipt) > 0
@@ -434,7 +442,15 @@ def receipt_pct(heard: int, total: int) -> float | None:
 
 
 def _steps(volts: float | None, step: float) -> int:
-    return 0 if volts is None else min(max(round(volts / step), 1), _GREATEST)
+    return 0 if volts is None else round(min(max(volts / step, 1), _GREATEST))
+
+
+def _count(meters: int) -> int:
+    return min(max(meters, 0), _GREATEST)
+
+
+def _energy(kwh: float) -> float:
+    return min(max(kwh, -_MOST_KWH), _MOST_KWH)
 
 
 def _same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:

@@ -41,7 +41,6 @@ from ami_beam.voltage_codes import Thresholds
 
 ACK_TOPIC = "ami.alarms.ack"
 MOST_COMMENT = 500
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, ValueError, LookupError, TypeError, AttributeError)
 _RATE_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ class Hub:
                 count += 1
                 try:
                     take(record)
-                except _UNREADABLE as error:
+                except Exception as error:  # whatever a record holds, the others are taken
                     self.unreadable[topic] += 1
                     if self.unreadable[topic] == 1:
                         _log.warning("%s holds a record that is none of ours (%s)", topic, type(error).__name__)

@@ -254,10 +254,12 @@ def cell(grid: Grid, end: int, feeder: str | None, transformer: str | None) -> D
     least: float | None = None
     most: float | None = None
     if np.isfinite(low).any():
-        beyond = np.where(np.isfinite(low), np.maximum(100 - low, high - 100), -np.inf)
-        worst = grid.transformers[members[int(np.argmax(beyond))]]
         least = grid.volts(window, int(members[int(np.nanargmin(low))]))[0]
+    if np.isfinite(high).any():
         most = grid.volts(window, int(members[int(np.nanargmax(high))]))[2]
+    beyond = np.fmax(100 - low, high - 100)
+    if np.isfinite(beyond).any():
+        worst = grid.transformers[members[int(np.nanargmax(beyond))]]
     return {
         "id": feeder,
         "kind": "feeder",
