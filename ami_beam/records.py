@@ -44,6 +44,16 @@ class RecordBatch(Struct, array_like=True, gc=False):
     record_times: list[int | None]
     values: list[bytes | None]
 
+    def at(self, places: list[int]) -> RecordBatch:
+        """The records at these places."""
+        return RecordBatch(
+            self.topic,
+            [self.partitions[place] for place in places],
+            [self.offsets[place] for place in places],
+            [self.record_times[place] for place in places],
+            [self.values[place] for place in places],
+        )
+
 
 class KeyedRecords(Struct, array_like=True, gc=False):
     """Records for one output topic: `keys[i]` is the partition key of the JSON `values[i]`.

@@ -116,7 +116,7 @@ class AvroReadDecoder(ReadDecoder):
         parts: list[ReadColumns] = []
         places: list[int] = []
         for some in by_schema.values():
-            found = self._found(_at(batch, some))
+            found = self._found(batch.at(some))
             if found is None:
                 doubtful += some
                 continue
@@ -150,16 +150,6 @@ def avro_fields(value: bytes | None, schemas: WriterSchemas) -> checks.Fields:
 
 def _steps(schema: WriterSchema) -> tuple[tuple[str, str, int | None], ...] | None:
     return None if schema.problem is not None else steps_of(schema.fields)
-
-
-def _at(batch: RecordBatch, places: list[int]) -> RecordBatch:
-    return RecordBatch(
-        batch.topic,
-        [batch.partitions[place] for place in places],
-        [batch.offsets[place] for place in places],
-        [batch.record_times[place] for place in places],
-        [batch.values[place] for place in places],
-    )
 
 
 def _texts(column: Column) -> list[str]:

@@ -290,14 +290,7 @@ def without_tombstones(batch: RecordBatch) -> RecordBatch:
     """The records of `batch` that have a value: the others only say that a deleted key may be forgotten."""
     if None not in batch.values:
         return batch
-    kept = [place for place, value in enumerate(batch.values) if value is not None]
-    return RecordBatch(
-        batch.topic,
-        [batch.partitions[place] for place in kept],
-        [batch.offsets[place] for place in kept],
-        [batch.record_times[place] for place in kept],
-        [batch.values[place] for place in kept],
-    )
+    return batch.at([place for place, value in enumerate(batch.values) if value is not None])
 
 
 def columns_of(schema: object) -> Columns | None:
