@@ -20,11 +20,14 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiohttp import web
+from playwright.sync_api import Browser
 
 from ami_beam.codecs.json_outputs import RECEIPT_TOPIC, SUMMARY_TOPIC, receipt_json, summary_json
 from ami_beam.dashboard.feed import FeedState
@@ -38,6 +41,7 @@ from ami_beam.local import process
 from ami_beam.records import ReceiptRow, SummaryRow
 from ami_beam.settings import Settings
 from benchmarks.process_tree import cpu_seconds, rss_bytes
+from tools.chromium import browser
 
 WINDOW = 15 * MICROS_PER_MINUTE
 A_FEEDER = 250
@@ -129,6 +133,34 @@ def _keep(hub: Hub) -> None:
         time.sleep(0.5)
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server with a big grid."""
+
+    url: str
+    pid: int
+    cost: dict[str, float]
+    """CPU seconds: `take` a million rows; `digest` a window."""
+
+
+@contextmanager
+def running(transformers: int, windows: int, rows_per_second: int) -> Iterator[Running]:
+    """A server of its own process, which is there when this returns, and ended at the end."""
+    (port,) = process.free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "server.log"
+        command = [
+            *(sys.executable, "-m", "benchmarks.dashboard", f"--serve={port}", f"--windows={windows}"),
+            *(f"--transformers={transformers}", f"--rows_per_second={rows_per_second}"),
+        ]
+        child = process.ChildProcess("the server", command, log)
+        try:
+            child.wait_until(lambda: process.is_listening(port), 1_800)
+            yield Running(f"http://127.0.0.1:{port}/", child.pid, json.loads(log.read_text().splitlines()[0]))
+        finally:
+            child.stop()
+
+
 def timed(ask: Callable[[], Any], times: int = _TIMES) -> tuple[float, float]:
     """Median and greatest milliseconds."""
     took = []
@@ -205,42 +237,40 @@ _PAGE = """() => {
 Step = tuple[str, Any, str, Any]
 
 
-def interactions(url: str, transformers: int) -> Iterator[tuple[str, tuple[float, float]]]:
+def interactions(made: Browser, url: str, transformers: int) -> Iterator[tuple[str, tuple[float, float]]]:
     """What each use of the page took, in milliseconds."""
-    from tools.chromium import browser
-
     feeders = min(-(-transformers // A_FEEDER), 5_000)
     transformer, feeder = names(transformers // 2)
-    with browser() as made:
-        page = made.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+    page = made.new_page(viewport={"width": 1600, "height": 1000})
 
-        def each(step: Step, back: Step | None = None) -> tuple[float, float]:
-            took = []
-            for _ in range(_TIMES):
-                took.append(page.evaluate("(step) => measured(...step)", list(step)))
-                if back is not None:
-                    page.evaluate("(step) => measured(...step)", list(back))
-            return statistics.median(took), max(took)
+    def each(step: Step, back: Step | None = None) -> tuple[float, float]:
+        took = []
+        for _ in range(_TIMES):
+            took.append(page.evaluate("(step) => measured(...step)", list(step)))
+            if back is not None:
+                page.evaluate("(step) => measured(...step)", list(back))
+        return statistics.median(took), max(took)
 
-        began = time.perf_counter()
-        page.goto(url + "#/map")
-        page.wait_for_function(f"amiBeam.map.rows().length === {feeders}")
-        load = (time.perf_counter() - began) * 1000
-        yield "load the page with its map", (load, load)
-        page.evaluate(_PAGE)
-        page.evaluate("document.querySelector('.map-scroll').focus()")
-        yield "move the cursor down", each(("key", "ArrowDown", "told", None), ("key", "ArrowUp", "told", None))
-        yield "move it a page down", each(("key", "PageDown", "told", None), ("key", "PageUp", "told", None))
-        yield "filter rows", each(("filter", feeder, "rows", 1), ("filter", "", "rows", feeders))
-        back: Step = ("go", "#/map", "map", ["Voltage map", feeders])
-        inside = min(A_FEEDER, transformers)
-        yield "open a feeder", each(("go", f"#/feeder/{feeder}", "map", [f"Feeder {feeder}", inside]), back)
-        yield "open a transformer", each(("go", f"#/transformer/{transformer}", "charts", None), back)
-        yield "go back to the map", each(back, ("go", "#/health", "noMap", None))
-        searched: Step = ("search", transformer[-5:], "found", True)
-        yield "search, which waits 150 ms for more", each(searched, ("search", "", "found", False))
-        each(back)
-        yield "drawing of the map alone", timed_render(page)
+    began = time.perf_counter()
+    page.goto(url + "#/map")
+    page.wait_for_function(f"amiBeam.map.rows().length === {feeders}")
+    load = (time.perf_counter() - began) * 1000
+    yield "load the page with its map", (load, load)
+    page.evaluate(_PAGE)
+    page.evaluate("document.querySelector('.map-scroll').focus()")
+    yield "move the cursor down", each(("key", "ArrowDown", "told", None), ("key", "ArrowUp", "told", None))
+    yield "move it a page down", each(("key", "PageDown", "told", None), ("key", "PageUp", "told", None))
+    yield "filter rows", each(("filter", feeder, "rows", 1), ("filter", "", "rows", feeders))
+    back: Step = ("go", "#/map", "map", ["Voltage map", feeders])
+    inside = min(A_FEEDER, transformers)
+    yield "open a feeder", each(("go", f"#/feeder/{feeder}", "map", [f"Feeder {feeder}", inside]), back)
+    yield "open a transformer", each(("go", f"#/transformer/{transformer}", "charts", None), back)
+    yield "go back to the map", each(back, ("go", "#/health", "noMap", None))
+    searched: Step = ("search", transformer[-5:], "found", True)
+    yield "search, which waits 150 ms for more", each(searched, ("search", "", "found", False))
+    each(back)
+    yield "drawing of the map alone", timed_render(page)
+    page.close()
 
 
 def timed_render(page: Any) -> tuple[float, float]:
@@ -264,33 +294,18 @@ def main() -> int:
     if options.serve:
         asyncio.run(serve(options.serve, options.transformers, options.windows, options.rows_per_second))
         return 0
-    (port,) = process.free_ports(1)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
-        command = [
-            *(sys.executable, "-m", "benchmarks.dashboard", f"--serve={port}", f"--windows={options.windows}"),
-            *(f"--transformers={options.transformers}", f"--rows_per_second={options.rows_per_second}"),
-        ]
-        child = process.ChildProcess("the server", command, log)
-        try:
-            child.wait_until(lambda: process.is_listening(port), 1_800)
-            cost = json.loads(log.read_text().splitlines()[0])
-            print(
-                f"{options.transformers:,} transformers, {options.windows} windows, {options.rows_per_second:,} rows/s"
-            )
-            print(
-                f"rows taken: {cost['take']:.1f} CPU-s per million; a window's digest: {cost['digest'] * 1000:.0f} ms"
-            )
-            print(f"resident memory: {rss_bytes(child.pid) / 1e9:.2f} GB")
-            url = f"http://127.0.0.1:{port}/"
-            for name, (median, worst), size in questions(url, options.transformers):
-                print(f"  {name}: {median:.1f} ms, worst {worst:.1f}; {size:,} bytes", flush=True)
-            if not options.no_browser:
-                for name, (median, worst) in interactions(url, options.transformers):
+    with running(options.transformers, options.windows, options.rows_per_second) as server:
+        cost = server.cost
+        print(f"{options.transformers:,} transformers, {options.windows} windows, {options.rows_per_second:,} rows/s")
+        print(f"rows taken: {cost['take']:.1f} CPU-s per million; a window's digest: {cost['digest'] * 1000:.0f} ms")
+        print(f"resident memory: {rss_bytes(server.pid) / 1e9:.2f} GB")
+        for name, (median, worst), size in questions(server.url, options.transformers):
+            print(f"  {name}: {median:.1f} ms, worst {worst:.1f}; {size:,} bytes", flush=True)
+        if not options.no_browser:
+            with browser() as made:
+                for name, (median, worst) in interactions(made, server.url, options.transformers):
                     print(f"  page: {name}: {median:.0f} ms, worst {worst:.0f}", flush=True)
-            print(f"server: {cpu_seconds(child.pid):.0f} CPU-s in all")
-        finally:
-            child.stop()
+        print(f"server: {cpu_seconds(server.pid):.0f} CPU-s in all")
     return 0
 
 

@@ -32,6 +32,7 @@ from ami_beam.dashboard.hub import ACK_TOPIC
 from ami_beam.instants import format_instant
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import DeadLetter
+from benchmarks.dashboard import interactions, running
 from tests.dashboard_rows import ARRIVED, alarm, alert, end_of, receipt, summary
 from tests.dashboard_screen import NOW, PROXY, Screen, proxied, read_json, send
 from tests.kafka_replay import READS
@@ -368,3 +369,14 @@ def test_stale_results_are_said(broker, chromium, tmp_path: Path):
         page.close()
     finally:
         screen.child.stop()
+
+
+def test_half_a_million_transformers_stay_responsive(chromium):
+    """What the page does by itself within 200 ms, what it asks the server for within a second; benchmarks.dashboard
+    measures a day of them."""
+    with running(500_000, 2, 0) as server:
+        took = {name: median for name, (median, _) in interactions(chromium, server.url, 500_000)}
+    own = ("move the cursor down", "move it a page down", "filter rows", "drawing of the map alone")
+    assert {name: took[name] for name in own if took[name] > 200} == {}
+    asked = ("open a feeder", "open a transformer", "go back to the map", "search, which waits 150 ms for more")
+    assert {name: took[name] for name in asked if took[name] > 1_000} == {}
