@@ -19,7 +19,7 @@ from tools.chromium import MISSING, browser, program
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 DESK, PHONE = (1440, 900), (390, 844)
-_START_SECONDS, _ALARM_SECONDS = 180.0, 240.0
+_START_SECONDS, _ALARM_SECONDS = 180.0, 300.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     (port,) = process.free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ami_beam.demo", f"--dashboard_port={port}", "--meters=2000"]
+        command = [sys.executable, "-m", "ami_beam.demo", f"--dashboard_port={port}", "--meters=2000", "--window=5s"]
         demo = process.ChildProcess("the demonstration", command, Path(folder) / "demo.log")
         try:
             demo.wait_until(lambda: process.is_listening(port), _START_SECONDS)
@@ -88,12 +88,13 @@ def take(page: Page, folder: Path) -> list[Path]:
 
 
 def _is_eventful(page: Page, windows: int) -> bool:
-    """Whether the map has so many windows, and a feeder beyond a limit in one of the last ones, in time."""
+    """Whether there are so many windows, a feeder beyond a limit in one of the last, and an alarm about it, in time."""
     until = time.monotonic() + _ALARM_SECONDS
     seen = """(least) => {
       const map = amiBeam.map, ends = map.windows();
       const beyond = (row) => ends.slice(-4).some((end) => "156".includes(map.code(row, end)));
-      return ends.length >= least && map.rows().some(beyond);
+      const alarms = document.querySelectorAll("main table tbody tr.active").length;
+      return ends.length >= least && alarms > 0 && map.rows().some(beyond);
     }"""
     while time.monotonic() < until:
         page.wait_for_timeout(1_000)

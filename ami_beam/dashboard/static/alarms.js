@@ -149,6 +149,7 @@ export default function alarms({ store, scope, query, setQuery }) {
   }
 
   scope.listen(store, "alarms", render);
+  scope.listen(store, "health", render);
   scope.listen(store, "hello", render);
   render();
   const controls = h(

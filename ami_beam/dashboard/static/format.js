@@ -64,10 +64,12 @@ export function zoneName() {
 
 const millisOf = (at) => (typeof at === "number" ? at : instant(at));
 
-/** "10:15" of milliseconds or an RFC 3339 text. */
+/** "10:15" of milliseconds or an RFC 3339 text; "10:15:05" where it is no whole minute: windows may be that short. */
 export function hourMinute(at) {
   const millis = millisOf(at);
-  return millis === null ? NONE : parts(millis).time.slice(0, 5);
+  if (millis === null) return NONE;
+  const { time } = parts(millis);
+  return time.endsWith(":00") ? time.slice(0, 5) : time;
 }
 
 /** "10:15:00Z"; in another zone without the Z. */

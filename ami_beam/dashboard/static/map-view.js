@@ -47,6 +47,7 @@ export function feeder({ store, scope, id, query, setQuery }) {
     );
   });
   scope.listen(store, "alarms", showAlarms);
+  scope.listen(store, "health", showAlarms);
   showAlarms();
   const charts = feederCharts(scope, store, () => id);
   const alarms = section("Alarms", table.element);

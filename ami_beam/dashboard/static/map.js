@@ -332,12 +332,13 @@ export class HeatMap {
     context.textBaseline = "middle";
     context.textAlign = "right";
     const { windows } = this.#model;
-    const gap = Math.max(1, Math.ceil((rem() * 3.6) / cellW));
+    const widest = Math.max(0, ...windows.slice(-12).map((end) => context.measureText(hourMinute(end)).width));
+    const gap = Math.max(1, Math.ceil((widest + rem()) / cellW));
     // Counted from the newest, so that it always has its time; the labels are ends of windows.
     for (let at = windows.length - 1; at >= firstWindow; at -= gap) {
       if (at >= lastWindow) continue;
       const x = this.#x(at + 1, left);
-      if (x - rem() * 2.6 < gutter) break;
+      if (x - widest < gutter) break;
       context.fillText(hourMinute(windows[at]), x, top / 2);
       context.fillRect(x - 1, top - 4, 1, 4);
     }

@@ -52,7 +52,11 @@ export default function overview({ store, scope }) {
   });
   let known = { ...store.versions };
   scope.listen(store, "alarms", showAlarms);
-  scope.listen(store, "health", () => tiles.showHealth());
+  // Also where there is none: which window that is said of moves on.
+  scope.listen(store, "health", () => {
+    tiles.showHealth();
+    showAlarms();
+  });
   scope.listen(store, "versions", () => {
     const { map, letters: dead } = store.versions;
     if (map !== known.map) series.load();
