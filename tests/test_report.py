@@ -114,7 +114,7 @@ class TestRows:
         receipts = [receipt(0, heard=1), receipt(0, heard=2, as_of=1), receipt(0, heard=0)]
         found = data_of(write_folder(tmp_path, rows, receipts))
         assert found.feeders.codes.tolist() == [[2]]
-        assert found.feeders.lowest == [Extreme(pytest.approx(210 / 2.3), "T1", 0)]
+        assert found.feeders.lowest == [Extreme(210.0, pytest.approx(210 / 2.3), "T1", 0)]
         assert found.receipt.system_pct.tolist() == [100.0]
 
     def test_blocks_of_lines_change_nothing(self, tmp_path, monkeypatch):
@@ -195,8 +195,8 @@ class TestVoltage:
             ("F2", ["T3"], [[3, 0, 6]]),
         ]
         (lowest, _), (highest, _) = found.feeders.lowest, found.feeders.highest
-        assert lowest == Extreme(pytest.approx(206 / 2.3), "T1", 1)
-        assert highest == Extreme(pytest.approx(255 / 2.3), "T2", 1)
+        assert lowest == Extreme(206.0, pytest.approx(206 / 2.3), "T1", 1)
+        assert highest == Extreme(255.0, pytest.approx(255 / 2.3), "T2", 1)
         assert (found.below.tolist(), found.above.tolist(), found.silent.tolist()) == ([0, 1, 1], [0, 1, 1], [0, 1, 0])
 
     def test_a_silent_transformer_is_on_the_feeder_where_it_was_seen(self, tmp_path):
@@ -466,7 +466,19 @@ def test_tables_have_the_numbers(tmp_path):
     receipts = [receipt(0, heard=1), receipt(1), receipt(1, "T2", "F2", 1)]
     found = data_of(write_folder(tmp_path, rows, receipts, [alarm(1, 2)]))
     assert voltage_table(found, found.feeders).rows == [
-        ["F1", "1", "1", "0", "0", "0", "0", "89.57 %", "T1, 2026-03-03 00:15", "100.00 %", "T1, 2026-03-03 00:30"],
+        [
+            "F1",
+            "1",
+            "1",
+            "0",
+            "0",
+            "0",
+            "0",
+            "206 V, 89.565 %",
+            "T1, 2026-03-03 00:15",
+            "230 V, 100.000 %",
+            "T1, 2026-03-03 00:30",
+        ],
         ["F2", "1", "0", "0", "0", "0", "1", "–", "", "–", ""],
     ]
     assert receipt_table(found).rows == [
@@ -555,7 +567,10 @@ class TestRefusals:
 def test_a_replay_is_shown_as_its_rows_say(tmp_path):
     """Every cell, sum and rate again, row by row, with the alerts as the judges of what is beyond a limit."""
     done = default_replay()
-    found = data_of(done.output, *{row["feeder_id"] for row in done.rows(SUMMARY_TOPIC)})
+    # One transformer is never heard.
+    feeders = {row["feeder_id"] for row in done.rows(SUMMARY_TOPIC)} | {UNPLACED}
+    found = data_of(done.output, *feeders)
+    assert set(found.feeders.names) == feeders
     ends = [parse_instant(row["window_end"]) for row in done.rows(RECEIPT_TOPIC)]
     assert found.ends.tolist() == sorted(set(ends))
     cell = {
@@ -573,8 +588,9 @@ def test_a_replay_is_shown_as_its_rows_say(tmp_path):
         assert expected
     silent = {
         (row["transformer_id"], parse_instant(row["window_end"]))
-        for row in done.rows(RECEIPT_TOPIC)
-        if row["meters_reported"] == 0
+        for topic, name, nothing in ((RECEIPT_TOPIC, "meters_reported", 0), (SUMMARY_TOPIC, "min_voltage_v", None))
+        for row in done.rows(topic)
+        if row[name] == nothing
     }
     assert {place for place, code in cell.items() if code == 0} == silent
     for window, end in enumerate(found.ends.tolist()):

@@ -8,10 +8,11 @@ from html import escape
 
 from ami_beam import __version__
 from ami_beam.report.pictures import Picture
-from ami_beam.report.report_data import ReportData
+from ami_beam.report.report_data import UNPLACED, ReportData
 from ami_beam.report.tables import (
     Table,
     alarm_table,
+    counted,
     limits,
     period,
     profile_table,
@@ -58,11 +59,12 @@ def page(data: ReportData, pictures: Sequence[Picture]) -> str:
     sections.append(_section(shown["consumption"], tables))
     alarms = alarm_table(data)
     sections.append(f"<section><h2>{_text(alarms.caption)}</h2>{_table(alarms)}</section>")
+    feeders = sum(name != UNPLACED for name in data.feeders.names)
     title = f"Voltage, receipt and consumption, {period(data)}"
     facts = {
         "Period": period(data),
         "Windows": f"{len(data.ends):,} of {window_length(data)}",
-        "Transformers": f"{data.transformers:,} on {len(data.feeders.names):,} feeders",
+        "Transformers": f"{data.transformers:,} on {counted(feeders, 'feeder')}",
         "Voltage": limits(data),
         "Receipt rate": f"at least {data.thresholds.min_receipt_rate_pct:g} % of the meters",
         "Alarms": f"{sum(tally.alarms for tally in data.alarms):,}",

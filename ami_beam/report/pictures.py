@@ -18,8 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ami_beam.instants import MICROS_PER_HOUR
-from ami_beam.report.report_data import Floats, HeatMap, Profile, ReportData, coarser, fold
-from ami_beam.report.tables import Table, alarm_table, limits, per_cent, period, window_length
+from ami_beam.report.report_data import UNPLACED, Floats, HeatMap, Profile, ReportData, coarser, fold
+from ami_beam.report.tables import (
+    Table,
+    alarm_table,
+    counted,
+    limits,
+    of_feeder,
+    per_cent,
+    period,
+    when,
+    window_length,
+)
 from ami_beam.terminal_text import printable
 from ami_beam.voltage_codes import (
     ABOVE,
@@ -111,10 +121,9 @@ def _voltage(data: ReportData, heat: HeatMap, name: str, formats: Sequence[str])
     looks = _voltage_looks(data.thresholds)
     rows, named = len(heat.names), min(len(heat.names), MOST_NAMED)
     whose = "feeders" if heat.feeder_id is None else "transformers"
+    title = f"Voltage of the transformers{_short(of_feeder(heat), 40)}"
     if heat.feeder_id is None:
         title = "Voltage by feeder: each window shows the worst transformer of the feeder"
-    else:
-        title = f"Voltage of the transformers of feeder {_short(heat.feeder_id)}"
 
     def fill(figure: Any) -> None:
         if rows == named:
@@ -128,15 +137,17 @@ def _voltage(data: ReportData, heat: HeatMap, name: str, formats: Sequence[str])
         _legend(figure, looks)
 
     height = 2.2 + named * _ROW_INCHES + (4.2 if rows > named else 0)
-    return Picture(name, title, _voltage_alt(data, heat), _drawn(data, title, limits(data), height, fill, formats))
+    return Picture(
+        name, title, _voltage_alt(data, heat), _drawn(title, f"{period(data)} · {limits(data)}", height, fill, formats)
+    )
 
 
 def _voltage_alt(data: ReportData, heat: HeatMap) -> str:
     rows, windows = heat.codes.shape
-    whose = "feeders" if heat.feeder_id is None else f"transformers of feeder {heat.feeder_id}"
+    whose = counted(rows, "feeder" if heat.feeder_id is None else "transformer") + of_feeder(heat)
     beyond = heat.windows_with(BELOW, ABOVE, BOTH)
     silent = heat.windows_with(SILENT)
-    said = [f"Heat map of voltage, {rows:,} {whose} by {windows:,} windows, {period(data)}."]
+    said = [f"Heat map of voltage, {whose} by {counted(windows, 'window')}, {period(data)}."]
     if beyond[0]:
         said.append(
             f"Beyond a limit in some window: {int((beyond > 0).sum()):,} of them, {heat.names[0]} in the most,"
@@ -153,17 +164,20 @@ def _receipt(data: ReportData, formats: Sequence[str]) -> Picture:
     receipt, limit = data.receipt, data.thresholds.min_receipt_rate_pct
     shown = min(len(receipt.names), _MOST_RECEIPT_ROWS)
     looks = _receipt_looks(data.thresholds)
+    # Of what no feeder is known is no feeder, and its line is the axis.
+    lowest = [row for row, name in enumerate(receipt.names) if name != UNPLACED][: len(_LINES)]
     title = "Receipt rate: meters heard, of those expected"
 
     def fill(figure: Any) -> None:
         lines, map_axes = figure.subplots(2, height_ratios=[4.0, max(shown * _ROW_INCHES, 1)])
-        for name, rates, (colour, dashes) in zip(receipt.names, receipt.feeder_pct, _LINES, strict=False):
-            _line(lines, data, rates, color=colour, linestyle=dashes, linewidth=1.3, label=_short(name))
+        for row, (colour, dashes) in zip(lowest, _LINES, strict=False):
+            label = _short(receipt.names[row])
+            _line(lines, data, receipt.feeder_pct[row], color=colour, linestyle=dashes, linewidth=1.3, label=label)
         _line(lines, data, receipt.system_pct, color=_BLACK, linewidth=2.2, label="whole system")
         lines.axhline(limit, color=_ORANGE, linewidth=1, label=f"least: {limit:g} %")
         lines.set_ylabel("per cent of the meters")
         lines.set_ylim(bottom=0)
-        _key(lines, f"whole system, and the {min(len(receipt.names), len(_LINES))} lowest feeders by their mean")
+        _key(lines, f"whole system, and the {len(lowest)} lowest feeders by their mean" if lowest else "whole system")
         _time_axis(lines, data)
         whose = (
             "all feeders" if shown == len(receipt.names) else f"the lowest {shown} of {len(receipt.names):,} feeders"
@@ -172,16 +186,13 @@ def _receipt(data: ReportData, formats: Sequence[str]) -> Picture:
         _heat(map_axes, data, receipt.codes[:shown], receipt.names[:shown], looks, "receipt")
         _legend(figure, looks)
 
-    means = ", ".join(
-        f"{name} {per_cent(mean)}"
-        for name, mean in zip(receipt.names[:3], receipt.feeder_mean_pct.tolist(), strict=False)
-    )
+    means = ", ".join(f"{receipt.names[row]} {per_cent(float(receipt.feeder_mean_pct[row]))}" for row in lowest)
     alt = (
         f"Receipt rate over time, {period(data)}, in per cent of the meters. Mean of the whole system"
         f" {per_cent(receipt.system_mean_pct)}, lowest window {per_cent(float(np.nanmin(receipt.system_pct)))}."
-        f" Lowest feeders by their mean: {means}. The table has the numbers."
+        f" Lowest feeders by their mean: {means or 'none is known'}. The table has the numbers."
     )
-    files = _drawn(data, title, f"least {limit:g} %", 6.6 + max(shown * _ROW_INCHES, 1), fill, formats)
+    files = _drawn(title, f"{period(data)} · least {limit:g} %", 6.6 + max(shown * _ROW_INCHES, 1), fill, formats)
     return Picture("receipt-rate", title, alt, files)
 
 
@@ -204,7 +215,9 @@ def _consumption(data: ReportData, formats: Sequence[str]) -> Picture:
         f"Energy of the whole system by window, {period(data)}: {total:,.1f} kWh consumed and {received:,.1f} kWh"
         f" received in all. {_peak(data)}The table has the numbers."
     )
-    return Picture("consumption", title, alt, _drawn(data, title, "", 5.2 if profile is None else 9.4, fill, formats))
+    return Picture(
+        "consumption", title, alt, _drawn(title, period(data), 5.2 if profile is None else 9.4, fill, formats)
+    )
 
 
 _RECEIVED = "received from producers"
@@ -251,11 +264,14 @@ def _alarms(data: ReportData, formats: Sequence[str]) -> Picture:
         _table(axes, table)
 
     alarms = sum(tally.alarms for tally in data.alarms)
-    most = f", most of them {data.alarms[0].alarm_type}" if data.alarms else ""
-    alt = f"Table of {alarms:,} alarms by type{most}, {period(data)}."
-    return Picture(
-        "alarms", table.caption, alt, _drawn(data, table.caption, "", 1.6 + 0.3 * len(table.rows), fill, formats)
-    )
+    # They are not those of the windows with rows: an alarm of silence is there because of windows without.
+    said = "no alarms"
+    if data.alarms:
+        first, last = min(tally.first for tally in data.alarms), max(tally.last for tally in data.alarms)
+        said = f"{alarms:,} alarms of windows that end from {when(first)} to {when(last)} UTC"
+    alt = f"Table of alarms by type: {said}" + (f", most often {data.alarms[0].alarm_type}." if data.alarms else ".")
+    height = 1.6 + 0.3 * len(table.rows)
+    return Picture("alarms", table.caption, alt, _drawn(table.caption, said, height, fill, formats))
 
 
 def _table(axes: Any, table: Table) -> None:
@@ -269,7 +285,7 @@ def _table(axes: Any, table: Table) -> None:
     drawn.auto_set_column_width(list(range(len(table.header))))
     for (row, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#bbbbbb")
-        cell.PAD = 0.04
+        cell.PAD = 0.07
         cell.set_height(0.3 / (1.0 + 0.3 * len(table.rows)) * (1.6 if row == 0 else 1))
         if column < table.names:
             cell.set_text_props(ha="left")
@@ -414,7 +430,7 @@ def _receipt_looks(limit: Thresholds) -> list[_Look]:
 
 
 def _drawn(
-    data: ReportData, title: str, more: str, height: float, fill: Callable[[Any], None], formats: Sequence[str]
+    title: str, subtitle: str, height: float, fill: Callable[[Any], None], formats: Sequence[str]
 ) -> dict[str, bytes]:
     """The files of a figure of this height, in inches, that `fill` draws into."""
     from matplotlib import rc_context
@@ -426,7 +442,7 @@ def _drawn(
         # In scripts that the font has not, names are boxes; the tables have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(_INCHES, height), layout="constrained")
-        figure.suptitle(f"{title}\n{' · '.join(part for part in (period(data), more) if part)}", fontsize="large")
+        figure.suptitle(f"{title}\n{subtitle}", fontsize="large")
         fill(figure)
         found = {}
         for each in formats:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ UNPLACED = "(nothing heard)"
 _BEYOND = (BELOW, ABOVE, BOTH)
 _NEAR = (NEAR_LOW, NEAR_HIGH)
 
+_EXTREME = np.dtype([("volts", "f8"), ("pct", "f8"), ("window", "f8")])
+"""NaN until there is one."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -44,8 +47,9 @@ Integers = NDArray[np.int64]
 class Extreme:
     """A voltage that is the least or greatest of its row of a heat map, in all windows."""
 
+    volts: float
     pct: float
-    """Of nominal."""
+    """Of the transformer's nominal voltage, by which voltages are compared."""
     transformer_id: str
     window: int
     """Number of the window."""
@@ -308,10 +312,8 @@ class _Grid:
         self._expected = np.zeros((feeders, windows), np.int64)
         self.consumption = np.full(windows, np.nan)
         self.received = np.full(windows, np.nan)
-        self._lowest = np.full(places, np.nan)
-        self._highest = np.full(places, np.nan)
-        self._lowest_at = np.zeros(places, np.int64)
-        self._highest_at = np.zeros(places, np.int64)
+        self._lowest = np.full(places, np.nan, _EXTREME)
+        self._highest = np.full(places, np.nan, _EXTREME)
         self._seen_at = self._first_places()
         for window in range(windows):
             self._take(window)
@@ -366,18 +368,17 @@ class _Grid:
             [names[row] for row in order],
             codes[order],
             np.array([len(set(self._transformer_of[group].tolist())) for group in groups], np.int64),
-            [self._extreme(group, self._lowest, self._lowest_at, np.nanargmin) for group in groups],
-            [self._extreme(group, self._highest, self._highest_at, np.nanargmax) for group in groups],
+            [self._extreme(group, self._lowest, np.nanargmin) for group in groups],
+            [self._extreme(group, self._highest, np.nanargmax) for group in groups],
         )
 
-    def _extreme(
-        self, places: Integers, found: Floats, at: Integers, which: Callable[[Floats], np.intp]
-    ) -> Extreme | None:
-        if np.isnan(found[places]).all():
+    def _extreme(self, places: Integers, found: NDArray[Any], which: Callable[[Floats], np.intp]) -> Extreme | None:
+        pct = found["pct"][places]
+        if np.isnan(pct).all():
             return None
-        place = int(places[which(found[places])])
-        name = self.transformer_names[self._transformer_of[place]]
-        return Extreme(float(found[place]), name, int(at[place]))
+        place = places[which(pct)]
+        volts, share, window = found[place].tolist()
+        return Extreme(volts, share, self.transformer_names[self._transformer_of[place]], int(window))
 
     def _first_places(self) -> Integers:
         """Of each transformer the place where it was heard first."""
@@ -405,10 +406,11 @@ class _Grid:
         to_pct = 100 / self._nominal.at(end)[transformers]
         low, high = cells["low"] * to_pct, cells["high"] * to_pct
         self._codes[heard, window] = voltage_codes(low, high, np.ones(len(heard), bool), self._thresholds)
-        lower = ~(low >= self._lowest[heard]) & ~np.isnan(low)
-        self._lowest[heard[lower]], self._lowest_at[heard[lower]] = low[lower], window
-        higher = ~(high <= self._highest[heard]) & ~np.isnan(high)
-        self._highest[heard[higher]], self._highest_at[heard[higher]] = high[higher], window
+        for kept, volts, pct, sign in ((self._lowest, cells["low"], low, 1), (self._highest, cells["high"], high, -1)):
+            beyond = ~np.isnan(pct) & ~(sign * pct >= sign * kept["pct"][heard])
+            kept["volts"][heard[beyond]] = volts[beyond]
+            kept["pct"][heard[beyond]] = pct[beyond]
+            kept["window"][heard[beyond]] = window
         self._seen_at[transformers] = heard
         with_row = receipt["as_of"] >= 0
         silent = with_row.copy()
