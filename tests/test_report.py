@@ -33,7 +33,7 @@ from ami_beam.report import folder as folder_module
 from ami_beam.report.__main__ import main, thresholds_of
 from ami_beam.report.folder import read_rows, rules_of
 from ami_beam.report.page import page
-from ami_beam.report.pictures import MOST_NAMED, pictures
+from ami_beam.report.pictures import MOST_NAMED, pictures, together
 from ami_beam.report.report_data import (
     UNPLACED,
     Extreme,
@@ -43,6 +43,7 @@ from ami_beam.report.report_data import (
     natural,
     report_data,
     spans,
+    steps,
 )
 from ami_beam.report.tables import MOST_ROWS, alarm_table, receipt_table, time_table, voltage_table
 from ami_beam.settings import Settings
@@ -305,6 +306,8 @@ class TestOverTime:
         assert [step.consumption_kwh for step in hours] == [4.0, 4.0, 2.0]
         assert [step.receipt_pct for step in hours] == [37.5, 50.0, 50.0]
         assert [step.below for step in hours] == [0, 1, 0]
+        assert found.receipt.in_steps(steps(found, 9), None).tolist() == [37.5, 50.0, 50.0]
+        assert found.receipt.in_steps(steps(found, 9), 0).tolist() == [37.5, 50.0, 50.0]
 
     def test_alarms_are_counted_by_type(self, tmp_path):
         several = [alarm(1, 4), alarm(6, 9, "T2", feeder_id="F2"), alarm(3, 3, "T3", kind="HIGH_VOLTAGE")]
@@ -323,14 +326,20 @@ class TestCoarser:
     def test_a_single_violation_is_seen_in_the_smallest_picture(self):
         codes = np.full((500, 3000), 3, np.uint8)
         codes[321, 1234] = 1
-        found = coarser(codes, 100, 750, "voltage")
+        found = coarser(codes, np.arange(500) // 5, np.arange(3000) // 4, "voltage")
         assert found.shape == (100, 750)
         assert np.argwhere(found == 1).tolist() == [[321 // 5, 1234 // 4]]
 
     def test_what_has_room_stays_as_it_is(self):
         codes = np.array([[3, 1], [NO_ROW, 0]], np.uint8)
-        assert coarser(codes, 2, 2, "voltage") is codes
-        assert coarser(codes, 1, 2, "voltage").tolist() == [[3, 1]]
+        each, together = np.array([0, 1]), np.array([0, 0])
+        assert coarser(codes, each, each, "voltage") is codes
+        assert coarser(codes, together, each, "voltage").tolist() == [[3, 1]]
+        assert coarser(codes, each, together, "voltage").tolist() == [[1], [0]]
+
+    def test_a_time_without_windows_is_never_drawn_as_one_with(self):
+        assert together([0, 1, 2, -1, 3, 4, 5, 6, -1], 3).tolist() == [0, 0, 0, 1, 2, 2, 2, 3, 4]
+        assert together([0, 1, 2], 1).tolist() == [0, 1, 2]
 
 
 def test_names_are_sorted_as_people_do():
@@ -459,6 +468,20 @@ def test_many_feeders_and_windows_stay_legible(tmp_path):
     height, _, _ = matplotlib.image.imread(tmp_path / "first.png").shape
     assert height < 120 * (7 + 0.25 * MOST_NAMED)
     assert "F77 in the most, 1." in first.alt
+
+
+def test_what_is_not_there_is_said(tmp_path, capsys):
+    write_folder(tmp_path, [summary(0, low=None)])
+    (tmp_path / f"{ALARMS_TOPIC}.jsonl").unlink()
+    into = tmp_path / "report"
+    assert main([str(tmp_path), f"--into={into}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(into / name)
+        for name in ("voltage-feeders.png", "voltage-feeder-F1.png", "consumption.png", "alarms.png", "report.html")
+    ]
+    text = (into / "report.html").read_text(encoding="utf-8")
+    assert "There are no receipt rows in this period." in text
+    assert "No alarms in this period." in text
 
 
 def test_tables_have_the_numbers(tmp_path):

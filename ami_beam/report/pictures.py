@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ami_beam.instants import MICROS_PER_HOUR
-from ami_beam.report.report_data import UNPLACED, Floats, HeatMap, Profile, ReportData, coarser, fold
+from ami_beam.report.report_data import UNPLACED, Floats, HeatMap, Integers, Profile, ReportData, coarser, steps
 from ami_beam.report.tables import (
     Table,
     alarm_table,
@@ -53,6 +53,8 @@ MOST_NAMED = 50
 """So many rows of a heat map have room for their names; of more, the worst of them have, below a map of all."""
 _MOST_ROWS, _MOST_COLUMNS = 400, 800
 """Of the picture's points: more cells than that are drawn the worst of several."""
+_MOST_STEPS = 200
+"""Of a line; with more, lines of rates hide each other."""
 _MOST_SYMBOLS = 110
 """Windows; symbols in narrower cells would run into each other."""
 _MOST_RECEIPT_ROWS = 20
@@ -130,10 +132,10 @@ def _voltage(data: ReportData, heat: HeatMap, name: str, formats: Sequence[str])
             axes = figure.subplots()
         else:
             whole, axes = figure.subplots(2, height_ratios=[3.5, named * _ROW_INCHES])
-            _heat(whole, data, heat.codes, [], looks, "voltage")
+            _heat(whole, data, heat.codes, [], looks, "voltage", whose)
             whole.set_title(f"all {rows:,} {whose}, the worst at the top")
             axes.set_title(f"the worst {named} of them")
-        _heat(axes, data, heat.codes[:named], heat.names[:named], looks, "voltage")
+        _heat(axes, data, heat.codes[:named], heat.names[:named], looks, "voltage", whose)
         _legend(figure, looks)
 
     height = 2.2 + named * _ROW_INCHES + (4.2 if rows > named else 0)
@@ -170,20 +172,25 @@ def _receipt(data: ReportData, formats: Sequence[str]) -> Picture:
 
     def fill(figure: Any) -> None:
         lines, map_axes = figure.subplots(2, height_ratios=[4.0, max(shown * _ROW_INCHES, 1)])
+        parts = steps(data, _MOST_STEPS)
+        starts = np.array([data.starts[part][0] for part in parts])
+        ends = np.array([data.ends[part][-1] for part in parts])
         for row, (colour, dashes) in zip(lowest, _LINES, strict=False):
-            label = _short(receipt.names[row])
-            _line(lines, data, receipt.feeder_pct[row], color=colour, linestyle=dashes, linewidth=1.3, label=label)
-        _line(lines, data, receipt.system_pct, color=_BLACK, linewidth=2.2, label="whole system")
+            rates, label = receipt.in_steps(parts, row), _short(receipt.names[row])
+            _line(lines, starts, ends, rates, color=colour, linestyle=dashes, linewidth=1.3, label=label)
+        rates = receipt.in_steps(parts, None)
+        _line(lines, starts, ends, rates, color=_BLACK, linewidth=2.2, label="whole system")
         lines.axhline(limit, color=_ORANGE, linewidth=1, label=f"least: {limit:g} %")
         lines.set_ylabel("per cent of the meters")
-        lines.set_ylim(bottom=0)
-        _key(lines, f"whole system, and the {len(lowest)} lowest feeders by their mean" if lowest else "whole system")
+        lines.set_ylim(0, max(103, lines.get_ylim()[1]))
+        said = f"whole system, and the {len(lowest)} lowest feeders by their mean" if lowest else "whole system"
+        _key(lines, said + ("; a step is the mean of several windows" if len(parts) < len(data.ends) else ""))
         _time_axis(lines, data)
         whose = (
             "all feeders" if shown == len(receipt.names) else f"the lowest {shown} of {len(receipt.names):,} feeders"
         )
         map_axes.set_title(f"{whose}, the lowest mean at the top")
-        _heat(map_axes, data, receipt.codes[:shown], receipt.names[:shown], looks, "receipt")
+        _heat(map_axes, data, receipt.codes[:shown], receipt.names[:shown], looks, "receipt", "feeders")
         _legend(figure, looks)
 
     means = ", ".join(f"{receipt.names[row]} {per_cent(float(receipt.feeder_mean_pct[row]))}" for row in lowest)
@@ -203,8 +210,11 @@ def _consumption(data: ReportData, formats: Sequence[str]) -> Picture:
     def fill(figure: Any) -> None:
         panels = figure.subplots(1 if profile is None else 2, squeeze=False)[:, 0]
         over_time = panels[0]
-        _line(over_time, data, data.consumption_kwh, color=_LINES[0][0], linewidth=1.8, label="consumption")
-        _line(over_time, data, data.received_kwh, color=_LINES[1][0], linewidth=1.8, linestyle="--", label=_RECEIVED)
+        for kwh, (colour, _), style, label in (
+            (data.consumption_kwh, _LINES[0], "-", "consumption"),
+            (data.received_kwh, _LINES[1], "--", _RECEIVED),
+        ):
+            _line(over_time, data.starts, data.ends, kwh, color=colour, linewidth=1.8, linestyle=style, label=label)
         _energy_axis(over_time, "over time")
         _time_axis(over_time, data)
         if profile is not None:
@@ -300,15 +310,17 @@ def _heat(
     names: list[str],
     looks: Sequence[_Look],
     kind: Literal["voltage", "receipt"],
+    whose: str,
 ) -> None:
-    """Draws the codes, the first row at the top; without `names` as one block."""
+    """Draws the codes, the first row at the top; without `names` as one block. `whose` the rows are: feeders."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    edges, places = _columns(data)
+    edges, places = _columns(data.starts, data.ends)
     codes = np.column_stack([codes, np.full(len(codes), NO_ROW, np.uint8)])[:, places]
-    across, down = fold(codes.shape[1], _MOST_COLUMNS), fold(codes.shape[0], _MOST_ROWS)
-    codes = coarser(codes, _MOST_ROWS, _MOST_COLUMNS, kind)
-    edges = np.append(edges[:-1][::across], edges[-1])
+    across, down = (-(-count // most) for count, most in ((len(places), _MOST_COLUMNS), (len(codes), _MOST_ROWS)))
+    columns = together(places, across)
+    codes = coarser(codes, np.arange(len(codes)) // down, columns, kind)
+    edges = np.append(edges[:-1][np.diff(columns, prepend=-1) > 0], edges[-1])
     number = {look.code: place for place, look in enumerate(looks)}
     shown = np.vectorize(number.__getitem__, otypes=[np.uint8])(codes)
     times, rows = _times(edges), np.arange(len(codes) + 1) - 0.5
@@ -321,8 +333,9 @@ def _heat(
     _time_axis(axes, data)
     axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize="small")
     axes.tick_params(axis="y", length=0)
-    if across > 1 or down > 1:
-        axes.set_xlabel(f"{_TIME}; a column is the worst of {across:,} windows, a row of {down:,}")
+    folded = [f"{size:,} {what}" for size, what in ((across, "windows"), (down, whose)) if size > 1]
+    if folded:
+        axes.set_xlabel(f"{_TIME}; of every {' and '.join(folded)} the worst is drawn")
     if names and codes.shape[1] <= _MOST_SYMBOLS:
         middles = times[:-1] + np.diff(times) / 2
         for look in looks:
@@ -331,10 +344,10 @@ def _heat(
                 axes.scatter(middles[at], found, s=9, marker=look.symbol, color="white", linewidths=0.8)
 
 
-def _columns(data: ReportData) -> tuple[NDArray[np.int64], list[int]]:
+def _columns(starts: Integers, ends: Integers) -> tuple[Integers, list[int]]:
     """Edges of a picture's columns, in microseconds, and of each the number of its window; -1 where there is none."""
-    edges, places = [int(data.starts[0])], []
-    for window, (start, end) in enumerate(zip(data.starts.tolist(), data.ends.tolist(), strict=True)):
+    edges, places = [int(starts[0])], []
+    for window, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         if start > edges[-1]:
             edges.append(start)
             places.append(-1)
@@ -343,13 +356,25 @@ def _columns(data: ReportData) -> tuple[NDArray[np.int64], list[int]]:
     return np.array(edges, np.int64), places
 
 
-def _line(axes: Any, data: ReportData, values: Floats, **look: Any) -> None:
+def together(places: list[int], most: int) -> Integers:
+    """Which columns are drawn as one: so many windows at most, and never a time without one, which may be long."""
+    numbers: list[int] = []
+    number = size = 0
+    for before, place in pairwise([-1, *places]):
+        if numbers and (size == most or place < 0 or before < 0):
+            number, size = number + 1, 0
+        numbers.append(number)
+        size += 1
+    return np.array(numbers, np.int64)
+
+
+def _line(axes: Any, starts: Integers, ends: Integers, values: Floats, **look: Any) -> None:
     """A step for each window, and a gap where there is none."""
-    edges, places = _columns(data)
+    edges, places = _columns(starts, ends)
     axes.stairs(np.append(values, np.nan)[places], _times(edges), baseline=None, **look)
 
 
-def _times(instants: NDArray[np.int64]) -> Floats:
+def _times(instants: Integers) -> Floats:
     from matplotlib.dates import date2num
 
     return np.asarray(date2num(instants.astype("datetime64[us]")))
@@ -437,7 +462,7 @@ def _drawn(
     from matplotlib.figure import Figure
 
     # Names come from a topic, and a dollar sign in one is no formula. A salt, or an SVG's ids would be random.
-    settings = {"text.parse_math": False, "svg.hashsalt": "ami-beam", "axes.titlesize": "medium"}
+    settings: Any = {"text.parse_math": False, "svg.hashsalt": "ami-beam", "axes.titlesize": "medium"}
     with rc_context(settings), warnings.catch_warnings():
         # In scripts that the font has not, names are boxes; the tables have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
