@@ -33,7 +33,7 @@ from ami_beam.report import folder as folder_module
 from ami_beam.report.__main__ import main, thresholds_of
 from ami_beam.report.folder import read_rows, rules_of
 from ami_beam.report.page import page
-from ami_beam.report.pictures import MOST_NAMED, pictures
+from ami_beam.report.pictures import MOST_NAMED, pictures, together
 from ami_beam.report.report_data import (
     UNPLACED,
     Extreme,
@@ -43,6 +43,7 @@ from ami_beam.report.report_data import (
     natural,
     report_data,
     spans,
+    steps,
 )
 from ami_beam.report.tables import MOST_ROWS, alarm_table, receipt_table, time_table, voltage_table
 from ami_beam.settings import Settings
@@ -114,7 +115,7 @@ class TestRows:
         receipts = [receipt(0, heard=1), receipt(0, heard=2, as_of=1), receipt(0, heard=0)]
         found = data_of(write_folder(tmp_path, rows, receipts))
         assert found.feeders.codes.tolist() == [[2]]
-        assert found.feeders.lowest == [Extreme(pytest.approx(210 / 2.3), "T1", 0)]
+        assert found.feeders.lowest == [Extreme(210.0, pytest.approx(210 / 2.3), "T1", 0)]
         assert found.receipt.system_pct.tolist() == [100.0]
 
     def test_blocks_of_lines_change_nothing(self, tmp_path, monkeypatch):
@@ -195,8 +196,8 @@ class TestVoltage:
             ("F2", ["T3"], [[3, 0, 6]]),
         ]
         (lowest, _), (highest, _) = found.feeders.lowest, found.feeders.highest
-        assert lowest == Extreme(pytest.approx(206 / 2.3), "T1", 1)
-        assert highest == Extreme(pytest.approx(255 / 2.3), "T2", 1)
+        assert lowest == Extreme(206.0, pytest.approx(206 / 2.3), "T1", 1)
+        assert highest == Extreme(255.0, pytest.approx(255 / 2.3), "T2", 1)
         assert (found.below.tolist(), found.above.tolist(), found.silent.tolist()) == ([0, 1, 1], [0, 1, 1], [0, 1, 0])
 
     def test_a_silent_transformer_is_on_the_feeder_where_it_was_seen(self, tmp_path):
@@ -305,6 +306,8 @@ class TestOverTime:
         assert [step.consumption_kwh for step in hours] == [4.0, 4.0, 2.0]
         assert [step.receipt_pct for step in hours] == [37.5, 50.0, 50.0]
         assert [step.below for step in hours] == [0, 1, 0]
+        assert found.receipt.in_steps(steps(found, 9), None).tolist() == [37.5, 50.0, 50.0]
+        assert found.receipt.in_steps(steps(found, 9), 0).tolist() == [37.5, 50.0, 50.0]
 
     def test_alarms_are_counted_by_type(self, tmp_path):
         several = [alarm(1, 4), alarm(6, 9, "T2", feeder_id="F2"), alarm(3, 3, "T3", kind="HIGH_VOLTAGE")]
@@ -323,14 +326,20 @@ class TestCoarser:
     def test_a_single_violation_is_seen_in_the_smallest_picture(self):
         codes = np.full((500, 3000), 3, np.uint8)
         codes[321, 1234] = 1
-        found = coarser(codes, 100, 750, "voltage")
+        found = coarser(codes, np.arange(500) // 5, np.arange(3000) // 4, "voltage")
         assert found.shape == (100, 750)
         assert np.argwhere(found == 1).tolist() == [[321 // 5, 1234 // 4]]
 
     def test_what_has_room_stays_as_it_is(self):
         codes = np.array([[3, 1], [NO_ROW, 0]], np.uint8)
-        assert coarser(codes, 2, 2, "voltage") is codes
-        assert coarser(codes, 1, 2, "voltage").tolist() == [[3, 1]]
+        each, together = np.array([0, 1]), np.array([0, 0])
+        assert coarser(codes, each, each, "voltage") is codes
+        assert coarser(codes, together, each, "voltage").tolist() == [[3, 1]]
+        assert coarser(codes, each, together, "voltage").tolist() == [[1], [0]]
+
+    def test_a_time_without_windows_is_never_drawn_as_one_with(self):
+        assert together([0, 1, 2, -1, 3, 4, 5, 6, -1], 3).tolist() == [0, 0, 0, 1, 2, 2, 2, 3, 4]
+        assert together([0, 1, 2], 1).tolist() == [0, 1, 2]
 
 
 def test_names_are_sorted_as_people_do():
@@ -461,12 +470,38 @@ def test_many_feeders_and_windows_stay_legible(tmp_path):
     assert "F77 in the most, 1." in first.alt
 
 
+def test_what_is_not_there_is_said(tmp_path, capsys):
+    write_folder(tmp_path, [summary(0, low=None)])
+    (tmp_path / f"{ALARMS_TOPIC}.jsonl").unlink()
+    into = tmp_path / "report"
+    assert main([str(tmp_path), f"--into={into}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(into / name)
+        for name in ("voltage-feeders.png", "voltage-feeder-F1.png", "consumption.png", "alarms.png", "report.html")
+    ]
+    text = (into / "report.html").read_text(encoding="utf-8")
+    assert "There are no receipt rows in this period." in text
+    assert "No alarms in this period." in text
+
+
 def test_tables_have_the_numbers(tmp_path):
     rows = [summary(0, "T1", "F1", 206.0), summary(1, "T1", "F1", 230.0), summary(1, "T2", "F2", None)]
     receipts = [receipt(0, heard=1), receipt(1), receipt(1, "T2", "F2", 1)]
     found = data_of(write_folder(tmp_path, rows, receipts, [alarm(1, 2)]))
     assert voltage_table(found, found.feeders).rows == [
-        ["F1", "1", "1", "0", "0", "0", "0", "89.57 %", "T1, 2026-03-03 00:15", "100.00 %", "T1, 2026-03-03 00:30"],
+        [
+            "F1",
+            "1",
+            "1",
+            "0",
+            "0",
+            "0",
+            "0",
+            "206 V, 89.565 %",
+            "T1, 2026-03-03 00:15",
+            "230 V, 100.000 %",
+            "T1, 2026-03-03 00:30",
+        ],
         ["F2", "1", "0", "0", "0", "0", "1", "–", "", "–", ""],
     ]
     assert receipt_table(found).rows == [
@@ -555,7 +590,10 @@ class TestRefusals:
 def test_a_replay_is_shown_as_its_rows_say(tmp_path):
     """Every cell, sum and rate again, row by row, with the alerts as the judges of what is beyond a limit."""
     done = default_replay()
-    found = data_of(done.output, *{row["feeder_id"] for row in done.rows(SUMMARY_TOPIC)})
+    # One transformer is never heard.
+    feeders = {row["feeder_id"] for row in done.rows(SUMMARY_TOPIC)} | {UNPLACED}
+    found = data_of(done.output, *feeders)
+    assert set(found.feeders.names) == feeders
     ends = [parse_instant(row["window_end"]) for row in done.rows(RECEIPT_TOPIC)]
     assert found.ends.tolist() == sorted(set(ends))
     cell = {
@@ -571,17 +609,11 @@ def test_a_replay_is_shown_as_its_rows_say(tmp_path):
         }
         assert {place for place, code in cell.items() if code in codes} == expected
         assert expected
-    placed = {name for heat in found.chosen for name in heat.names}
     silent = {
         (row["transformer_id"], parse_instant(row["window_end"]))
-        for row in done.rows(RECEIPT_TOPIC)
-        if row["meters_reported"] == 0 and row["transformer_id"] in placed
-    }
-    # Of an outage all meters may say 0 V.
-    silent |= {
-        (row["transformer_id"], parse_instant(row["window_end"]))
-        for row in done.rows(SUMMARY_TOPIC)
-        if row["min_voltage_v"] is None
+        for topic, name, nothing in ((RECEIPT_TOPIC, "meters_reported", 0), (SUMMARY_TOPIC, "min_voltage_v", None))
+        for row in done.rows(topic)
+        if row[name] == nothing
     }
     assert {place for place, code in cell.items() if code == 0} == silent
     for window, end in enumerate(found.ends.tolist()):

@@ -59,7 +59,7 @@ class ReportError(RuntimeError):
     """A folder that no report can be made of; the message says what to do."""
 
 
-# What pictures need of `records.SummaryRow` and `records.ReceiptRow`. The whole rows by `parse_summary` take eight
+# What pictures need of `records.SummaryRow` and `records.ReceiptRow`. The whole rows by `parse_summary` take ten
 # times as long, which is minutes for ten million.
 class _Summary(Struct, gc=False):
     transformer_id: str

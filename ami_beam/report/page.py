@@ -8,10 +8,11 @@ from html import escape
 
 from ami_beam import __version__
 from ami_beam.report.pictures import Picture
-from ami_beam.report.report_data import ReportData
+from ami_beam.report.report_data import UNPLACED, ReportData
 from ami_beam.report.tables import (
     Table,
     alarm_table,
+    counted,
     limits,
     period,
     profile_table,
@@ -25,11 +26,11 @@ from ami_beam.terminal_text import printable
 _OPEN_ROWS = 15
 """Longer tables are closed at first."""
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 72rem; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 84rem; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; }
 figure { margin: 0; } img { max-width: 100%; height: auto; }
-figcaption, .note { color: #4a4a4a; font-size: 0.9rem; }
+.note { color: #4a4a4a; font-size: 0.9rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.5rem; }
 dt { color: #4a4a4a; } dd { margin: 0; }
 summary { cursor: pointer; color: #1d4f91; margin-top: 0.5rem; }
@@ -37,8 +38,9 @@ summary { cursor: pointer; color: #1d4f91; margin-top: 0.5rem; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: 0.5rem 0; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #d5d5d5; text-align: right; vertical-align: top; }
-thead th { background: #f0f1ee; } .name { text-align: left; overflow-wrap: anywhere; }
-@media print { body { max-width: none; margin: 0; } section { break-inside: avoid-page; } }
+thead th { background: #f0f1ee; } td { white-space: nowrap; }
+.name { text-align: left; min-width: 8rem; max-width: 24rem; overflow-wrap: break-word; white-space: normal; }
+@media print { body { max-width: none; margin: 0; } td { white-space: normal; } .table { overflow: visible; } }
 """
 
 
@@ -58,11 +60,12 @@ def page(data: ReportData, pictures: Sequence[Picture]) -> str:
     sections.append(_section(shown["consumption"], tables))
     alarms = alarm_table(data)
     sections.append(f"<section><h2>{_text(alarms.caption)}</h2>{_table(alarms)}</section>")
+    feeders = sum(name != UNPLACED for name in data.feeders.names)
     title = f"Voltage, receipt and consumption, {period(data)}"
     facts = {
         "Period": period(data),
         "Windows": f"{len(data.ends):,} of {window_length(data)}",
-        "Transformers": f"{data.transformers:,} on {len(data.feeders.names):,} feeders",
+        "Transformers": f"{data.transformers:,} on {counted(feeders, 'feeder')}",
         "Voltage": limits(data),
         "Receipt rate": f"at least {data.thresholds.min_receipt_rate_pct:g} % of the meters",
         "Alarms": f"{sum(tally.alarms for tally in data.alarms):,}",

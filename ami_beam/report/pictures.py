@@ -12,14 +12,24 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ami_beam.instants import MICROS_PER_HOUR
-from ami_beam.report.report_data import Floats, HeatMap, Profile, ReportData, coarser, fold
-from ami_beam.report.tables import Table, alarm_table, limits, per_cent, period, window_length
+from ami_beam.report.report_data import UNPLACED, Floats, HeatMap, Integers, Profile, ReportData, coarser, steps
+from ami_beam.report.tables import (
+    Table,
+    alarm_table,
+    counted,
+    limits,
+    of_feeder,
+    per_cent,
+    period,
+    when,
+    window_length,
+)
 from ami_beam.terminal_text import printable
 from ami_beam.voltage_codes import (
     ABOVE,
@@ -43,6 +53,8 @@ MOST_NAMED = 50
 """So many rows of a heat map have room for their names; of more, the worst of them have, below a map of all."""
 _MOST_ROWS, _MOST_COLUMNS = 400, 800
 """Of the picture's points: more cells than that are drawn the worst of several."""
+_MOST_STEPS = 200
+"""Of a line; with more, lines of rates hide each other."""
 _MOST_SYMBOLS = 110
 """Windows; symbols in narrower cells would run into each other."""
 _MOST_RECEIPT_ROWS = 20
@@ -111,32 +123,33 @@ def _voltage(data: ReportData, heat: HeatMap, name: str, formats: Sequence[str])
     looks = _voltage_looks(data.thresholds)
     rows, named = len(heat.names), min(len(heat.names), MOST_NAMED)
     whose = "feeders" if heat.feeder_id is None else "transformers"
+    title = f"Voltage of the transformers{_short(of_feeder(heat), 40)}"
     if heat.feeder_id is None:
         title = "Voltage by feeder: each window shows the worst transformer of the feeder"
-    else:
-        title = f"Voltage of the transformers of feeder {_short(heat.feeder_id)}"
 
     def fill(figure: Any) -> None:
         if rows == named:
             axes = figure.subplots()
         else:
             whole, axes = figure.subplots(2, height_ratios=[3.5, named * _ROW_INCHES])
-            _heat(whole, data, heat.codes, [], looks, "voltage")
+            _heat(whole, data, heat.codes, [], looks, "voltage", whose)
             whole.set_title(f"all {rows:,} {whose}, the worst at the top")
             axes.set_title(f"the worst {named} of them")
-        _heat(axes, data, heat.codes[:named], heat.names[:named], looks, "voltage")
+        _heat(axes, data, heat.codes[:named], heat.names[:named], looks, "voltage", whose)
         _legend(figure, looks)
 
     height = 2.2 + named * _ROW_INCHES + (4.2 if rows > named else 0)
-    return Picture(name, title, _voltage_alt(data, heat), _drawn(data, title, limits(data), height, fill, formats))
+    return Picture(
+        name, title, _voltage_alt(data, heat), _drawn(title, f"{period(data)} · {limits(data)}", height, fill, formats)
+    )
 
 
 def _voltage_alt(data: ReportData, heat: HeatMap) -> str:
     rows, windows = heat.codes.shape
-    whose = "feeders" if heat.feeder_id is None else f"transformers of feeder {heat.feeder_id}"
+    whose = counted(rows, "feeder" if heat.feeder_id is None else "transformer") + of_feeder(heat)
     beyond = heat.windows_with(BELOW, ABOVE, BOTH)
     silent = heat.windows_with(SILENT)
-    said = [f"Heat map of voltage, {rows:,} {whose} by {windows:,} windows, {period(data)}."]
+    said = [f"Heat map of voltage, {whose} by {counted(windows, 'window')}, {period(data)}."]
     if beyond[0]:
         said.append(
             f"Beyond a limit in some window: {int((beyond > 0).sum()):,} of them, {heat.names[0]} in the most,"
@@ -153,35 +166,40 @@ def _receipt(data: ReportData, formats: Sequence[str]) -> Picture:
     receipt, limit = data.receipt, data.thresholds.min_receipt_rate_pct
     shown = min(len(receipt.names), _MOST_RECEIPT_ROWS)
     looks = _receipt_looks(data.thresholds)
+    # Of what no feeder is known is no feeder, and its line is the axis.
+    lowest = [row for row, name in enumerate(receipt.names) if name != UNPLACED][: len(_LINES)]
     title = "Receipt rate: meters heard, of those expected"
 
     def fill(figure: Any) -> None:
         lines, map_axes = figure.subplots(2, height_ratios=[4.0, max(shown * _ROW_INCHES, 1)])
-        for name, rates, (colour, dashes) in zip(receipt.names, receipt.feeder_pct, _LINES, strict=False):
-            _line(lines, data, rates, color=colour, linestyle=dashes, linewidth=1.3, label=_short(name))
-        _line(lines, data, receipt.system_pct, color=_BLACK, linewidth=2.2, label="whole system")
+        parts = steps(data, _MOST_STEPS)
+        starts = np.array([data.starts[part][0] for part in parts])
+        ends = np.array([data.ends[part][-1] for part in parts])
+        for row, (colour, dashes) in zip(lowest, _LINES, strict=False):
+            rates, label = receipt.in_steps(parts, row), _short(receipt.names[row])
+            _line(lines, starts, ends, rates, color=colour, linestyle=dashes, linewidth=1.3, label=label)
+        rates = receipt.in_steps(parts, None)
+        _line(lines, starts, ends, rates, color=_BLACK, linewidth=2.2, label="whole system")
         lines.axhline(limit, color=_ORANGE, linewidth=1, label=f"least: {limit:g} %")
         lines.set_ylabel("per cent of the meters")
-        lines.set_ylim(bottom=0)
-        _key(lines, f"whole system, and the {min(len(receipt.names), len(_LINES))} lowest feeders by their mean")
+        lines.set_ylim(0, max(103, lines.get_ylim()[1]))
+        said = f"whole system, and the {len(lowest)} lowest feeders by their mean" if lowest else "whole system"
+        _key(lines, said + ("; a step is the mean of several windows" if len(parts) < len(data.ends) else ""))
         _time_axis(lines, data)
         whose = (
             "all feeders" if shown == len(receipt.names) else f"the lowest {shown} of {len(receipt.names):,} feeders"
         )
         map_axes.set_title(f"{whose}, the lowest mean at the top")
-        _heat(map_axes, data, receipt.codes[:shown], receipt.names[:shown], looks, "receipt")
+        _heat(map_axes, data, receipt.codes[:shown], receipt.names[:shown], looks, "receipt", "feeders")
         _legend(figure, looks)
 
-    means = ", ".join(
-        f"{name} {per_cent(mean)}"
-        for name, mean in zip(receipt.names[:3], receipt.feeder_mean_pct.tolist(), strict=False)
-    )
+    means = ", ".join(f"{receipt.names[row]} {per_cent(float(receipt.feeder_mean_pct[row]))}" for row in lowest)
     alt = (
         f"Receipt rate over time, {period(data)}, in per cent of the meters. Mean of the whole system"
         f" {per_cent(receipt.system_mean_pct)}, lowest window {per_cent(float(np.nanmin(receipt.system_pct)))}."
-        f" Lowest feeders by their mean: {means}. The table has the numbers."
+        f" Lowest feeders by their mean: {means or 'none is known'}. The table has the numbers."
     )
-    files = _drawn(data, title, f"least {limit:g} %", 6.6 + max(shown * _ROW_INCHES, 1), fill, formats)
+    files = _drawn(title, f"{period(data)} · least {limit:g} %", 6.6 + max(shown * _ROW_INCHES, 1), fill, formats)
     return Picture("receipt-rate", title, alt, files)
 
 
@@ -192,8 +210,11 @@ def _consumption(data: ReportData, formats: Sequence[str]) -> Picture:
     def fill(figure: Any) -> None:
         panels = figure.subplots(1 if profile is None else 2, squeeze=False)[:, 0]
         over_time = panels[0]
-        _line(over_time, data, data.consumption_kwh, color=_LINES[0][0], linewidth=1.8, label="consumption")
-        _line(over_time, data, data.received_kwh, color=_LINES[1][0], linewidth=1.8, linestyle="--", label=_RECEIVED)
+        for kwh, (colour, _), style, label in (
+            (data.consumption_kwh, _LINES[0], "-", "consumption"),
+            (data.received_kwh, _LINES[1], "--", _RECEIVED),
+        ):
+            _line(over_time, data.starts, data.ends, kwh, color=colour, linewidth=1.8, linestyle=style, label=label)
         _energy_axis(over_time, "over time")
         _time_axis(over_time, data)
         if profile is not None:
@@ -204,7 +225,9 @@ def _consumption(data: ReportData, formats: Sequence[str]) -> Picture:
         f"Energy of the whole system by window, {period(data)}: {total:,.1f} kWh consumed and {received:,.1f} kWh"
         f" received in all. {_peak(data)}The table has the numbers."
     )
-    return Picture("consumption", title, alt, _drawn(data, title, "", 5.2 if profile is None else 9.4, fill, formats))
+    return Picture(
+        "consumption", title, alt, _drawn(title, period(data), 5.2 if profile is None else 9.4, fill, formats)
+    )
 
 
 _RECEIVED = "received from producers"
@@ -251,11 +274,14 @@ def _alarms(data: ReportData, formats: Sequence[str]) -> Picture:
         _table(axes, table)
 
     alarms = sum(tally.alarms for tally in data.alarms)
-    most = f", most of them {data.alarms[0].alarm_type}" if data.alarms else ""
-    alt = f"Table of {alarms:,} alarms by type{most}, {period(data)}."
-    return Picture(
-        "alarms", table.caption, alt, _drawn(data, table.caption, "", 1.6 + 0.3 * len(table.rows), fill, formats)
-    )
+    # They are not those of the windows with rows: an alarm of silence is there because of windows without.
+    said = "no alarms"
+    if data.alarms:
+        first, last = min(tally.first for tally in data.alarms), max(tally.last for tally in data.alarms)
+        said = f"{alarms:,} alarms of windows that end from {when(first)} to {when(last)} UTC"
+    alt = f"Table of alarms by type: {said}" + (f", most often {data.alarms[0].alarm_type}." if data.alarms else ".")
+    height = 1.6 + 0.3 * len(table.rows)
+    return Picture("alarms", table.caption, alt, _drawn(table.caption, said, height, fill, formats))
 
 
 def _table(axes: Any, table: Table) -> None:
@@ -269,7 +295,7 @@ def _table(axes: Any, table: Table) -> None:
     drawn.auto_set_column_width(list(range(len(table.header))))
     for (row, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#bbbbbb")
-        cell.PAD = 0.04
+        cell.PAD = 0.07
         cell.set_height(0.3 / (1.0 + 0.3 * len(table.rows)) * (1.6 if row == 0 else 1))
         if column < table.names:
             cell.set_text_props(ha="left")
@@ -284,15 +310,17 @@ def _heat(
     names: list[str],
     looks: Sequence[_Look],
     kind: Literal["voltage", "receipt"],
+    whose: str,
 ) -> None:
-    """Draws the codes, the first row at the top; without `names` as one block."""
+    """Draws the codes, the first row at the top; without `names` as one block. `whose` the rows are: feeders."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    edges, places = _columns(data)
+    edges, places = _columns(data.starts, data.ends)
     codes = np.column_stack([codes, np.full(len(codes), NO_ROW, np.uint8)])[:, places]
-    across, down = fold(codes.shape[1], _MOST_COLUMNS), fold(codes.shape[0], _MOST_ROWS)
-    codes = coarser(codes, _MOST_ROWS, _MOST_COLUMNS, kind)
-    edges = np.append(edges[:-1][::across], edges[-1])
+    across, down = (-(-count // most) for count, most in ((len(places), _MOST_COLUMNS), (len(codes), _MOST_ROWS)))
+    columns = together(places, across)
+    codes = coarser(codes, np.arange(len(codes)) // down, columns, kind)
+    edges = np.append(edges[:-1][np.diff(columns, prepend=-1) > 0], edges[-1])
     number = {look.code: place for place, look in enumerate(looks)}
     shown = np.vectorize(number.__getitem__, otypes=[np.uint8])(codes)
     times, rows = _times(edges), np.arange(len(codes) + 1) - 0.5
@@ -305,8 +333,9 @@ def _heat(
     _time_axis(axes, data)
     axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize="small")
     axes.tick_params(axis="y", length=0)
-    if across > 1 or down > 1:
-        axes.set_xlabel(f"{_TIME}; a column is the worst of {across:,} windows, a row of {down:,}")
+    folded = [f"{size:,} {what}" for size, what in ((across, "windows"), (down, whose)) if size > 1]
+    if folded:
+        axes.set_xlabel(f"{_TIME}; of every {' and '.join(folded)} the worst is drawn")
     if names and codes.shape[1] <= _MOST_SYMBOLS:
         middles = times[:-1] + np.diff(times) / 2
         for look in looks:
@@ -315,10 +344,10 @@ def _heat(
                 axes.scatter(middles[at], found, s=9, marker=look.symbol, color="white", linewidths=0.8)
 
 
-def _columns(data: ReportData) -> tuple[NDArray[np.int64], list[int]]:
+def _columns(starts: Integers, ends: Integers) -> tuple[Integers, list[int]]:
     """Edges of a picture's columns, in microseconds, and of each the number of its window; -1 where there is none."""
-    edges, places = [int(data.starts[0])], []
-    for window, (start, end) in enumerate(zip(data.starts.tolist(), data.ends.tolist(), strict=True)):
+    edges, places = [int(starts[0])], []
+    for window, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         if start > edges[-1]:
             edges.append(start)
             places.append(-1)
@@ -327,13 +356,25 @@ def _columns(data: ReportData) -> tuple[NDArray[np.int64], list[int]]:
     return np.array(edges, np.int64), places
 
 
-def _line(axes: Any, data: ReportData, values: Floats, **look: Any) -> None:
+def together(places: list[int], most: int) -> Integers:
+    """Which columns are drawn as one: so many windows at most, and never a time without one, which may be long."""
+    numbers: list[int] = []
+    number = size = 0
+    for before, place in pairwise([-1, *places]):
+        if numbers and (size == most or place < 0 or before < 0):
+            number, size = number + 1, 0
+        numbers.append(number)
+        size += 1
+    return np.array(numbers, np.int64)
+
+
+def _line(axes: Any, starts: Integers, ends: Integers, values: Floats, **look: Any) -> None:
     """A step for each window, and a gap where there is none."""
-    edges, places = _columns(data)
+    edges, places = _columns(starts, ends)
     axes.stairs(np.append(values, np.nan)[places], _times(edges), baseline=None, **look)
 
 
-def _times(instants: NDArray[np.int64]) -> Floats:
+def _times(instants: Integers) -> Floats:
     from matplotlib.dates import date2num
 
     return np.asarray(date2num(instants.astype("datetime64[us]")))
@@ -414,7 +455,7 @@ def _receipt_looks(limit: Thresholds) -> list[_Look]:
 
 
 def _drawn(
-    data: ReportData, title: str, more: str, height: float, fill: Callable[[Any], None], formats: Sequence[str]
+    title: str, subtitle: str, height: float, fill: Callable[[Any], None], formats: Sequence[str]
 ) -> dict[str, bytes]:
     """The files of a figure of this height, in inches, that `fill` draws into."""
     from matplotlib import rc_context
@@ -426,7 +467,7 @@ def _drawn(
         # In scripts that the font has not, names are boxes; the tables have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=(_INCHES, height), layout="constrained")
-        figure.suptitle(f"{title}\n{' · '.join(part for part in (period(data), more) if part)}", fontsize="large")
+        figure.suptitle(f"{title}\n{subtitle}", fontsize="large")
         fill(figure)
         found = {}
         for each in formats:

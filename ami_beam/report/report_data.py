@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ UNPLACED = "(nothing heard)"
 _BEYOND = (BELOW, ABOVE, BOTH)
 _NEAR = (NEAR_LOW, NEAR_HIGH)
 
+_EXTREME = np.dtype([("volts", "f8"), ("pct", "f8"), ("window", "f8")])
+"""NaN until there is one."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -44,8 +47,9 @@ Integers = NDArray[np.int64]
 class Extreme:
     """A voltage that is the least or greatest of its row of a heat map, in all windows."""
 
+    volts: float
     pct: float
-    """Of nominal."""
+    """Of the transformer's nominal voltage, by which voltages are compared."""
     transformer_id: str
     window: int
     """Number of the window."""
@@ -88,14 +92,24 @@ class ReceiptHistory:
     system_pct: Floats
     """Likewise."""
     names: list[str]
+    feeder_heard: Integers
+    """Of shape (feeders, windows); `feeder_expected`, `feeder_pct` and `codes` likewise."""
+    feeder_expected: Integers
     feeder_pct: Floats
-    """Of shape (feeders, windows)."""
     codes: Codes
-    """Likewise."""
     system_mean_pct: float
     """Over all windows, each meter counted in each."""
     feeder_mean_pct: Floats
     """Likewise, of shape (feeders,)."""
+
+    def in_steps(self, parts: Sequence[slice], feeder: int | None) -> Floats:
+        """The rates over the windows of each of `steps`; of the feeder of this number, or None: of the system."""
+        heard, expected = self.heard, self.expected
+        if feeder is not None:
+            heard, expected = self.feeder_heard[feeder], self.feeder_expected[feeder]
+        return _rates(
+            np.array([heard[part].sum() for part in parts]), np.array([expected[part].sum() for part in parts])
+        )
 
 
 @dataclass(frozen=True)
@@ -224,17 +238,21 @@ def report_data(
     )
 
 
-def spans(data: ReportData, most: int) -> list[Span]:
-    """The whole period in order: single windows, or hours, quarters of days, days or weeks, so that there are few.
+def steps(data: ReportData, most: int) -> list[slice]:
+    """The windows of the whole period in order: each, or those of hours, quarters of days, days or weeks together.
 
-    No more than `most` unless there are so many weeks. Times without a window are left out.
+    No more than `most` steps unless there are so many weeks. Times without a window are left out.
     """
-    steps = (1, MICROS_PER_HOUR, 6 * MICROS_PER_HOUR, MICROS_PER_DAY, 7 * MICROS_PER_DAY)
-    for step in steps:
-        begins = np.unique(data.starts // step, return_index=True)[1].tolist()
+    for size in (1, MICROS_PER_HOUR, 6 * MICROS_PER_HOUR, MICROS_PER_DAY, 7 * MICROS_PER_DAY):
+        begins = np.unique(data.starts // size, return_index=True)[1].tolist()
         if len(begins) <= most:
             break
-    return [_span(data, slice(begin, end)) for begin, end in pairwise([*begins, len(data.ends)])]
+    return [slice(begin, end) for begin, end in pairwise([*begins, len(data.ends)])]
+
+
+def spans(data: ReportData, most: int) -> list[Span]:
+    """The whole period in `steps`."""
+    return [_span(data, part) for part in steps(data, most)]
 
 
 def _span(data: ReportData, part: slice) -> Span:
@@ -253,23 +271,16 @@ def _span(data: ReportData, part: slice) -> Span:
     )
 
 
-def coarser(codes: Codes, most_rows: int, most_columns: int, kind: Literal["voltage", "receipt"]) -> Codes:
-    """The codes for a picture that has not room for all of them: of neighbouring rows and columns the worst.
+def coarser(codes: Codes, rows: Integers, columns: Integers, kind: Literal["voltage", "receipt"]) -> Codes:
+    """The codes for a picture that has not room for all of them: of the rows and columns of a group the worst.
 
-    So a violation in a single cell is still seen. As many go together, `fold` of them, as it takes for each axis.
+    So a violation in a single cell is still seen. `rows` and `columns` are the numbers of their groups, from 0.
     """
-    rows, columns = codes.shape
-    down, across = fold(rows, most_rows), fold(columns, most_columns)
-    if down == across == 1:
+    shape = int(rows[-1]) + 1, int(columns[-1]) + 1
+    if shape == codes.shape:
         return codes
-    shape = -(-rows // down), -(-columns // across)
-    index = np.add.outer(np.arange(rows) // down * shape[1], np.arange(columns) // across)
+    index = np.add.outer(rows * shape[1], columns)
     return worst_of(codes.ravel(), index.ravel(), shape[0] * shape[1], kind).reshape(shape)
-
-
-def fold(count: int, most: int) -> int:
-    """How many go together so that there are at most `most`."""
-    return max(-(-count // most), 1)
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -308,10 +319,8 @@ class _Grid:
         self._expected = np.zeros((feeders, windows), np.int64)
         self.consumption = np.full(windows, np.nan)
         self.received = np.full(windows, np.nan)
-        self._lowest = np.full(places, np.nan)
-        self._highest = np.full(places, np.nan)
-        self._lowest_at = np.zeros(places, np.int64)
-        self._highest_at = np.zeros(places, np.int64)
+        self._lowest = np.full(places, np.nan, _EXTREME)
+        self._highest = np.full(places, np.nan, _EXTREME)
         self._seen_at = self._first_places()
         for window in range(windows):
             self._take(window)
@@ -351,6 +360,8 @@ class _Grid:
             all_expected,
             _rates(all_heard, all_expected),
             [names[row] for row in order.tolist()],
+            heard,
+            expected,
             _rates(heard, expected),
             receipt_codes(heard, expected, expected > 0, self._thresholds),
             float(_rates(all_heard.sum(), all_expected.sum())),
@@ -366,18 +377,17 @@ class _Grid:
             [names[row] for row in order],
             codes[order],
             np.array([len(set(self._transformer_of[group].tolist())) for group in groups], np.int64),
-            [self._extreme(group, self._lowest, self._lowest_at, np.nanargmin) for group in groups],
-            [self._extreme(group, self._highest, self._highest_at, np.nanargmax) for group in groups],
+            [self._extreme(group, self._lowest, np.nanargmin) for group in groups],
+            [self._extreme(group, self._highest, np.nanargmax) for group in groups],
         )
 
-    def _extreme(
-        self, places: Integers, found: Floats, at: Integers, which: Callable[[Floats], np.intp]
-    ) -> Extreme | None:
-        if np.isnan(found[places]).all():
+    def _extreme(self, places: Integers, found: NDArray[Any], which: Callable[[Floats], np.intp]) -> Extreme | None:
+        pct = found["pct"][places]
+        if np.isnan(pct).all():
             return None
-        place = int(places[which(found[places])])
-        name = self.transformer_names[self._transformer_of[place]]
-        return Extreme(float(found[place]), name, int(at[place]))
+        place = places[which(pct)]
+        volts, share, window = found[place].tolist()
+        return Extreme(volts, share, self.transformer_names[self._transformer_of[place]], int(window))
 
     def _first_places(self) -> Integers:
         """Of each transformer the place where it was heard first."""
@@ -405,10 +415,11 @@ class _Grid:
         to_pct = 100 / self._nominal.at(end)[transformers]
         low, high = cells["low"] * to_pct, cells["high"] * to_pct
         self._codes[heard, window] = voltage_codes(low, high, np.ones(len(heard), bool), self._thresholds)
-        lower = ~(low >= self._lowest[heard]) & ~np.isnan(low)
-        self._lowest[heard[lower]], self._lowest_at[heard[lower]] = low[lower], window
-        higher = ~(high <= self._highest[heard]) & ~np.isnan(high)
-        self._highest[heard[higher]], self._highest_at[heard[higher]] = high[higher], window
+        for kept, volts, pct, sign in ((self._lowest, cells["low"], low, 1), (self._highest, cells["high"], high, -1)):
+            beyond = ~np.isnan(pct) & ~(sign * pct >= sign * kept["pct"][heard])
+            kept["volts"][heard[beyond]] = volts[beyond]
+            kept["pct"][heard[beyond]] = pct[beyond]
+            kept["window"][heard[beyond]] = window
         self._seen_at[transformers] = heard
         with_row = receipt["as_of"] >= 0
         silent = with_row.copy()

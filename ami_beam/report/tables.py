@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from statistics import mode
 
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND
-from ami_beam.report.report_data import Extreme, HeatMap, ReportData, spans
+from ami_beam.report.report_data import UNPLACED, Extreme, HeatMap, ReportData, spans
 from ami_beam.voltage_codes import ABOVE, BELOW, BOTH, NEAR_HIGH, NEAR_LOW, SILENT
 
 MOST_ROWS = 200
@@ -32,7 +32,17 @@ def voltage_table(data: ReportData, heat: HeatMap) -> Table:
     """A row for each row of the heat map, in its order."""
     whose = "feeder" if heat.feeder_id is None else "transformer"
     header = [whose, "transformers"] if heat.feeder_id is None else [whose]
-    header += ["windows below", "near low", "near high", "above", "no voltage", "lowest", "at", "highest", "at"]
+    header += [
+        "windows below",
+        "near low",
+        "near high",
+        "above",
+        "no voltage",
+        "lowest",
+        "lowest in",
+        "highest",
+        "highest in",
+    ]
     counts = [
         heat.windows_with(*codes)
         for codes in ((BELOW, BOTH), (NEAR_LOW,), (NEAR_HIGH,), (ABOVE, BOTH), (SILENT,))
@@ -47,8 +57,7 @@ def voltage_table(data: ReportData, heat: HeatMap) -> Table:
         ]
         for row, name in enumerate(heat.names[:MOST_ROWS])
     ]
-    of = "" if heat.feeder_id is None else f" of the transformers of {heat.feeder_id}"
-    caption = f"Voltage{of or ' of the feeders'}, the worst first: windows beyond and near the limits, and extremes"
+    caption = f"Voltage of the {whose}s{of_feeder(heat)}, the worst first; windows by their ends, UTC"
     return Table(caption, header, rows, _more(len(heat.names), f"{whose}s"))
 
 
@@ -135,6 +144,18 @@ def alarm_table(data: ReportData) -> Table:
 _ADDED = ("alarms", "active", "cleared", "unknown", "explained")
 
 
+def of_feeder(heat: HeatMap) -> str:
+    """Whose transformers they are, as the end of their name; empty for feeders."""
+    if heat.feeder_id is None:
+        return ""
+    return " of no known feeder" if heat.feeder_id == UNPLACED else f" of feeder {heat.feeder_id}"
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 feeder", "2 feeders"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def when(instant: int) -> str:
     """A time in UTC, without its seconds where they are none."""
     moment = datetime.fromtimestamp(instant / MICROS_PER_SECOND, UTC)
@@ -182,7 +203,8 @@ def _extreme(data: ReportData, heat: HeatMap, extreme: Extreme | None) -> Iterab
     if extreme is None:
         return "–", ""
     at = when(int(data.ends[extreme.window]))
-    return f"{extreme.pct:.2f} %", at if heat.feeder_id is not None else f"{extreme.transformer_id}, {at}"
+    value = f"{extreme.volts:g} V, {extreme.pct:.3f} %"
+    return value, at if heat.feeder_id is not None else f"{extreme.transformer_id}, {at}"
 
 
 def _count(count: int) -> str:
