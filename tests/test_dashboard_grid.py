@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ami_beam.codecs.json_outputs import (
+    RECEIPT_TOPIC,
+    SUMMARY_TOPIC,
+    parse_receipt,
+    parse_summary,
+    receipt_json,
+    summary_json,
+)
 from ami_beam.dashboard import map_views
 from ami_beam.dashboard.grid import UNKNOWN_FEEDER, Grid
+from ami_beam.dashboard.hub import Hub, Record, Topics
 from ami_beam.dashboard.map_views import MapViews
 from ami_beam.dashboard.name_index import NameIndex
 from ami_beam.instants import MICROS_PER_DAY, format_instant
 from ami_beam.records import ReceiptRow
+from ami_beam.settings import Settings
 from ami_beam.voltage_codes import Thresholds
 from tests.dashboard_rows import ARRIVED, WINDOW, end_of, receipt, summary
 
@@ -237,3 +250,69 @@ def test_a_window_that_is_far_ahead_pushes_nothing_out():
     assert not grid.take_summary(far, end_of(1))
     assert grid.ends == [end_of(1)]
     assert grid.refused == 1
+
+
+cells = st.tuples(
+    st.sampled_from(["T1", "T2", "T3"]), st.sampled_from(["F1", "F2", None]), st.integers(1, 3), st.integers(-2, 3),
+    st.integers(0, 2),
+)  # fmt: skip
+volts = st.none() | st.floats(-5, 700, allow_nan=False)
+
+
+@given(
+    st.lists(st.tuples(cells, volts, volts, st.integers(0, 3), st.floats(-1e3, 1e3), st.booleans()), max_size=25),
+    st.integers(1, 9),
+)
+def test_many_rows_at_once_are_taken_as_one_by_one(drawn, at_once):
+    """Whatever the batches, and whether transformers are new, on several feeders, or there in several versions."""
+    records = []
+    for (transformer, feeder, number, as_of, revision), low, high, meters, kwh, is_summary in drawn:
+        usual = {"as_of": as_of * 1_000, "revision": revision}
+        if is_summary:
+            row = summary(
+                transformer, feeder or "F1", number, low, high, **usual, meters_reported=meters,
+                total_consumption_kwh=kwh, total_received_kwh=-kwh, zero_voltage_count=meters % 2,
+            )  # fmt: skip
+            records.append((SUMMARY_TOPIC, summary_json(row)))
+        else:
+            row = receipt(transformer, feeder, number, meters, 3, **usual)
+            records.append((RECEIPT_TOPIC, receipt_json(row)))
+    hub, grid = Hub(Settings(), Topics("", None, None, None), MICROS_PER_DAY), Grid(MICROS_PER_DAY, Thresholds())
+    for begin in range(0, len(records), at_once):
+        batch = records[begin : begin + at_once]
+        for topic in (SUMMARY_TOPIC, RECEIPT_TOPIC):
+            hub.take(topic, [Record(value, 0, 0, end_of(9)) for name, value in batch if name == topic])
+            for name, value in batch:
+                if name == topic == SUMMARY_TOPIC:
+                    grid.take_summary(parse_summary(value), end_of(9))
+                elif name == topic:
+                    grid.take_receipt(parse_receipt(value), end_of(9))
+    assert not hub.unreadable
+    together = hub.grid
+    assert (together.transformers, together.feeders, together.ends) == (grid.transformers, grid.feeders, grid.ends)
+    assert together.newest_as_of == grid.newest_as_of
+    for end in grid.ends:
+        one, other = grid.windows[end], together.windows[end]
+        assert sorted(one.delays) == sorted(other.delays)
+        for name in (
+            "min",
+            "avg",
+            "max",
+            "kwh",
+            "received",
+            "heard",
+            "total",
+            "summary_as_of",
+            "receipt_as_of",
+            "flags",
+        ):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+
+
+def test_values_that_are_no_plain_lines_are_looked_at_one_by_one():
+    rows = [summary_json(summary("T1", "F1", 1, 200, 230)), b"no row", summary_json(summary("T2", "F1", 1, 225, 230))]
+    hub = Hub(Settings(), Topics("", None, None, None), MICROS_PER_DAY)
+    spread = json.dumps(json.loads(rows[2]), indent=1).encode().replace(b"T2", b"T3")
+    hub.take(SUMMARY_TOPIC, [Record(value, 0, 0, end_of(1)) for value in (*rows, None, spread)])
+    assert hub.grid.transformers == ["T1", "T2", "T3"]
+    assert hub.unreadable == {SUMMARY_TOPIC: 2}

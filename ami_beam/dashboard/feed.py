@@ -27,7 +27,7 @@ from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MILLI
 from ami_beam.io.kafka_preflight import GROUP_PREFIX
 from ami_beam.io.librdkafka import librdkafka
 
-_BATCH = 500
+_BATCH = 2_000
 """Messages that are taken under one hold of the lock: a few milliseconds."""
 _WAIT_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0

@@ -6,13 +6,15 @@ windows is 1.3 GB. What is shown of feeders is made of that once for each window
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ami_beam.codecs.row_lines import ReceiptLine, SummaryLine, micros
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MILLI
 from ami_beam.records import ReceiptRow, SummaryRow
 from ami_beam.voltage_codes import Thresholds, receipt_codes, voltage_codes, worst_of
@@ -77,6 +79,11 @@ class WindowColumns:
         """An as_of as the columns have it."""
         since = (as_of - self.start + MICROS_PER_DAY) // MICROS_PER_MILLI
         return min(max(since, 1), 2**32 - 1)
+
+    def moments(self, as_of: Sequence[int]) -> Column:
+        """Likewise of many."""
+        since = (np.array(as_of, np.int64) - self.start + MICROS_PER_DAY) // MICROS_PER_MILLI
+        return np.clip(since, 1, 2**32 - 1).astype(np.uint32)
 
     @property
     def nbytes(self) -> int:
@@ -223,6 +230,119 @@ class Grid:
         window.flags[place] = flags
         self._changed(window, row.as_of, published, there)
         return True
+
+    def take_summaries(self, rows: Sequence[SummaryLine], published: Sequence[int]) -> None:
+        """What `take_summary` does with each of them, in their order; several times as fast."""
+        windows = _Windows(self)
+        for number, row in enumerate(rows):
+            window, chunk = windows.of(row, published[number])
+            place = None if window is None else self._place(row.transformer_id, row.feeder_id)
+            if window is None or place is None:
+                continue
+            if place in chunk:
+                # Another version of one: it is held against the one before.
+                self._take_summary_chunk(window, chunk, rows, published)
+                chunk.clear()
+            chunk[place] = number
+        for window, chunk in windows.all():
+            self._take_summary_chunk(window, chunk, rows, published)
+
+    def _take_summary_chunk(
+        self, window: WindowColumns, chunk: dict[int, int], rows: Sequence[SummaryLine], published: Sequence[int]
+    ) -> None:
+        """`chunk`: the number of a row by its place."""
+        if not chunk:
+            return
+        self._fit(window, max(chunk))
+        taken = [rows[number] for number in chunk.values()]
+        as_of = [micros(row.as_of) for row in taken]
+        places, moments = np.array(list(chunk)), window.moments(as_of)
+        counts = moments >= window.summary_as_of[places]
+        if not counts.all():
+            places, moments = places[counts], moments[counts]
+            taken = [row for row, is_taken in zip(taken, counts.tolist(), strict=True) if is_taken]
+            if not taken:
+                return
+        steps = self._step[places]
+        reported = np.array([row.meters_reported for row in taken]) > 0
+        columns = (
+            (window.min, _all_steps([row.min_voltage_v for row in taken], steps)),
+            (window.avg, _all_steps([row.avg_voltage_v for row in taken], steps)),
+            (window.max, _all_steps([row.max_voltage_v for row in taken], steps)),
+            (window.kwh, _all_energies([row.total_consumption_kwh for row in taken], reported)),
+        )
+        flags = window.flags[places]
+        there = (flags & SUMMARY) > 0
+        other = np.zeros(len(places), bool)
+        for column, values in columns:
+            before = column[places]
+            other |= (before != values) & ~((before != before) & (values != values))
+            column[places] = values
+        window.received[places] = _all_energies([row.total_received_kwh for row in taken], reported)
+        window.summary_as_of[places] = moments
+        revised = (there & other) | (np.array([row.revision != 0 for row in taken]))
+        dark = np.array([row.zero_voltage_count > 0 and row.min_voltage_v is None for row in taken])
+        flags = (flags & np.uint8(0xFF & ~DARK)) | np.uint8(SUMMARY)
+        window.flags[places] = flags | revised * np.uint8(SUMMARY_REVISED) | dark * np.uint8(DARK)
+        self._all_changed(window, as_of, [published[number] for number in chunk.values()], counts, there)
+
+    def take_receipts(self, rows: Sequence[ReceiptLine], published: Sequence[int]) -> None:
+        """What `take_receipt` does with each of them, in their order; several times as fast."""
+        windows = _Windows(self)
+        for number, row in enumerate(rows):
+            window, chunk = windows.of(row, published[number])
+            if window is None:
+                continue
+            pairs = self._of_transformer.get(row.transformer_id, [])
+            alone = len(pairs) == 1 and row.feeder_id in (None, self.feeders[self._feeder_of[pairs[0]]])
+            if not alone or pairs[0] in chunk:
+                self._take_receipt_chunk(window, chunk, rows, published)
+                chunk.clear()
+            if alone:
+                chunk[pairs[0]] = number
+            else:
+                # A new transformer, or one that is on several feeders: its other rows have to be looked at.
+                self.take_receipt(_whole(row), published[number])
+        for window, chunk in windows.all():
+            self._take_receipt_chunk(window, chunk, rows, published)
+
+    def _take_receipt_chunk(
+        self, window: WindowColumns, chunk: dict[int, int], rows: Sequence[ReceiptLine], published: Sequence[int]
+    ) -> None:
+        if not chunk:
+            return
+        self._fit(window, max(chunk))
+        taken = [rows[number] for number in chunk.values()]
+        as_of = [micros(row.as_of) for row in taken]
+        places, moments = np.array(list(chunk)), window.moments(as_of)
+        counts = moments >= window.receipt_as_of[places]
+        if not counts.all():
+            places, moments = places[counts], moments[counts]
+            taken = [row for row, is_taken in zip(taken, counts.tolist(), strict=True) if is_taken]
+            if not taken:
+                return
+        heard = np.minimum([row.meters_reported for row in taken], _GREATEST).astype(np.uint16)
+        total = np.minimum([row.total_meters for row in taken], _GREATEST).astype(np.uint16)
+        flags = window.flags[places]
+        there = (flags & RECEIPT) > 0
+        other = (window.heard[places] != heard) | (window.total[places] != total)
+        revised = (there & other) | np.array([row.revision != 0 for row in taken])
+        window.heard[places], window.total[places] = heard, total
+        window.receipt_as_of[places] = moments
+        window.flags[places] = flags | np.uint8(RECEIPT) | revised * np.uint8(RECEIPT_REVISED)
+        self._all_changed(window, as_of, [published[number] for number in chunk.values()], counts, there)
+
+    def _all_changed(
+        self, window: WindowColumns, as_of: list[int], published: list[int], counts: Column, there: Column
+    ) -> None:
+        """`counts`: which of the rows; `there`: which of those that count are versions of what was there."""
+        self.version += 1
+        window.version = self.version
+        self.newest_as_of = max(self.newest_as_of, *(at for at, one in zip(as_of, counts.tolist(), strict=True) if one))
+        room = 4096 - len(window.delays)
+        if room > 0:
+            fresh = np.array(published)[counts][~there][:room]
+            window.delays += (fresh - window.end).tolist()
 
     def _changed(self, window: WindowColumns, as_of: int, published: int | None, again: bool) -> None:
         self.version += 1
@@ -443,6 +563,45 @@ def receipt_pct(heard: int, total: int) -> float | None:
 
 def _steps(volts: float | None, step: float) -> int:
     return 0 if volts is None else round(min(max(volts / step, 1), _GREATEST))
+
+
+def _all_steps(volts: list[float | None], steps: Column) -> Column:
+    values = np.array(volts, np.float64)
+    there = ~np.isnan(values)
+    found = np.zeros(len(values), np.uint16)
+    found[there] = np.rint(np.clip(values[there] / steps[there], 1, _GREATEST))
+    return found
+
+
+def _all_energies(kwh: list[float], reported: Column) -> Column:
+    values = np.clip(np.array(kwh, np.float64), -_MOST_KWH, _MOST_KWH)
+    return np.where(reported, values, np.nan).astype(np.float32)
+
+
+class _Windows:
+    """The windows of the rows of a batch, and of each the numbers by place of those that are still to be taken."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._known: dict[datetime, tuple[WindowColumns | None, dict[int, int]]] = {}
+
+    def of(self, row: SummaryLine | ReceiptLine, published: int) -> tuple[WindowColumns | None, dict[int, int]]:
+        """None where the row's window is too old, or too far ahead."""
+        known = self._known.get(row.window_end)
+        if known is None:
+            window = self._grid._window(micros(row.window_start), micros(row.window_end), published)
+            known = self._known[row.window_end] = window, {}
+        return known
+
+    def all(self) -> Iterator[tuple[WindowColumns, dict[int, int]]]:
+        yield from ((window, chunk) for window, chunk in self._known.values() if window is not None)
+
+
+def _whole(row: ReceiptLine) -> ReceiptRow:
+    """Without the rates, which are made of the rest."""
+    start, end, as_of = micros(row.window_start), micros(row.window_end), micros(row.as_of)
+    heard, total = row.meters_reported, row.total_meters
+    return ReceiptRow(row.transformer_id, row.feeder_id, start, end, heard, total, 0.0, heard, 0.0, as_of, row.revision)
 
 
 def _count(meters: int) -> int:

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from ami_beam.codecs.json_outputs import (
     parse_receipt,
     parse_summary,
 )
+from ami_beam.codecs.row_lines import LineDecoder, ReceiptLine, SummaryLine
 from ami_beam.codecs.stored_letters import letter_parser
 from ami_beam.codecs.writer_schemas import Schemas, WriterSchemas
 from ami_beam.dashboard.alarm_board import Acknowledgement, AlarmBoard
@@ -127,6 +128,11 @@ class Hub:
             prefix + CONFIG_TOPIC: self._take_config,
             topics.acknowledgements: self._take_acknowledgement,
         }
+        self._many: dict[str, tuple[LineDecoder[Any], Callable[[Any, list[int]], None]]] = {
+            prefix + SUMMARY_TOPIC: (LineDecoder(SummaryLine), self.grid.take_summaries),
+            prefix + RECEIPT_TOPIC: (LineDecoder(ReceiptLine), self.grid.take_receipts),
+        }
+        """Of the topics with many records: all of a batch at once, where they are plain."""
         letter = letter_parser(published)
 
         def take_letter(record: Record) -> None:
@@ -146,17 +152,31 @@ class Hub:
     def take(self, topic: str, records: Iterable[Record]) -> None:
         """Records of a topic, in its order."""
         take = self._take[topic]
-        count = 0
+        records = list(records)
         with self.lock:
-            for record in records:
-                count += 1
+            for record in () if self._taken_together(topic, records) else records:
                 try:
                     take(record)
                 except Exception as error:  # whatever a record holds, the others are taken
                     self.unreadable[topic] += 1
                     if self.unreadable[topic] == 1:
                         _log.warning("%s holds a record that is none of ours (%s)", topic, type(error).__name__)
-        self.rows.add(count)
+        self.rows.add(len(records))
+
+    def _taken_together(self, topic: str, records: Sequence[Record]) -> bool:
+        """Whether they are plain rows of one kind, and have been taken. If not, each has to be looked at."""
+        if topic not in self._many:
+            return False
+        decoder, take = self._many[topic]
+        rows = decoder.rows([record.value for record in records])
+        if rows is None:
+            return False
+        try:
+            take(rows, [record.at for record in records])
+        except Exception:  # what was taken already is taken again, which changes nothing
+            _log.exception("Records of %s could not be taken together", topic)
+            return False
+        return True
 
     def forget(self) -> None:
         """Drop what is too old, measured by the newest that was seen: a replay of last year is shown, too."""
