@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NoReturn, TypeVar
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
-from msgspec import Meta, Struct
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from ami_beam.alarm_changes import within
@@ -30,6 +30,7 @@ from ami_beam.codecs.json_outputs import (
     SUMMARY_TOPIC,
     parse_alarm,
 )
+from ami_beam.codecs.row_lines import ReceiptLine, SummaryLine, micros
 from ami_beam.instants import format_instant
 from ami_beam.io.files import ReplayError, open_plain_or_gz
 from ami_beam.records import Alarm
@@ -40,12 +41,7 @@ _TELL_SECONDS = 10.0
 _MAKE_IT = (
     "python -m ami_beam.run --source=files --sink=files --reads=reads.jsonl.gz --meter_counts=counts.csv --output={}"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _log = logging.getLogger(__name__)
-
-Time = Annotated[datetime, Meta(tz=True)]
-Meters = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 SUMMARY_CELL = np.dtype(
     [("as_of", "i8"), ("low", "f8"), ("high", "f8"), ("consumption", "f8"), ("received", "f8"), ("meters", "i4")]
@@ -57,31 +53,6 @@ RECEIPT_CELL = np.dtype([("as_of", "i8"), ("heard", "i4"), ("total", "i4"), ("fe
 
 class ReportError(RuntimeError):
     """A folder that no report can be made of; the message says what to do."""
-
-
-# What pictures need of `records.SummaryRow` and `records.ReceiptRow`. The whole rows by `parse_summary` take ten
-# times as long, which is minutes for ten million.
-class _Summary(Struct, gc=False):
-    transformer_id: str
-    feeder_id: str
-    window_start: Time
-    window_end: Time
-    total_consumption_kwh: float
-    total_received_kwh: float
-    meters_reported: Meters
-    min_voltage_v: float | None
-    max_voltage_v: float | None
-    as_of: Time
-
-
-class _Receipt(Struct, gc=False):
-    transformer_id: str
-    feeder_id: str | None
-    window_start: Time
-    window_end: Time
-    meters_reported: Meters
-    total_meters: Meters
-    as_of: Time
 
 
 class Cells:
@@ -154,8 +125,8 @@ def read_rows(folder: str, begin: int | None, end: int | None) -> Rows:
     """
     reader = _Reader(begin, end)
     paths = [_needed(folder, topic) for topic in (SUMMARY_TOPIC, RECEIPT_TOPIC)]
-    reader.take(paths[0], SUMMARY_TOPIC, _Summary, reader.take_summaries)
-    reader.take(paths[1], RECEIPT_TOPIC, _Receipt, reader.take_receipts)
+    reader.take(paths[0], SUMMARY_TOPIC, SummaryLine, reader.take_summaries)
+    reader.take(paths[1], RECEIPT_TOPIC, ReceiptLine, reader.take_receipts)
     if not reader.starts:
         _no_rows(folder, reader)
     # Somebody else who keeps the topics as files may not have kept this one.
@@ -226,7 +197,7 @@ class _Reader:
         self.unreadable += len(lines) - len(rows)
         return rows
 
-    def take_summaries(self, rows: list[_Summary]) -> None:
+    def take_summaries(self, rows: list[SummaryLine]) -> None:
         ends, places, cells = [], [], []
         number = self.places
         for row in rows:
@@ -237,13 +208,13 @@ class _Reader:
             places.append(number[row.transformer_id, row.feeder_id])
             cells.append(
                 (
-                    _micros(row.as_of), _volts(row.min_voltage_v), _volts(row.max_voltage_v),
+                    micros(row.as_of), _volts(row.min_voltage_v), _volts(row.max_voltage_v),
                     row.total_consumption_kwh, row.total_received_kwh, row.meters_reported,
                 )
             )  # fmt: skip
         self.summary.put(np.array(ends, np.int64), np.array(places, np.int64), np.array(cells, SUMMARY_CELL))
 
-    def take_receipts(self, rows: list[_Receipt]) -> None:
+    def take_receipts(self, rows: list[ReceiptLine]) -> None:
         ends, places, cells = [], [], []
         number, feeders = self.transformers, self.feeders
         for row in rows:
@@ -253,7 +224,7 @@ class _Reader:
             ends.append(end)
             places.append(number[row.transformer_id])
             feeder = -1 if row.feeder_id is None else feeders[row.feeder_id]
-            cells.append((_micros(row.as_of), row.meters_reported, row.total_meters, feeder))
+            cells.append((micros(row.as_of), row.meters_reported, row.total_meters, feeder))
         self.receipt.put(np.array(ends, np.int64), np.array(places, np.int64), np.array(cells, RECEIPT_CELL))
 
     def last_alarms(self, path: str) -> list[Alarm]:
@@ -271,14 +242,10 @@ class _Reader:
         """The end in microseconds; None where it is not in the period."""
         known = self.windows.get(end)
         if known is None:
-            known = self.windows[end] = _micros(end)
+            known = self.windows[end] = micros(end)
             if (self.begin is None or known > self.begin) and (self.end is None or known <= self.end):
-                self.starts[known] = _micros(start)
+                self.starts[known] = micros(start)
         return known if known in self.starts else None
-
-
-def _micros(instant: datetime) -> int:
-    return (instant - _EPOCH) // _MICROSECOND
 
 
 def _volts(voltage: float | None) -> float:
