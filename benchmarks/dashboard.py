@@ -41,7 +41,7 @@ from ami_beam.local import process
 from ami_beam.records import ReceiptRow, SummaryRow
 from ami_beam.settings import Settings
 from benchmarks.process_tree import cpu_seconds, rss_bytes
-from tools.chromium import browser
+from tools.chromium import browser, wait_until
 
 WINDOW = 15 * MICROS_PER_MINUTE
 A_FEEDER = 250
@@ -253,7 +253,7 @@ def interactions(made: Browser, url: str, transformers: int) -> Iterator[tuple[s
 
     began = time.perf_counter()
     page.goto(url + "#/map")
-    page.wait_for_function(f"amiBeam.map.rows().length === {feeders}")
+    wait_until(page, f"amiBeam.map.rows().length === {feeders}")
     load = (time.perf_counter() - began) * 1000
     yield "load the page with its map", (load, load)
     page.evaluate(_PAGE)

@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from ami_beam.local import process
-from tools.chromium import MISSING, browser, program
+from tools.chromium import MISSING, browser, program, wait_until
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images"
 DESK, PHONE = (1440, 900), (390, 844)
@@ -70,10 +70,10 @@ def take(page: Page, folder: Path) -> list[Path]:
 
     shot("overview")
     go("#/map")
-    page.wait_for_function("amiBeam.map.rows().length > 0")
+    wait_until(page, "amiBeam.map.rows().length > 0")
     feeder = page.evaluate("amiBeam.map.rows()[0]")
     go(f"#/feeder/{feeder}")
-    page.wait_for_function("amiBeam.map.rows().length > 0 && amiBeam.map.windows().length > 0")
+    wait_until(page, "amiBeam.map.rows().length > 0 && amiBeam.map.windows().length > 0")
     shot("feeder")
     transformer = page.evaluate("amiBeam.map.rows()[0]")
     go(f"#/transformer/{transformer}")
