@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
+from confluent_kafka import Producer
 from playwright.sync_api import Browser
 
-from ami_beam.codecs.json_outputs import RECEIPT_TOPIC, SUMMARY_TOPIC, receipt_json, summary_json
+from ami_beam.codecs.json_outputs import RECEIPT_TOPIC, RESULT_TOPICS, SUMMARY_TOPIC, receipt_json, summary_json
 from ami_beam.dashboard.feed import FeedState
 from ami_beam.dashboard.grid import WindowColumns
 from ami_beam.dashboard.health import Health
@@ -38,6 +39,7 @@ from ami_beam.dashboard.identity import Identity
 from ami_beam.dashboard.server import Site, application
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MINUTE
 from ami_beam.local import process
+from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.records import ReceiptRow, SummaryRow
 from ami_beam.settings import Settings
 from benchmarks.process_tree import cpu_seconds, rss_bytes
@@ -283,16 +285,62 @@ def timed_render(page: Any) -> tuple[float, float]:
     return statistics.median(took), max(took)
 
 
+def start_up(rows: int) -> tuple[float, float]:
+    """Seconds, and CPU seconds of the server, until it has read so many rows that were published before it started."""
+    with KafkaBroker() as broker, tempfile.TemporaryDirectory() as folder:
+        broker.create_topics(RESULT_TOPICS)
+        producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 50, "log_level": 0})
+        newest = time.time_ns() // 1_000 // WINDOW * WINDOW
+        transformers = max(rows // 2 // 4, 1)
+        for number in range(rows // 2):
+            for topic, value in values(number % transformers, newest - number // transformers * WINDOW):
+                producer.produce(topic, value)
+            if number % 10_000 == 0:
+                producer.flush()
+        producer.flush()
+        (port,) = process.free_ports(1)
+        command = [
+            *(sys.executable, "-m", "ami_beam.dashboard", f"--bootstrap_servers={broker.bootstrap_servers}"),
+            *(f"--port={port}", "--no_reads"),
+        ]
+        child = process.ChildProcess("the server", command, Path(folder) / "log")
+        try:
+            child.wait_until(lambda: process.is_listening(port), 60)
+            began, used = time.monotonic(), cpu_seconds(child.pid)
+            until_read = f"http://127.0.0.1:{port}/api/health"
+
+            def is_read() -> bool:
+                with urllib.request.urlopen(until_read, timeout=60) as response:
+                    told = json.load(response)
+                return told["status"] != "starting" and not sum(each["behind"] for each in told["topics"])
+
+            child.wait_until(is_read, 1_800)
+            return time.monotonic() - began, cpu_seconds(child.pid) - used
+        finally:
+            child.stop()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
     parser.add_argument("--transformers", type=int, default=500_000)
     parser.add_argument("--windows", type=int, default=96, help="of a quarter of an hour (96)")
     parser.add_argument("--rows_per_second", type=int, default=15_000, help="that come meanwhile (15000)")
     parser.add_argument("--no_browser", action="store_true", help="ask the server only")
+    parser.add_argument(
+        "--kafka_rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure a start with so many rows instead",
+    )
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve(options.serve, options.transformers, options.windows, options.rows_per_second))
+        return 0
+    if options.kafka_rows:
+        seconds, cpu = start_up(options.kafka_rows)
+        print(f"{options.kafka_rows:,} rows read from Kafka within {seconds:.1f} s, {cpu:.1f} CPU-s")
         return 0
     with running(options.transformers, options.windows, options.rows_per_second) as server:
         cost = server.cost
