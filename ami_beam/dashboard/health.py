@@ -155,7 +155,7 @@ class Health:
             age = (now - newest) // MICROS_PER_SECOND * MICROS_PER_SECOND
             text = f"No new results: the newest window ended {format_duration(age)} ago, at {format_instant(newest)}"
             return "stale", text, format_instant(newest)
-        return "ok", f"Live: the newest window ended at {format_instant(newest)[11:19]}Z", None
+        return "ok", f"The newest window ended at {format_instant(newest)[11:19]}Z", None
 
     def _delays(self) -> Document:
         grid = self._hub.grid

@@ -30,7 +30,7 @@ export default function health({ store, scope }) {
   const noFlink = h(
     "p",
     { class: "empty" },
-    "No Flink cluster is asked. Name its address when the dashboard is started to see its job here.",
+    "No Flink cluster is asked. With --flink=HOST:PORT the server shows how its job is.",
   );
   const topics = topicTable(scope);
   const delays = new Delays();

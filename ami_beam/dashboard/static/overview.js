@@ -108,7 +108,7 @@ class Tiles {
         ["warning", "warning"],
         ["explained", "explained by others"],
       ]),
-      this.#tile("outages", "Outages now", href("outages"), [["held", "announced"]]),
+      this.#tile("outages", "Outages now", href("outages"), [["announced", "announced"]]),
       this.#tile("receipt", "Receipt rate", href("receipt"), [["window", ""]]),
       this.#tile("below", "Below the limit", href("map"), [["of", ""]]),
       this.#tile("above", "Above the limit", href("map"), [["of", ""]]),
@@ -144,7 +144,7 @@ class Tiles {
     this.#set("alarms", number(counts.active), counts.critical > 0);
     for (const key of ["critical", "warning", "explained"]) this.#set(`alarms.${key}`, number(counts[key]));
     this.#set("outages", number(counts.outages), counts.outages > 0);
-    this.#set("outages.held", number(counts.held));
+    this.#set("outages.announced", number(counts.held));
   }
 
   showSeries(answer) {
