@@ -195,6 +195,21 @@ class TestStatistics:
                 seen[name] = as_of
 
 
+    def test_as_of_stays_where_an_older_record_of_the_same_read_comes_later(self):
+        """It takes the place of the newer record, and changes no content, so that nothing is published; what was
+        published before has to be remembered for what is published next."""
+
+        def read(meter: str, feeder: str, record_time: int) -> PackedRead:
+            return PackedRead(
+                "T1", meter, WINDOW_END, WINDOW_END, True, record_time, 0, record_time - WINDOW_END, feeder, 0.1, 0.1,
+                0.0, None, False, False,
+            )  # fmt: skip
+
+        resent, first = read("M1", "F1", WINDOW_END + 1_000), read("M1", "F1", WINDOW_END)
+        live = run([[resent], [first], [read("M2", "F2", WINDOW_END)]])
+        assert [statistics.as_of for statistics in live.publications] == [WINDOW_END + 1_000] * 2
+
+
 Arrived = tuple[int, int | None]
 """(record time, end of the interval read's window; None for a record without one)."""
 

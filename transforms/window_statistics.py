@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -354,17 +354,16 @@ def revise(
         if transformer_id in old_reads:
             was = measure(old_reads[transformer_id], window)
             before_it = _as_published(transformer_id, was, published.get(transformer_id))
+        own_as_of = {feeder.feeder_id: feeder.as_of for feeder in measured.feeders}
         statistics = next_publication(transformer_id, measured, before_it)
-        if statistics is None:
-            continue
-        changed.append(statistics)
-        sources.append(measured)
-        if before_it is not None:
-            published[transformer_id] = PublishedTransformer(
-                statistics.revision,
-                statistics.as_of,
-                {feeder.feeder_id: (feeder.revision, feeder.as_of) for feeder in statistics.feeders},
-            )
+        if statistics is not None:
+            changed.append(statistics)
+            sources.append(measured)
+            if before_it is not None:
+                published[transformer_id] = _remembered(statistics)
+        elif before_it is not None and _is_behind(measured.as_of, own_as_of, before_it):
+            # The same content by an older read: by the winners nobody could tell any more what was published.
+            published[transformer_id] = _remembered(before_it)
     blocks = [*earlier, *fresh]
     if len(blocks) > LATE_BLOCKS:
         # Contenders against later reads, not against the base: a read of the base that loses to them does no harm.
@@ -372,6 +371,18 @@ def revise(
         later.add(columns_of(blocks).reads())
         blocks = [pack(window_end, later.contenders())]
     return Revised(blocks, published), StatisticsBatch(window_end, changed, voltages_of(sources))
+
+
+def _remembered(statistics: TransformerStatistics) -> PublishedTransformer:
+    pairs = {feeder.feeder_id: (feeder.revision, feeder.as_of) for feeder in statistics.feeders}
+    return PublishedTransformer(statistics.revision, statistics.as_of, pairs)
+
+
+def _is_behind(as_of: int, of_feeders: Mapping[str, int], published: TransformerStatistics) -> bool:
+    """Whether an as_of of the winners is older than what was published."""
+    return as_of < published.as_of or any(
+        of_feeders.get(feeder.feeder_id, feeder.as_of) < feeder.as_of for feeder in published.feeders
+    )
 
 
 def next_publication(
