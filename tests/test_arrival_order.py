@@ -194,7 +194,6 @@ class TestStatistics:
                 assert as_of >= seen.get(name, 0)
                 seen[name] = as_of
 
-
     def test_as_of_stays_where_an_older_record_of_the_same_read_comes_later(self):
         """It takes the place of the newer record, and changes no content, so that nothing is published; what was
         published before has to be remembered for what is published next."""
