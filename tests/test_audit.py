@@ -28,6 +28,7 @@ def test_the_bill_lists_every_pinned_package_and_every_locked_jar(tmp_path: Path
         if "==" in line and not line.startswith((" ", "#")):
             name, _, version = line.split(" ")[0].partition("==")
             assert f"pkg:pypi/{name.partition('[')[0]}@{version}" in listed
+    assert listed["pkg:npm/uplot@1.6.32"]["hashes"]
     for lock in ("flink", "flink_prometheus", "flink_sql", "kafka", "kafka_connect", "schema_registry"):
         for artefact in jars.read_lock(lock):
             group, name, version, *_ = artefact.coordinates.partition("@")[0].split(":")

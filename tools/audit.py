@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from cyclonedx.model import HashAlgorithm, HashType
@@ -34,12 +35,14 @@ def pinned(path: Path) -> list[tuple[str, str]]:
 
 
 def bill() -> Bom:
-    """Everything that is installed or downloaded by pinned version: Python packages, jars, Flink's distribution."""
+    """Everything that is installed or downloaded by pinned version: Python packages, jars, Flink's distribution; and what
+    the operators' screen has of others.
+    """
     bom = Bom()
     bom.metadata.component = Component(
         name="ami-beam", version=ami_beam.__version__, type=ComponentType.APPLICATION, bom_ref="ami-beam"
     )
-    for component in (*_packages(), *_jars()):
+    for component in (*_packages(), *_jars(), _chart_library()):
         bom.components.add(component)
     bom.register_dependency(bom.metadata.component, bom.components)
     return bom
@@ -70,6 +73,16 @@ def _jars() -> Iterator[Component]:
         purl = PackageURL("maven", group, name, version, qualifiers or None)
         hashes = [HashType(alg=HashAlgorithm.SHA_256, content=artefact.sha256)]
         yield Component(group=group, name=name, version=version, purl=purl, bom_ref=str(purl), hashes=hashes)
+
+
+def _chart_library() -> Component:
+    folder = ROOT / "ami_beam" / "dashboard" / "static" / "vendor"
+    found = re.search(r"^uPlot ([\d.]+),", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    purl = PackageURL("npm", None, "uplot", found[1])
+    content = sha256((folder / "uPlot.esm.js").read_bytes()).hexdigest()
+    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=content)]
+    return Component(name="uplot", version=found[1], purl=purl, bom_ref=str(purl), hashes=hashes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
