@@ -35,9 +35,7 @@ def pinned(path: Path) -> list[tuple[str, str]]:
 
 
 def bill() -> Bom:
-    """Everything that is installed or downloaded by pinned version: Python packages, jars, Flink's distribution; and what
-    the operators' screen has of others.
-    """
+    """Everything of others by pinned version: Python packages, jars, Flink's distribution, what a page has with it."""
     bom = Bom()
     bom.metadata.component = Component(
         name="ami-beam", version=ami_beam.__version__, type=ComponentType.APPLICATION, bom_ref="ami-beam"
