@@ -17,13 +17,13 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
-    KafkaError,
     KafkaException,
     TopicPartition,
 )
 
 from ami_beam.dashboard.hub import Hub, Record
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MILLI
+from ami_beam.io import kafka_errors
 from ami_beam.io.kafka_preflight import GROUP_PREFIX
 from ami_beam.io.librdkafka import librdkafka
 
@@ -103,7 +103,7 @@ class Feed:
             try:
                 run()
             except Exception as error:
-                self._lost(_words(error))
+                self._lost(kafka_errors.words(error))
                 if not isinstance(error, KafkaException):
                     _log.exception("Reading has failed, and begins again")
             self._stop.wait(_AGAIN_SECONDS)
@@ -249,10 +249,3 @@ class Feed:
             self.state.since = time.time()
         self.state.connected, self.state.problem = False, problem
         self.state.reads_per_second = None
-
-
-def _words(error: Exception) -> str:
-    """Without addresses of brokers or anything else that is not for a screen."""
-    if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
-        return str(error.args[0].str())
-    return type(error).__name__

@@ -30,6 +30,8 @@ REVISED = SUMMARY_REVISED | RECEIPT_REVISED
 _VOLTS = 100
 """A voltage is kept as an integer of hundredths of a volt; of a higher nominal voltage in coarser steps."""
 _GREATEST = 65_535
+_MOST_DELAYS = 4_096
+"""Of the rows of a window: a median of them is shown."""
 _MOST_KWH = 1e30
 """What columns of 32 bits can add up."""
 _FAR_AHEAD = 2 * MICROS_PER_DAY
@@ -37,6 +39,7 @@ _FAR_AHEAD = 2 * MICROS_PER_DAY
 _FINE_NOMINAL_V = 280.0
 """Up to which nominal voltage hundredths of a volt reach beyond 230 %."""
 Column = NDArray[Any]
+Line = SummaryLine | ReceiptLine
 
 
 class WindowColumns:
@@ -251,18 +254,10 @@ class Grid:
         self, window: WindowColumns, chunk: dict[int, int], rows: Sequence[SummaryLine], published: Sequence[int]
     ) -> None:
         """`chunk`: the number of a row by its place."""
-        if not chunk:
+        numbers, places, moments = self._newer(window, chunk, rows, "summary_as_of")
+        if not numbers:
             return
-        self._fit(window, max(chunk))
-        taken = [rows[number] for number in chunk.values()]
-        as_of = [micros(row.as_of) for row in taken]
-        places, moments = np.array(list(chunk)), window.moments(as_of)
-        counts = moments >= window.summary_as_of[places]
-        if not counts.all():
-            places, moments = places[counts], moments[counts]
-            taken = [row for row, is_taken in zip(taken, counts.tolist(), strict=True) if is_taken]
-            if not taken:
-                return
+        taken = [rows[number] for number in numbers]
         steps = self._step[places]
         reported = np.array([row.meters_reported for row in taken]) > 0
         columns = (
@@ -284,7 +279,7 @@ class Grid:
         dark = np.array([row.zero_voltage_count > 0 and row.min_voltage_v is None for row in taken])
         flags = (flags & np.uint8(0xFF & ~DARK)) | np.uint8(SUMMARY)
         window.flags[places] = flags | revised * np.uint8(SUMMARY_REVISED) | dark * np.uint8(DARK)
-        self._all_changed(window, as_of, [published[number] for number in chunk.values()], counts, there)
+        self._all_changed(window, taken, [published[number] for number in numbers], there)
 
     def take_receipts(self, rows: Sequence[ReceiptLine], published: Sequence[int]) -> None:
         """What `take_receipt` does with each of them, in their order; several times as fast."""
@@ -309,18 +304,10 @@ class Grid:
     def _take_receipt_chunk(
         self, window: WindowColumns, chunk: dict[int, int], rows: Sequence[ReceiptLine], published: Sequence[int]
     ) -> None:
-        if not chunk:
+        numbers, places, moments = self._newer(window, chunk, rows, "receipt_as_of")
+        if not numbers:
             return
-        self._fit(window, max(chunk))
-        taken = [rows[number] for number in chunk.values()]
-        as_of = [micros(row.as_of) for row in taken]
-        places, moments = np.array(list(chunk)), window.moments(as_of)
-        counts = moments >= window.receipt_as_of[places]
-        if not counts.all():
-            places, moments = places[counts], moments[counts]
-            taken = [row for row, is_taken in zip(taken, counts.tolist(), strict=True) if is_taken]
-            if not taken:
-                return
+        taken = [rows[number] for number in numbers]
         heard = np.minimum([row.meters_reported for row in taken], _GREATEST).astype(np.uint16)
         total = np.minimum([row.total_meters for row in taken], _GREATEST).astype(np.uint16)
         flags = window.flags[places]
@@ -330,25 +317,39 @@ class Grid:
         window.heard[places], window.total[places] = heard, total
         window.receipt_as_of[places] = moments
         window.flags[places] = flags | np.uint8(RECEIPT) | revised * np.uint8(RECEIPT_REVISED)
-        self._all_changed(window, as_of, [published[number] for number in chunk.values()], counts, there)
+        self._all_changed(window, taken, [published[number] for number in numbers], there)
 
-    def _all_changed(
-        self, window: WindowColumns, as_of: list[int], published: list[int], counts: Column, there: Column
-    ) -> None:
-        """`counts`: which of the rows; `there`: which of those that count are versions of what was there."""
+    def _newer(
+        self, window: WindowColumns, chunk: dict[int, int], rows: Sequence[Line], as_of: str
+    ) -> tuple[list[int], Column, Column]:
+        """Of the chunk's rows that are not older than what is there: numbers, places, and moments of their as_of.
+
+        Args:
+          as_of: the name of the column that it is held against.
+        """
+        if not chunk:
+            return [], np.zeros(0, np.int64), np.zeros(0, np.uint32)
+        self._fit(window, max(chunk))
+        numbers, places = np.array(list(chunk.values())), np.array(list(chunk))
+        moments = window.moments([micros(rows[number].as_of) for number in chunk.values()])
+        counts = moments >= getattr(window, as_of)[places]
+        return numbers[counts].tolist(), places[counts], moments[counts]
+
+    def _all_changed(self, window: WindowColumns, taken: Sequence[Line], published: list[int], there: Column) -> None:
+        """`there`: which of the rows are versions of what was there."""
         self.version += 1
         window.version = self.version
-        self.newest_as_of = max(self.newest_as_of, *(at for at, one in zip(as_of, counts.tolist(), strict=True) if one))
-        room = 4096 - len(window.delays)
+        self.newest_as_of = max(self.newest_as_of, micros(max(row.as_of for row in taken)))
+        room = _MOST_DELAYS - len(window.delays)
         if room > 0:
-            fresh = np.array(published)[counts][~there][:room]
+            fresh = np.array(published)[~there][:room]
             window.delays += (fresh - window.end).tolist()
 
     def _changed(self, window: WindowColumns, as_of: int, published: int | None, again: bool) -> None:
         self.version += 1
         window.version = self.version
         self.newest_as_of = max(self.newest_as_of, as_of)
-        if published is not None and not again and len(window.delays) < 4096:
+        if published is not None and not again and len(window.delays) < _MOST_DELAYS:
             window.delays.append(published - window.end)
 
     def _window(self, start: int, end: int, published: int | None) -> WindowColumns | None:
@@ -585,7 +586,7 @@ class _Windows:
         self._grid = grid
         self._known: dict[datetime, tuple[WindowColumns | None, dict[int, int]]] = {}
 
-    def of(self, row: SummaryLine | ReceiptLine, published: int) -> tuple[WindowColumns | None, dict[int, int]]:
+    def of(self, row: Line, published: int) -> tuple[WindowColumns | None, dict[int, int]]:
         """None where the row's window is too old, or too far ahead."""
         known = self._known.get(row.window_end)
         if known is None:

@@ -31,7 +31,7 @@ from ami_beam.codecs.json_outputs import (
 )
 from ami_beam.codecs.row_lines import LineDecoder, ReceiptLine, SummaryLine
 from ami_beam.codecs.stored_letters import letter_parser
-from ami_beam.codecs.writer_schemas import Schemas, WriterSchemas
+from ami_beam.codecs.writer_schemas import NO_SCHEMAS, Schemas, WriterSchemas
 from ami_beam.dashboard.alarm_board import Acknowledgement, AlarmBoard
 from ami_beam.dashboard.grid import Grid
 from ami_beam.dashboard.letter_counts import LetterCounts, Place
@@ -115,9 +115,12 @@ class Hub:
         self.server_id = secrets.token_hex(8)
         self.unreadable: Counter[str] = Counter()
         self.rows = Rate()
+        self.window: int | None = None
+        """By the newest record of `ami.config`, microseconds; None before one was read. Likewise collection_delay."""
+        self.collection_delay: int | None = None
         self._config = 0
-        """Position of the newest record of `ami.config`."""
-        inputs = inputs or Schemas()
+        """When the run began that the newest record of `ami.config` is of."""
+        inputs = inputs or NO_SCHEMAS
         prefix = topics.prefix
         self._take: dict[str, Callable[[Record], None]] = {
             prefix + SUMMARY_TOPIC: self._rows(RowParser(parse_summary, SummaryRow, published), self.grid.take_summary),
@@ -225,21 +228,16 @@ class Hub:
         rules = document.rules
         names = {field.name for field in fields(Thresholds)}
         self.grid.set_thresholds(Thresholds(**{name: float(rules[name]) for name in names if name in rules}))
-        durations = {name: parse_duration(rules[name]) for name in ("window", "collection_delay") if name in rules}
-        self.window, self.collection_delay = (
-            durations.get("window", self.settings.window),
-            durations.get("collection_delay", self.settings.collection_delay),
-        )
+        if "window" in rules:
+            self.window = parse_duration(rules["window"])
+        if "collection_delay" in rules:
+            self.collection_delay = parse_duration(rules["collection_delay"])
 
     def _take_acknowledgement(self, record: Record) -> None:
         said = msgspec.json.decode(record.value or b"", type=AckJson)
         self.board.acknowledge(
             Acknowledgement(said.alarm_id, said.user[:200], parse_instant(said.at), said.comment[:MOST_COMMENT])
         )
-
-    window: int | None = None
-    """By the newest record of `ami.config`, microseconds; None before one was read. Likewise collection_delay."""
-    collection_delay: int | None = None
 
 
 class _Config(Struct):
@@ -254,11 +252,9 @@ class Rate:
         self._clock = clock
         self._added: deque[tuple[float, int]] = deque()
         self._lock = threading.Lock()
-        self.total = 0
 
     def add(self, count: int) -> None:
         with self._lock:
-            self.total += count
             self._added.append((self._clock(), count))
             self._trim()
 

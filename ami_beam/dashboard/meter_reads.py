@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from ami_beam.codecs.input_decoders import read_decoder
 from ami_beam.codecs.writer_schemas import Written
 from ami_beam.instants import MICROS_PER_MINUTE, format_instant
+from ami_beam.io import kafka_errors
 from ami_beam.io.kafka_period import PeriodError, period_batches
 from ami_beam.named_records import that_name
 from ami_beam.records import Read
@@ -64,8 +65,10 @@ class MeterReads:
             raise BusyError("The reads of another transformer are being looked up; try again in a moment")
         try:
             return self._find(transformer, begin, end)
-        except (KafkaException, PeriodError) as error:
-            raise UnreachableError(f"Topic {self._where.topic} cannot be read: {_words(error)}") from None
+        except PeriodError as error:
+            raise UnreachableError(f"Topic {self._where.topic} cannot be read: {error}") from None
+        except KafkaException as error:
+            raise UnreachableError(f"Topic {self._where.topic} cannot be read: {kafka_errors.words(error)}") from None
         finally:
             self._busy.release()
 
@@ -113,9 +116,3 @@ class MeterReads:
         if self._where.show_customers:
             document["customer_id"] = read.customer_id
         return document
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
-        return str(error.args[0].str())
-    return str(error)

@@ -13,7 +13,7 @@ from ami_beam.dashboard import DEFAULT_PORT
 from ami_beam.dashboard.hub import ACK_TOPIC, Topics
 from ami_beam.dashboard.identity import DEFAULT_USER_HEADER, Identity, Proxy, is_loopback, load_secret
 from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_MINUTE, MICROS_PER_SECOND
-from ami_beam.option_checks import duration_of
+from ami_beam.option_checks import duration_of, input_of
 from ami_beam.options import RunPlan, validate
 from ami_beam.replay_arguments import replay_arguments
 from ami_beam.settings import Settings
@@ -137,7 +137,7 @@ def plan_of(argv: Sequence[str]) -> DashboardPlan:
             run.outages_topic,
             run.work_topic,
             None if values["no_reads"] else run.reads,
-            _topic(values["acknowledgements"]),
+            input_of(values, "acknowledgements", "kafka", ACK_TOPIC, ""),
         ),
         history,
         stale_after,
@@ -190,12 +190,3 @@ def _address(text: str) -> str:
     if not colon or not host or not port.isdecimal():
         raise OptionError("--flink", text, "is no host and port", "HOST:PORT", "--flink=jobmanager:8081")
     return text
-
-
-def _topic(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
-        raise OptionError(
-            "--acknowledgements", name, "is no name of a topic", "letters, digits, dot, underscore and hyphen",
-            f"--acknowledgements={ACK_TOPIC}",
-        )  # fmt: skip
-    return name

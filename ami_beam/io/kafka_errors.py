@@ -29,3 +29,10 @@ def once_led(ask: Callable[[], Answer], seconds: float, passing: tuple[int, ...]
             if error.args[0].code() not in passing or time.monotonic() > until:
                 raise
         time.sleep(0.1)
+
+
+def words(error: Exception) -> str:
+    """What went wrong, in the client's words; of another exception its name: its text is not for users."""
+    if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
+        return str(error.args[0].str())
+    return type(error).__name__
