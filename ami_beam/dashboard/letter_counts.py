@@ -90,12 +90,6 @@ class LetterCounts:
     def total(self) -> int:
         return sum(each.total for each in self._reasons.values())
 
-    def since(self, instant: int) -> int:
-        """How many were written in minutes from this one on."""
-        return sum(
-            count for each in self._reasons.values() for minute, count in each.minutes.items() if minute >= instant
-        )
-
     def _forget(self, until: int) -> None:
         for name, each in list(self._reasons.items()):
             for minute in [minute for minute in each.minutes if minute < until]:
