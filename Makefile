@@ -49,12 +49,12 @@ lint: $(STAMP) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Tests that start clusters, or processes that have to answer in time, need the machine for themselves; the others share it.
+# Tests that start clusters, or processes that have to answer in time, get cores enough: two files of them at a time.
 # A test that was asked for may be in either part: 5 says that there is none.
 test: lint ## style, types and all tests (ARGS go to pytest)
 	@part=0; whole=0; \
 	$(BIN)/python -m pytest -m "not processes" --numprocesses=auto --maxprocesses=8 --dist=loadscope $(ARGS) || part=$$?; \
-	$(BIN)/python -m pytest -m processes $(ARGS) || whole=$$?; \
+	$(BIN)/python -m pytest -m processes --numprocesses=auto --maxprocesses=2 --dist=loadfile $(ARGS) || whole=$$?; \
 	case "$$part $$whole" in \
 	  "0 0" | "0 5" | "5 0") ;; \
 	  *) exit 1 ;; \

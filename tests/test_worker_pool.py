@@ -19,6 +19,8 @@ from tests.kafka_replay import children, workers_of
 
 pytestmark = pytest.mark.processes
 
+NURSERY = "ami_beam.worker_nursery"
+
 
 def wait_for(workers: Workers, count: int) -> None:
     until = time.monotonic() + 60
@@ -59,10 +61,11 @@ def test_who_is_told_of_the_end_of_a_worker_that_is_gone_leaves_the_others_alone
 
 def test_a_nursery_that_was_killed_takes_its_workers_along_and_is_replaced() -> None:
     lost: list[str] = []
+    others = set(children(os.getpid(), NURSERY))
     with Workers(lost.append) as workers:
         ports = free_ports(2)
         start(workers, ports[0])
-        (nursery,) = children(os.getpid(), "ami_beam.worker_nursery")
+        (nursery,) = set(children(os.getpid(), NURSERY)) - others
         os.kill(nursery, signal.SIGKILL)
         wait_for(workers, 0)
         assert lost == ["worker 1-1 was killed by signal 9"]
