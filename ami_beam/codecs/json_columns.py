@@ -1,4 +1,4 @@
-"""JSON of many rows at once from columns: a third of what encoding row by row takes, where there is one for each read.
+"""JSON of many rows at once from columns: half of what rows and encoding one by one take, where there is one a read.
 
 What is written says the same as `msgspec.json`'s, field by field and with a fraction in every float, though not always
 in the same digits: 0.000001 may be there instead of 1e-6.
