@@ -22,6 +22,7 @@ MAX_INSTANT = 4_133_980_799_999_999
 """2100-12-31T23:59:59.999999Z, the last instant a record may carry."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLIS = [f".{millis:03d}".rstrip("0") + "Z" for millis in range(1_000)]
 _MICROSECOND = timedelta(microseconds=1)
 # RFC 3339 as the contract narrows it: upper-case T and Z, 1 to 6 fraction digits, a zone that is always there.
 # [0-9] and not \d, which would accept the digits of every script.
@@ -67,9 +68,11 @@ def parse_instant(text: str) -> int:
 def format_instant(micros: int) -> str:
     """The instant as RFC 3339 in UTC, with a fraction only where there is one: `2026-03-03T00:15:00Z`."""
     seconds, fraction = divmod(micros, MICROS_PER_SECOND)
-    if fraction:
-        return f"{_second_text(seconds)}.{fraction:06d}".rstrip("0") + "Z"
-    return _second_text(seconds) + "Z"
+    if not fraction:
+        return _second_text(seconds) + "Z"
+    millis, rest = divmod(fraction, MICROS_PER_MILLI)
+    # What Kafka has taken the time of has milliseconds: one format for each read less.
+    return _second_text(seconds) + (_MILLIS[millis] if not rest else f".{fraction:06d}".rstrip("0") + "Z")
 
 
 @lru_cache(maxsize=1 << 14)

@@ -961,9 +961,19 @@ class MeterDay(Struct, gc=False):
 
 
 class ValidatedBatch(Struct, array_like=True, gc=False):
-    """Validated reads and days of meters that are published together."""
+    """Validated reads and days of meters that are published together.
 
-    reads: list[ValidatedRead] = field(default_factory=list)
+    There is a row for every read of the stream: reads stay the columns that they were computed as, and become rows only
+    where somebody asks for them (`codecs.billing_batches`).
+    """
+
+    meter_id: list[str] = field(default_factory=list)
+    service_point_id: list[str] = field(default_factory=list)
+    customer_id: list[str] = field(default_factory=list)
+    """Empty where they are dropped."""
+    transformer_id: list[str] = field(default_factory=list)
+    numbers: list[bytes] = field(default_factory=list)
+    """The other fields, as `codecs.billing_batches` has them; none without reads."""
     days: list[MeterDay] = field(default_factory=list)
 
 
@@ -1049,9 +1059,12 @@ class CustomerDay(Struct, gc=False):
 
 
 class CustomerBatch(Struct, array_like=True, gc=False):
-    """Rows of customers that are published together."""
+    """Rows of customers that are published together; those of months are of one month, in columns as reads are."""
 
-    months: list[CustomerMonth] = field(default_factory=list)
+    customer_id: list[str] = field(default_factory=list)
+    month: str = ""
+    numbers: list[bytes] = field(default_factory=list)
+    """The other fields, as `codecs.billing_batches` has them; none without rows of a month."""
     days: list[CustomerDay] = field(default_factory=list)
 
 

@@ -22,6 +22,7 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from ami_beam.local.process import ChildProcess
+from ami_beam.worker_nursery import Nursery, Worker
 
 DEFAULT_PORT = 50_000
 _THREADS = 4
@@ -43,11 +44,13 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._on_lost = on_lost
         self._listen_at = (host, port)
         # Every TaskManager numbers its workers by itself; its control endpoint tells whose they are.
-        self._children: dict[tuple[str, str], ChildProcess] = {}
+        self._children: dict[tuple[str, str], ChildProcess | Worker] = {}
         self._dismissed: set[str] = set()
         self._ended: Counter[str] = Counter()
         """Of the workers of a number: how many ended before anybody asked for it."""
         self._lock = threading.Lock()
+        self._nursery: Nursery | None = None
+        self._nursery_lock = threading.Lock()
         self._server: grpc.Server | None = None
         self._address = ""
 
@@ -63,6 +66,8 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
         beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(self, self._server)
         self._server.start()
+        if sys.platform == "linux":
+            self._ready_nursery()
         return self
 
     def __exit__(
@@ -97,16 +102,32 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             children, self._children = list(self._children.values()), {}
         for child in children:
             child.stop()
+        with self._nursery_lock:
+            if self._nursery is not None:
+                self._nursery.stop()
+                self._nursery = None
+
+    def _ready_nursery(self) -> Nursery:
+        """The one that there is, or another where it has ended."""
+        with self._nursery_lock:
+            if self._nursery is None or not self._nursery.is_alive():
+                self._nursery = Nursery()
+            return self._nursery
+
+    def _start(self, name: str, arguments: list[str]) -> ChildProcess | Worker:
+        if sys.platform == "linux":
+            return self._ready_nursery().start(name, arguments)
+        return ChildProcess(name, [sys.executable, "-m", "ami_beam.worker", *arguments], log=None)
 
     def StartWorker(self, request: Any, context: Any) -> Any:
         """Called by the runner."""
-        command = [
-            *(sys.executable, "-m", "ami_beam.worker", f"--id={request.worker_id}"),
+        arguments = [
+            f"--id={request.worker_id}",
             f"--control_endpoint={request.control_endpoint.url}",
             f"--provision_endpoint={request.provision_endpoint.url}",
         ]
         try:
-            child = ChildProcess(f"worker {request.worker_id}", command, log=None)
+            child = self._start(f"worker {request.worker_id}", arguments)
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
         key = (request.worker_id, request.control_endpoint.url)
@@ -116,7 +137,7 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         threading.Thread(target=self._watch, args=(key, child), daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
 
-    def _watch(self, key: tuple[str, str], child: ChildProcess) -> None:
+    def _watch(self, key: tuple[str, str], child: ChildProcess | Worker) -> None:
         code = child.wait()
         with self._lock:
             known = self._children.pop(key, None) is child and key[0] not in self._dismissed

@@ -15,11 +15,12 @@ from msgspec.structs import asdict
 from ami_beam.codecs import json_outputs
 from ami_beam.codecs.avro_outputs import AvroValues
 from ami_beam.codecs.avro_reads import AvroReadDecoder
+from ami_beam.codecs.billing_batches import validated_batch
 from ami_beam.codecs.json_reads import ReadDecoder
 from ami_beam.codecs.writer_schemas import KnownSchemas, head
 from ami_beam.instants import MICROS_PER_MINUTE, MICROS_PER_SECOND, format_instant
 from ami_beam.io.avro_files import write_file
-from ami_beam.records import ReceiptRow, RecordBatch, SummaryRow, ValidatedBatch, ValidatedRead
+from ami_beam.records import ReceiptRow, RecordBatch, SummaryRow, ValidatedRead
 from ami_beam.results import RESULTS
 from ami_beam.schemas import schema_text, subject_of
 from ami_beam.settings import Settings
@@ -111,7 +112,7 @@ def report_rows() -> None:
         print(
             f"  {name}: {', '.join(f'{cost:.1f}' for cost in costs)}; {len(as_json(rows[7]))}, {len(values(rows[7]))}"
         )
-    batch = ValidatedBatch([validated(number) for number in range(ROWS)])
+    batch = validated_batch([validated(number) for number in range(ROWS)])
     by_others = by_fastavro("ami.reads.validated")
     costs = [
         best(lambda: json_outputs.validated_records(batch), ROWS),

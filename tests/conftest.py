@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from apache_beam.runners.direct import transform_evaluator
@@ -19,6 +18,7 @@ from ami_beam.local.flink import LocalFlink
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.local.postgresql_server import MISSING, PostgresqlServer, programs
 from ami_beam.local.schema_registry import SchemaRegistry
+from ami_beam.ready_steps import SpecsOfClasses
 from tests.kafka_replay import EVENTS, READS
 from tools.chromium import MISSING as CHROMIUM_MISSING
 from tools.chromium import browser, program
@@ -34,13 +34,7 @@ def _steps_are_looked_over_once() -> Iterator[None]:
 
     That was three quarters of the time of tests with TestStream. They are the same for every step of a class.
     """
-    look, known = userstate.get_dofn_specs, dict[type, Any]()
-
-    def look_once(step: Any) -> Any:
-        if type(step) not in known:
-            known[type(step)] = look(step)
-        return known[type(step)]
-
+    look_once = SpecsOfClasses(userstate.get_dofn_specs)
     with pytest.MonkeyPatch.context() as patch:
         for module in (userstate, transform_evaluator):
             patch.setattr(module, "get_dofn_specs", look_once)

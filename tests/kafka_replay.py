@@ -164,7 +164,7 @@ class Run:
 
     def workers(self) -> list[int]:
         """Process ids of its worker processes."""
-        return children(self._process.pid, "ami_beam.worker")
+        return workers_of(self._process.pid)
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -194,6 +194,12 @@ class Run:
         """The counters that the run logged when it ended."""
         found = re.findall(r"Counters: (\{.*\})", self.log.read_text())
         return json.loads(found[-1]) if found else {}
+
+
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the workers of a process that has a worker pool."""
+    nursery = "ami_beam.worker_nursery"
+    return [worker for mother in children(pid, nursery) for worker in children(mother, nursery)]
 
 
 def children(pid: int, command: str) -> list[int]:

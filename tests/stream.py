@@ -18,6 +18,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from msgspec.structs import replace
 
+from ami_beam.codecs.billing_batches import months_of, reads_of
 from ami_beam.coders import MsgspecCoder
 from ami_beam.instants import format_instant, parse_duration, parse_instant
 from ami_beam.io.meter_counts_source import PolledMeterCounts
@@ -406,8 +407,8 @@ def _capture(row: Any, place: str) -> None:
     elif isinstance(row, HeatBatch):
         _captured[place] += [*row.transformers, *row.feeders, *row.days]
     elif isinstance(row, ValidatedBatch):
-        _captured[place] += [*row.reads, *row.days]
+        _captured[place] += [*reads_of(row), *row.days]
     elif isinstance(row, CustomerBatch):
-        _captured[place] += [*row.months, *row.days]
+        _captured[place] += [*months_of(row), *row.days]
     else:
         _captured[place].append(row)

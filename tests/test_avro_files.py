@@ -14,6 +14,7 @@ import fastavro
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from ami_beam.codecs.billing_batches import validated_batch
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE
 from ami_beam.io import avro_files
 from ami_beam.io.avro_files import WriteAvroFiles, by_file, hour_folder, write_file
@@ -27,8 +28,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read(meter: int, start: int, revision: int = 0) -> ValidatedRead:
     end = start + 15 * MICROS_PER_MINUTE
     return ValidatedRead(
-        f"M{meter}", "S", None, "T1", start, end, 0.25 + meter, 0.25, 0.0, "ACTUAL", 0, False, False, ["GAP"], end, end,
-        revision,
+        f"M{meter}", "S", None, "T1", start, end, 0.25 + meter, 0.25, 0.0, "ACTUAL", 0, False, False, ["UNBALANCED"],
+        end, end, revision,
     )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def day(meter: int, of: str = "2026-03-03") -> MeterDay:
 
 
 BATCHES = [
-    ValidatedBatch([read(meter, BEGIN + hour * MICROS_PER_HOUR) for meter in range(20)], [day(hour)])
+    validated_batch([read(meter, BEGIN + hour * MICROS_PER_HOUR) for meter in range(20)], [day(hour)])
     for hour in range(3)
 ]
 
@@ -83,7 +84,7 @@ def test_the_same_rows_again_are_the_same_files(tmp_path: Path) -> None:
     run(tmp_path, BATCHES[::-1])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.avro")} == before
     # Revised rows are added, and the greater as_of counts.
-    run(tmp_path, [ValidatedBatch([read(7, BEGIN, 1)])])
+    run(tmp_path, [validated_batch([read(7, BEGIN, 1)])])
     assert len(written(tmp_path)["reads/day=2026-03-03/hour=00"]) == 21
 
 
@@ -98,13 +99,13 @@ def test_the_same_rows_again_are_the_same_files(tmp_path: Path) -> None:
 )
 def test_days_and_hours_are_those_of_the_zone(instant: int, zone: str, folder: str) -> None:
     assert hour_folder(instant, zone) == folder
-    (key,) = (key for key, _ in by_file(ValidatedBatch([read(1, instant)]), zone))
+    (key,) = (key for key, _ in by_file(validated_batch([read(1, instant)]), zone))
     assert key.rpartition("/")[0] == f"reads/{folder}"
 
 
 def test_a_file_has_no_more_rows_than_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avro_files, "MOST_ROWS", 10)
-    run(tmp_path, [ValidatedBatch([read(meter, BEGIN)]) for meter in range(200)])
+    run(tmp_path, [validated_batch([read(meter, BEGIN)]) for meter in range(200)])
     sizes = Counter(path.parent.name for path in tmp_path.rglob("*.avro"))
     assert len(written(tmp_path)["reads/day=2026-03-03/hour=00"]) == 200
     assert 200 / 10 <= sizes["hour=00"] <= 200 / 10 + avro_files.WRITERS
@@ -121,7 +122,7 @@ def test_a_file_that_cannot_be_written_leaves_none(tmp_path: Path) -> None:
 
 def test_duckdb_sums_what_a_reader_gives_it(tmp_path: Path) -> None:
     """As a data warehouse would: the last version of every interval, by what the file says of its types."""
-    run(tmp_path, [ValidatedBatch([read(meter, BEGIN, revision) for meter in range(5) for revision in range(2)])])
+    run(tmp_path, [validated_batch([read(meter, BEGIN, revision) for meter in range(5) for revision in range(2)])])
     rows = written(tmp_path)["reads/day=2026-03-03/hour=00"]
     table = duckdb.connect()
     table.execute("CREATE TABLE reads (meter_id VARCHAR, interval_end TIMESTAMPTZ, revision BIGINT, kwh DOUBLE)")

@@ -12,10 +12,20 @@ from msgspec.structs import astuple, replace
 
 from ami_beam.alert_ids import alert_id, event_alert_id
 from ami_beam.codecs import json_outputs as outputs
-from ami_beam.instants import parse_instant
+from ami_beam.codecs.billing_batches import (
+    FLAG_LISTS,
+    customer_batches,
+    days_of_month,
+    months_of,
+    reads_of,
+    validated_batch,
+)
+from ami_beam.instants import MAX_INSTANT, MICROS_PER_MILLI, MIN_INSTANT, parse_instant
 from ami_beam.records import (
     Alarm,
     Alert,
+    CustomerDay,
+    CustomerMonth,
     DayHeat,
     DeadLetter,
     DeadLetterBatch,
@@ -23,6 +33,7 @@ from ami_beam.records import (
     FeederHeat,
     FeederRow,
     HeatBatch,
+    MeterDay,
     ReceiptBatch,
     ReceiptRow,
     SilentMeter,
@@ -30,10 +41,20 @@ from ami_beam.records import (
     SummaryBatch,
     SummaryRow,
     TransformerHeat,
+    ValidatedRead,
 )
+from tests.billing_json import customer_json, validated_json
 
 START, END = parse_instant("2026-03-03T10:00:00Z"), parse_instant("2026-03-03T10:15:00Z")
 AS_OF = parse_instant("2026-03-03T10:15:42.125Z")
+INSTANTS = st.integers(MIN_INSTANT, MAX_INSTANT)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-10, 10).map(lambda kwh: round(kwh, 6))
+
+
+def to_millis(instant: int) -> int:
+    return instant // MICROS_PER_MILLI * MICROS_PER_MILLI
+
+
 SUMMARY = SummaryRow("T1", "F1", START, END, 1.5, 2.0, 0.5, 2, None, None, 242.2, 1, 0, 0, AS_OF, 3, 2)
 RECEIPT = ReceiptRow("T1", None, START, END, 0, 3, 0.0, 0, 0.0, END, 0)
 ALERT = Alert(
@@ -275,6 +296,60 @@ def test_a_row_is_one_line_and_comes_back_whatever_its_texts(text: str, number: 
     value = outputs.summary_json(row)
     assert b"\n" not in value
     assert outputs.parse_summary(value) == row
+
+
+@given(st.lists(st.tuples(st.text(), FLOATS, INSTANTS, INSTANTS.map(to_millis)), max_size=5), st.booleans())
+def test_rows_for_billing_come_back_whatever_is_in_them(
+    drawn: list[tuple[str, float, int, int]], dropped: bool
+) -> None:
+    """They are columns, and are written together."""
+    reads = [
+        ValidatedRead(
+            text, text, None if dropped else text, text, at, END, kwh, kwh + 1, 0.0,
+            "ACTUAL" if at % 2 else "ESTIMATED", 14, at % 3 == 0, at % 5 == 0, FLAG_LISTS[at % len(FLAG_LISTS)],
+            millis, at, at % 7,
+        )
+        for text, kwh, at, millis in drawn
+    ]  # fmt: skip
+    days = [
+        MeterDay(text, text, 96, 95, 1, kwh, kwh, 0.0, None, 15, at, 0, 0, None, [text], at, 0)
+        for text, kwh, at, _ in drawn
+    ]
+    batch = validated_batch(reads, days)
+    assert reads_of(batch) == reads
+    keys, values = astuple(outputs.validated_records(batch))
+    assert [outputs.parse_validated(value) for value in values] == [*reads, *days]
+    assert keys == [row.meter_id.encode() for row in [*reads, *days]]
+    _says_as_much(values, list(map(validated_json, [*reads, *days])))
+
+
+@given(st.lists(st.tuples(st.text(), FLOATS, INSTANTS, INSTANTS.map(to_millis)), max_size=5))
+def test_rows_of_customers_come_back_whatever_is_in_them(drawn: list[tuple[str, float, int, int]]) -> None:
+    months = [
+        CustomerMonth(
+            text, "2026-03", at, millis, kwh, 1.0, -1.5, days_of_month("2026-03")[at % 31 + 1], kwh, kwh, kwh, kwh, kwh,
+            kwh, at % 9, 0, millis, 0,
+        )
+        for text, kwh, at, millis in drawn
+    ]  # fmt: skip
+    days = [CustomerDay(text, text, kwh, kwh, kwh, 96, 1, at, 2) for text, kwh, at, _ in drawn]
+    batches = customer_batches(months, days)
+    assert [row for batch in batches for row in months_of(batch)] == months
+    records = [astuple(outputs.customer_records(batch)) for batch in batches]
+    values = [value for _, each in records for value in each]
+    assert [outputs.parse_customer(value) for value in values] == [*days, *months]
+    assert [key for keys, _ in records for key in keys] == [row.customer_id.encode() for row in [*days, *months]]
+    _says_as_much(values, list(map(customer_json, [*days, *months])))
+
+
+def _says_as_much(values: list[bytes], one_by_one: list[bytes]) -> None:
+    """The same fields in the same order, and the same types and values."""
+    for value, expected in zip(values, one_by_one, strict=True):
+        assert b"\n" not in value
+        written, said = json.loads(value), json.loads(expected)
+        assert [(name, type(each), each) for name, each in written.items()] == [
+            (name, type(each), each) for name, each in said.items()
+        ]
 
 
 def test_a_summary_row_of_before_is_read() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
+import apache_beam as beam
 import pytest
+from apache_beam.coders import VarIntCoder
 from apache_beam.runners.worker import sdk_worker
 from apache_beam.runners.worker.sdk_worker import BundleProcessorCache
+from apache_beam.transforms import userstate
+from apache_beam.transforms.userstate import BagStateSpec
 
 from ami_beam import ready_steps
-from ami_beam.ready_steps import keep_steps_ready
+from ami_beam.ready_steps import SpecsOfClasses, keep_steps_ready
 
 
 class Processor:
@@ -54,3 +59,31 @@ def test_they_are_gone_when_they_are_not_used_for_days(
     cache: BundleProcessorCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert idle(cache, ready_steps.KEPT_SECONDS + 1, monkeypatch).ended
+
+
+class _OneState(beam.DoFn):
+    STATE = BagStateSpec("one", VarIntCoder())
+
+    def process(self, element: Any, state: Any = beam.DoFn.StateParam(STATE)) -> None: ...
+
+
+class _OtherState(beam.DoFn):
+    STATE = BagStateSpec("other", VarIntCoder())
+
+    def process(self, element: Any, state: Any = beam.DoFn.StateParam(STATE)) -> None: ...
+
+
+def test_the_states_of_steps_are_looked_for_once_a_class() -> None:
+    asked: list[Any] = []
+
+    def look(step: Any) -> Any:
+        asked.append(type(step))
+        return userstate.get_dofn_specs(step)
+
+    specs = SpecsOfClasses(look)
+    assert [{state.name for state in specs(step())[0]} for step in (_OneState, _OtherState, _OneState)] == [
+        {"one"},
+        {"other"},
+        {"one"},
+    ]
+    assert asked == [_OneState, _OtherState]

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from ami_beam import partitioned_rows
 from ami_beam.beam_options import OptionError
-from ami_beam.codecs.json_outputs import validated_json
 from ami_beam.instants import MICROS_PER_HOUR, MICROS_PER_MINUTE, format_instant, parse_instant
 from ami_beam.local_days import bounds_of
 from ami_beam.local_times import instants_at
@@ -28,6 +27,7 @@ from ami_beam.reconcile import main, question_of, reconcile
 from ami_beam.reconcile_report import as_text
 from ami_beam.reconcile_rows import BadRows
 from ami_beam.records import MeterDay, ValidatedRead
+from tests.billing_json import validated_json
 
 DAY = parse_instant("2026-03-03T00:00:00Z")
 QUARTER = 15 * MICROS_PER_MINUTE

@@ -13,11 +13,11 @@ import pytest
 from confluent_kafka import Producer
 
 from ami_beam.codecs.avro_outputs import AvroValues
-from ami_beam.codecs.json_outputs import validated_json
 from ami_beam.consumers import VALIDATED_TOPIC
 from ami_beam.io.schema_registry import RegistryAddress, register
 from ami_beam.local.kafka_broker import KafkaBroker
 from ami_beam.local.schema_registry import SchemaRegistry
+from tests.billing_json import validated_json
 from tests.replays import ROOT
 from tests.test_reconcile import HEADER, read
 

@@ -26,6 +26,7 @@ from ami_beam.records import (
     ValidatedRead,
 )
 from ami_beam.results import RESULTS, Kind, Result
+from tests.billing_json import customer_json, validated_json
 
 ENCODERS: dict[type, Any] = {
     SummaryRow: codec.summary_json,
@@ -38,10 +39,10 @@ ENCODERS: dict[type, Any] = {
     TransformerHeat: codec.transformer_heat_json,
     FeederHeat: codec.feeder_heat_json,
     DayHeat: codec.day_heat_json,
-    ValidatedRead: codec.validated_json,
-    MeterDay: codec.validated_json,
-    CustomerMonth: codec.customer_json,
-    CustomerDay: codec.customer_json,
+    ValidatedRead: validated_json,
+    MeterDay: validated_json,
+    CustomerMonth: customer_json,
+    CustomerDay: customer_json,
 }
 _EXAMPLES: dict[Kind, Any] = {
     Kind.TEXT: "x",

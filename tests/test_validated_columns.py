@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ami_beam.codecs.avro_outputs import AvroValues
-from ami_beam.codecs.json_outputs import validated_json
 from ami_beam.codecs.validated_columns import wire_columns
 from ami_beam.codecs.writer_schemas import KnownSchemas, head
 from ami_beam.consumers import VALIDATED_TOPIC
 from ami_beam.reconcile_rows import HERE
 from ami_beam.records import MeterDay
 from ami_beam.schemas import schema_text, subject_of
+from tests.billing_json import validated_json
 from tests.test_reconcile import DAY, QUARTER, read
 
 NUMBER = 7

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import repeat
 from typing import Any
 
 import apache_beam as beam
@@ -13,11 +12,12 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
+from ami_beam.codecs.billing_batches import MONTH_NUMBERS, packed
 from ami_beam.codecs.number_columns import decoded
 from ami_beam.coders import MsgspecCoder
 from ami_beam.local_days import end_of_month
 from ami_beam.read_columns import Ints
-from ami_beam.records import CustomerBatch, CustomerDayChanges, CustomerMonth
+from ami_beam.records import CustomerBatch, CustomerDayChanges
 from ami_beam.settings import Settings
 from transforms.customer_columns import CustomerColumns
 from transforms.customer_days import ShardMonth, kwh
@@ -105,9 +105,9 @@ class _MonthDoFn(beam.DoFn):
         news, kept = read_log(log)
         if news:
             months = Months(kept)
-            rows = months.rows(key[1], months.add(news))
-            if rows:
-                yield CustomerBatch(months=rows)
+            rows = months.told(key[1], months.add(news))
+            if rows is not None:
+                yield rows
             log.clear()
             log.add(LogEntry(None, months.kept()))
         if tag == EXPIRE:
@@ -145,31 +145,26 @@ class Months(CustomerColumns):
             touched.append(place)
         return np.unique(np.concatenate(touched))
 
-    def rows(self, month: str, touched: Ints) -> list[CustomerMonth]:
-        """The rows to publish, noted as told."""
+    def told(self, month: str, touched: Ints) -> CustomerBatch | None:
+        """The rows to publish, noted as told; None where there are none."""
         names, now = self._told(touched)
-
-        def energies(delivered: str, received: str) -> list[list[float]]:
-            return [kwh(each).tolist() for each in (now[delivered], now[received], now[delivered] - now[received])]
-
-        days = [f"{month}-{day:02}" for day in range(32)]
-        return list(
-            map(
-                CustomerMonth,
-                names,
-                repeat(month),
-                now["starts"].tolist(),
-                now["ends"].tolist(),
-                *energies("interval_delivered", "interval_received"),
-                [days[day] for day in now["day"].tolist()],
-                *energies("day_delivered", "day_received"),
-                *energies("delivered", "received"),
-                now["reads"].tolist(),
-                now["estimated"].tolist(),
-                now["as_of"].tolist(),
-                now["revision"].tolist(),
-            )
-        )
+        if not names:
+            return None
+        numbers: dict[str, np.ndarray] = {
+            "interval_start": now["starts"],
+            "interval_end": now["ends"],
+            "day": now["day"],
+            "intervals": now["reads"],
+            "estimated_intervals": now["estimated"],
+            "as_of": now["as_of"],
+            "revision": now["revision"],
+        }
+        for of, prefix in (("interval", "interval_"), ("day", "day_"), ("month", "")):
+            delivered, received = now[f"{prefix}delivered"], now[f"{prefix}received"]
+            numbers[f"{of}_delivered_kwh"] = kwh(delivered)
+            numbers[f"{of}_received_kwh"] = kwh(received)
+            numbers[f"{of}_net_kwh"] = kwh(delivered - received)
+        return CustomerBatch(names, month, packed(numbers, MONTH_NUMBERS))
 
     def kept(self) -> KeptMonth:
         """All of it for the state."""

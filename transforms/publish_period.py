@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import apache_beam as beam
 from msgspec.structs import replace
 
+from ami_beam.codecs.billing_batches import customer_batches, months_of, reads_of, validated_batch
 from ami_beam.published_period import PublishedPeriod
 from ami_beam.records import (
     Alarm,
@@ -72,17 +73,15 @@ def _heat(batch: HeatBatch, period: PublishedPeriod) -> Iterator[HeatBatch]:
 
 
 def _validated(batch: ValidatedBatch, period: PublishedPeriod) -> Iterator[ValidatedBatch]:
-    reads = [row for row in batch.reads if period.has(row.interval_end)]
+    reads = [row for row in reads_of(batch) if period.has(row.interval_end)]
     days = [row for row in batch.days if period.has_day(row.day)]
     if reads or days:
-        yield replace(batch, reads=reads, days=days)
+        yield validated_batch(reads, days)
 
 
 def _customers(batch: CustomerBatch, period: PublishedPeriod) -> Iterator[CustomerBatch]:
-    months = [row for row in batch.months if period.has_month(row.month)]
-    days = [row for row in batch.days if period.has_day(row.day)]
-    if months or days:
-        yield replace(batch, months=months, days=days)
+    months = [row for row in months_of(batch) if period.has_month(row.month)]
+    yield from customer_batches(months, [row for row in batch.days if period.has_day(row.day)])
 
 
 _WITHIN: dict[type, Callable[..., Iterator[Any]]] = {

@@ -7,11 +7,11 @@ Estimating Monthly and Interval Data" ask for: a day's highest peak may be 180 %
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from ami_beam.codecs.billing_batches import READ_FLAGS
 from ami_beam.codecs.day_reads import DayColumns
 from ami_beam.codecs.json_reads import BALANCE_TOLERANCE_KWH
 from ami_beam.codecs.meter_block import MeterColumns
@@ -20,7 +20,7 @@ from ami_beam.read_columns import Flags, Floats, Ints
 from ami_beam.records import MeterDay
 from ami_beam.settings import Settings
 
-IMPLAUSIBLE, NEGATIVE, UNBALANCED = "IMPLAUSIBLE", "NEGATIVE", "UNBALANCED"
+IMPLAUSIBLE, NEGATIVE, UNBALANCED = READ_FLAGS
 ESTIMATED, GAP, SPIKE, SUM_MISMATCH, ZERO_RUN = "ESTIMATED", "GAP", "SPIKE", "SUM_MISMATCH", "ZERO_RUN"
 
 ESPI_QUESTIONABLE, ESPI_DERIVED, ESPI_RAW = 10, 11, 14
@@ -52,9 +52,9 @@ def implausible(columns: MeterColumns, settings: Settings) -> Flags:
 class Checked(NamedTuple):
     """What the checks of single reads find."""
 
-    flags: list[list[str]]
-    """By read, sorted."""
-    espi_quality: list[int]
+    flags: Ints
+    """By read, a bit for each of `READ_FLAGS`."""
+    espi_quality: Ints
 
 
 def checked(columns: MeterColumns, settings: Settings) -> Checked:
@@ -66,12 +66,12 @@ def checked(columns: MeterColumns, settings: Settings) -> Checked:
     balanced = np.minimum.reduce(usual) <= BALANCE_TOLERANCE_KWH
     balanced |= (columns.delivered_kwh == 0) & (columns.received_kwh == 0)
     beyond = implausible(columns, settings)
-    found: list[list[str]] = [[] for _ in range(len(columns))]
-    for name, marked in ((IMPLAUSIBLE, beyond), (NEGATIVE, columns.consumption_kwh < 0), (UNBALANCED, ~balanced)):
-        for place in np.flatnonzero(marked).tolist():
-            found[place].append(name)
+    marked = {IMPLAUSIBLE: beyond, NEGATIVE: columns.consumption_kwh < 0, UNBALANCED: ~balanced}
+    found = np.zeros(len(columns), np.int64)
+    for bit, name in enumerate(READ_FLAGS):
+        found |= marked[name].astype(np.int64) << bit
     unless = np.where(columns.estimated, ESPI_DERIVED, ESPI_RAW)
-    return Checked(found, np.where(beyond | ~balanced, ESPI_QUESTIONABLE, unless).tolist())
+    return Checked(found, np.where(beyond | ~balanced, ESPI_QUESTIONABLE, unless))
 
 
 def nano_kwh(kwh: Floats) -> Ints:
@@ -92,8 +92,9 @@ def checked_days(
     if not len(known):
         return []
     begins, over = bounds
-    meter = np.concatenate(([0], np.cumsum([a != b for a, b in pairwise(known.meter_id)]))).astype(np.int64)
-    meters = [known.meter_id[place] for place in _firsts(meter).tolist()]
+    places = {meter_id: place for place, meter_id in enumerate(dict.fromkeys(known.meter_id))}
+    meter = np.fromiter(map(places.__getitem__, known.meter_id), np.int64, len(known))
+    meters = list(places)
     as_of = np.maximum.reduceat(known.record_time, _firsts(meter)).tolist()
     here = np.flatnonzero(~known.gone)
     found = {name: values.tolist() for name, values in _by_meter(known, meter, here, len(meters), bounds).items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -15,6 +14,7 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct
 
+from ami_beam.codecs.billing_batches import READ_NUMBERS, packed
 from ami_beam.codecs.day_reads import DayColumns, DayReads, pack_day
 from ami_beam.codecs.meter_block import MeterColumns, MeterReads, Version, joined, pack, unpack
 from ami_beam.codecs.number_columns import encoded
@@ -22,7 +22,7 @@ from ami_beam.coders import MsgspecCoder
 from ami_beam.consumers import CUSTOMER_CONSUMPTION, VALIDATED_READS
 from ami_beam.local_days import days_of
 from ami_beam.read_columns import Flags, Ints
-from ami_beam.records import CustomerChanges, ValidatedBatch, ValidatedRead
+from ami_beam.records import CustomerChanges, ValidatedBatch
 from ami_beam.settings import Settings
 from ami_beam.shards import ShardWindow, shard_of
 from transforms.decode_reads import METRICS
@@ -156,7 +156,7 @@ class _ValidateDoFn(beam.DoFn):
         self._revisions.inc(int((changes.revisions > 0).sum()))
         if VALIDATED_READS in settings.also_publish:
             if len(changes.now):
-                yield ValidatedBatch(reads=rows_of(key[1], changes, settings))
+                yield batch_of(key[1], changes, settings)
             for day, news in day_reads(changes, settings):
                 yield TaggedOutput(DAILY, ((key[0], day), news))
         if CUSTOMER_CONSUMPTION in settings.also_publish:
@@ -266,33 +266,27 @@ def _columns_from(versions: Iterable[Version]) -> MeterColumns:
     )
 
 
-def rows_of(window_end: int, changes: IntervalChanges, settings: Settings) -> list[ValidatedRead]:
-    """The rows to publish."""
+def batch_of(window_end: int, changes: IntervalChanges, settings: Settings) -> ValidatedBatch:
+    """The rows to publish. There must be one."""
     now = changes.now
     found, due_at = checked(now, settings), window_end + settings.collection_delay
-    customers: Iterable[str | None] = now.customer_id or repeat(None)
-    return list(
-        map(
-            ValidatedRead,
-            now.meter_id,
-            now.service_point_id,
-            customers,
-            now.transformer_id,
-            now.interval_start.tolist(),
-            now.interval_end.tolist(),
-            now.consumption_kwh.tolist(),
-            now.delivered_kwh.tolist(),
-            now.received_kwh.tolist(),
-            ["ESTIMATED" if each else "ACTUAL" for each in now.estimated.tolist()],
-            found.espi_quality,
-            (now.record_time >= due_at).tolist(),
-            changes.revised.tolist(),
-            found.flags,
-            now.read_ts.tolist(),
-            changes.as_of.tolist(),
-            changes.revisions.tolist(),
-        )
-    )
+    numbers = {
+        "interval_start": now.interval_start,
+        "interval_end": now.interval_end,
+        "consumption_kwh": now.consumption_kwh,
+        "delivered_kwh": now.delivered_kwh,
+        "received_kwh": now.received_kwh,
+        "quality": now.estimated,
+        "espi_quality": found.espi_quality,
+        "late": now.record_time >= due_at,
+        "revised": changes.revised,
+        "flags": found.flags,
+        "read_ts": now.read_ts,
+        "as_of": changes.as_of,
+        "revision": changes.revisions,
+    }
+    ids = now.meter_id, now.service_point_id, now.customer_id, now.transformer_id
+    return ValidatedBatch(*ids, packed(numbers, READ_NUMBERS))
 
 
 def day_reads(changes: IntervalChanges, settings: Settings) -> Iterator[tuple[str, DayReads]]:

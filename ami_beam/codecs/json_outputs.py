@@ -11,8 +11,18 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
+from ami_beam.codecs.billing_batches import (
+    FLAG_LISTS,
+    QUALITIES,
+    days_of_month,
+    month_numbers,
+    months_of,
+    read_numbers,
+    reads_of,
+)
+from ami_beam.codecs.json_columns import always, chosen, floats, instants, integers, json_rows, texts
 from ami_beam.instants import MAX_INSTANT, MIN_INSTANT, format_instant, parse_instant
 from ami_beam.records import (
     Alarm,
@@ -307,88 +317,57 @@ def day_heat_json(row: DayHeat) -> bytes:
     )
 
 
-class _ReadJson(Struct, gc=False):
-    """A validated read as it is written. There is a row for every read: a dict for each would cost twice as much."""
-
-    record: str
-    meter_id: str
-    service_point_id: str
-    customer_id: str | None
-    transformer_id: str
-    interval_start: str
-    interval_end: str
-    consumption_kwh: float
-    delivered_kwh: float
-    received_kwh: float
-    quality: str
-    espi_quality: int
-    late: bool
-    revised: bool
-    flags: list[str]
-    read_ts: str
-    as_of: str
-    revision: int
-
-
-class _MonthJson(Struct, gc=False):
-    """A customer's month as it is written; likewise."""
-
-    period: str
-    customer_id: str
-    month: str
-    interval_start: str
-    interval_end: str
-    interval_delivered_kwh: float
-    interval_received_kwh: float
-    interval_net_kwh: float
-    day: str
-    day_delivered_kwh: float
-    day_received_kwh: float
-    day_net_kwh: float
-    month_delivered_kwh: float
-    month_received_kwh: float
-    month_net_kwh: float
-    intervals: int
-    estimated_intervals: int
-    as_of: str
-    revision: int
+def _read_jsons(batch: ValidatedBatch) -> list[bytes]:
+    numbers = read_numbers(batch)
+    return json_rows(
+        {
+            "record": always("READ"),
+            "meter_id": texts(batch.meter_id),
+            "service_point_id": texts(batch.service_point_id),
+            "customer_id": texts(batch.customer_id) if batch.customer_id else always(None),
+            "transformer_id": texts(batch.transformer_id),
+            "interval_start": instants(numbers["interval_start"]),
+            "interval_end": instants(numbers["interval_end"]),
+            "consumption_kwh": floats(numbers["consumption_kwh"]),
+            "delivered_kwh": floats(numbers["delivered_kwh"]),
+            "received_kwh": floats(numbers["received_kwh"]),
+            "quality": chosen(numbers["quality"], QUALITIES),
+            "espi_quality": integers(numbers["espi_quality"]),
+            "late": chosen(numbers["late"], (False, True)),
+            "revised": chosen(numbers["revised"], (False, True)),
+            "flags": chosen(numbers["flags"], FLAG_LISTS),
+            "read_ts": instants(numbers["read_ts"]),
+            "as_of": instants(numbers["as_of"]),
+            "revision": integers(numbers["revision"]),
+        }
+    )
 
 
-class _Texts(dict[int, str]):
-    """`texts[instant]` is `format_instant(instant)`: the rows of a batch share most of their instants."""
-
-    def __missing__(self, instant: int) -> str:
-        text = self[instant] = format_instant(instant)
-        return text
-
-
-def _read_json(row: ValidatedRead, texts: _Texts) -> bytes:
-    (
-        meter_id, service_point_id, customer_id, transformer_id, start, end, consumption, delivered, received, quality,
-        espi_quality, late, revised, flags, read_ts, as_of, revision,
-    ) = astuple(row)  # fmt: skip
-    return _encode(
-        _ReadJson(
-            "READ", meter_id, service_point_id, customer_id, transformer_id, texts[start], texts[end], consumption,
-            delivered, received, quality, espi_quality, late, revised, flags, texts[read_ts], format_instant(as_of),
-            revision,
-        )
-    )  # fmt: skip
-
-
-def _month_json(row: CustomerMonth, texts: _Texts) -> bytes:
-    customer_id, month, start, end, *others, as_of, revision = astuple(row)
-    values: list[Any] = [
-        "MONTH",
-        customer_id,
-        month,
-        texts[start],
-        texts[end],
-        *others,
-        format_instant(as_of),
-        revision,
-    ]
-    return _encode(_MonthJson(*values))
+def _month_jsons(batch: CustomerBatch) -> list[bytes]:
+    numbers = month_numbers(batch)
+    return json_rows(
+        {
+            "period": always("MONTH"),
+            "customer_id": texts(batch.customer_id),
+            "month": always(batch.month),
+            "interval_start": instants(numbers["interval_start"]),
+            "interval_end": instants(numbers["interval_end"]),
+            "interval_delivered_kwh": floats(numbers["interval_delivered_kwh"]),
+            "interval_received_kwh": floats(numbers["interval_received_kwh"]),
+            "interval_net_kwh": floats(numbers["interval_net_kwh"]),
+            "day": chosen(numbers["day"], days_of_month(batch.month)),
+            "day_delivered_kwh": floats(numbers["day_delivered_kwh"]),
+            "day_received_kwh": floats(numbers["day_received_kwh"]),
+            "day_net_kwh": floats(numbers["day_net_kwh"]),
+            "month_delivered_kwh": floats(numbers["month_delivered_kwh"]),
+            "month_received_kwh": floats(numbers["month_received_kwh"]),
+            "month_net_kwh": floats(numbers["month_net_kwh"]),
+            "intervals": integers(numbers["intervals"]),
+            "estimated_intervals": integers(numbers["estimated_intervals"]),
+            "as_of": instants(numbers["as_of"]),
+            "revision": integers(numbers["revision"]),
+        }
+    )
 
 
 def meter_day_json(row: MeterDay) -> bytes:
@@ -433,16 +412,6 @@ def customer_day_json(row: CustomerDay) -> bytes:
             "revision": row.revision,
         }
     )
-
-
-def validated_json(row: ValidatedRead | MeterDay) -> bytes:
-    """The value of a record of `ami.reads.validated`."""
-    return _read_json(row, _Texts()) if isinstance(row, ValidatedRead) else meter_day_json(row)
-
-
-def customer_json(row: CustomerMonth | CustomerDay) -> bytes:
-    """The value of a record of `ami.customer.consumption`."""
-    return _month_json(row, _Texts()) if isinstance(row, CustomerMonth) else customer_day_json(row)
 
 
 def dead_letter_json(letter: DeadLetter) -> bytes:
@@ -526,22 +495,20 @@ def heat_records(batch: HeatBatch, value: Encode = heat_json) -> KeyedRecords:
 
 def validated_records(batch: ValidatedBatch, value: Encode | None = None) -> KeyedRecords:
     """A record for each row, by meter."""
+    keys = [*map(str.encode, batch.meter_id), *(row.meter_id.encode() for row in batch.days)]
     if value is not None:
-        rows: list[ValidatedRead | MeterDay] = [*batch.reads, *batch.days]
-        return KeyedRecords([row.meter_id.encode() for row in rows], list(map(value, rows)))
-    texts = _Texts()
-    keys = [*(row.meter_id.encode() for row in batch.reads), *(row.meter_id.encode() for row in batch.days)]
-    return KeyedRecords(keys, [*(_read_json(row, texts) for row in batch.reads), *map(meter_day_json, batch.days)])
+        return KeyedRecords(keys, list(map(value, [*reads_of(batch), *batch.days])))
+    reads = _read_jsons(batch) if batch.numbers else []
+    return KeyedRecords(keys, [*reads, *map(meter_day_json, batch.days)])
 
 
 def customer_records(batch: CustomerBatch, value: Encode | None = None) -> KeyedRecords:
     """A record for each row, by customer."""
+    keys = [*map(str.encode, batch.customer_id), *(row.customer_id.encode() for row in batch.days)]
     if value is not None:
-        rows: list[CustomerMonth | CustomerDay] = [*batch.months, *batch.days]
-        return KeyedRecords([row.customer_id.encode() for row in rows], list(map(value, rows)))
-    texts = _Texts()
-    keys = [*(row.customer_id.encode() for row in batch.months), *(row.customer_id.encode() for row in batch.days)]
-    return KeyedRecords(keys, [*(_month_json(row, texts) for row in batch.months), *map(customer_day_json, batch.days)])
+        return KeyedRecords(keys, list(map(value, [*months_of(batch), *batch.days])))
+    months = _month_jsons(batch) if batch.numbers else []
+    return KeyedRecords(keys, [*months, *map(customer_day_json, batch.days)])
 
 
 def dead_letter_records(batch: DeadLetterBatch, value: Encode = dead_letter_json) -> KeyedRecords:
@@ -597,10 +564,10 @@ def parse_heat(data: bytes | str) -> TransformerHeat | FeederHeat | DayHeat:
 
 
 def parse_validated(data: bytes | str) -> ValidatedRead | MeterDay:
-    """The row of `validated_json`."""
+    """A row of `validated_records`."""
     return _parse(data, ValidatedRead) if msgspec.json.decode(data)["record"] == "READ" else _parse(data, MeterDay)
 
 
 def parse_customer(data: bytes | str) -> CustomerMonth | CustomerDay:
-    """The row of `customer_json`."""
+    """A row of `customer_records`."""
     return _parse(data, CustomerMonth) if msgspec.json.decode(data)["period"] == "MONTH" else _parse(data, CustomerDay)

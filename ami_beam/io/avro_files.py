@@ -28,9 +28,11 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.timestamp import Timestamp
+from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from ami_beam.coders import MsgspecCoder
+from ami_beam.codecs.billing_batches import reads_of
+from ami_beam.coders import MsgspecCoder, carries
 from ami_beam.local_days import EPOCH
 from ami_beam.records import MeterDay, ValidatedBatch, ValidatedRead
 from ami_beam.schemas import schema_text
@@ -42,6 +44,16 @@ WRITERS = 4
 """Files of one hour that may be written at a time."""
 READS, METER_DAYS = "reads", "meter_days"
 _TABLES = {READS: "validated_read", METER_DAYS: "meter_day"}
+
+
+class FileRows(Struct, array_like=True, gc=False):
+    """Rows that get into one file."""
+
+    reads: list[ValidatedRead] = field(default_factory=list)
+    days: list[MeterDay] = field(default_factory=list)
+
+
+carries(FileRows)
 
 
 class WriteAvroFiles(beam.PTransform):
@@ -68,8 +80,8 @@ class WriteAvroFiles(beam.PTransform):
         self._gather = _GatherDoFn(gather_seconds)
 
     def expand(self, batches: beam.PCollection[ValidatedBatch]) -> beam.PCollection[str]:
-        keyed = beam.FlatMap(by_file, self._zone).with_output_types(tuple[str, ValidatedBatch])
-        gathered = beam.ParDo(self._gather).with_output_types(tuple[str, ValidatedBatch])
+        keyed = beam.FlatMap(by_file, self._zone).with_output_types(tuple[str, FileRows])
+        gathered = beam.ParDo(self._gather).with_output_types(tuple[str, FileRows])
         return (
             batches
             | "Files own no window" >> beam.WindowInto(GlobalWindows())
@@ -79,15 +91,15 @@ class WriteAvroFiles(beam.PTransform):
         )
 
 
-def by_file(batch: ValidatedBatch, zone: str) -> Iterator[tuple[str, ValidatedBatch]]:
+def by_file(batch: ValidatedBatch, zone: str) -> Iterator[tuple[str, FileRows]]:
     """The rows of a batch by the folder that they belong into and the one of its writers."""
-    found: dict[str, ValidatedBatch] = {}
-    for read in batch.reads:
+    found: dict[str, FileRows] = {}
+    for read in reads_of(batch):
         folder = f"{READS}/{hour_folder(read.interval_start, zone)}"
-        found.setdefault(f"{folder}/{crc32(read.meter_id.encode()) % WRITERS}", ValidatedBatch()).reads.append(read)
+        found.setdefault(f"{folder}/{crc32(read.meter_id.encode()) % WRITERS}", FileRows()).reads.append(read)
     for row in batch.days:
         key = f"{METER_DAYS}/day={row.day}/{crc32(row.meter_id.encode()) % WRITERS}"
-        found.setdefault(key, ValidatedBatch()).days.append(row)
+        found.setdefault(key, FileRows()).days.append(row)
     yield from found.items()
 
 
@@ -98,7 +110,7 @@ def hour_folder(instant: int, zone: str) -> str:
 
 
 class _GatherDoFn(beam.DoFn):
-    HELD = BagStateSpec("held", MsgspecCoder(ValidatedBatch))
+    HELD = BagStateSpec("held", MsgspecCoder(FileRows))
     COUNT = ReadModifyWriteStateSpec("count", VarIntCoder())
     DUE = TimerSpec("due", TimeDomain.REAL_TIME)
     END = TimerSpec("end", TimeDomain.WATERMARK)
@@ -108,12 +120,12 @@ class _GatherDoFn(beam.DoFn):
 
     def process(
         self,
-        element: tuple[str, ValidatedBatch],
+        element: tuple[str, FileRows],
         held: Any = beam.DoFn.StateParam(HELD),
         count: Any = beam.DoFn.StateParam(COUNT),
         due: Any = beam.DoFn.TimerParam(DUE),
         end: Any = beam.DoFn.TimerParam(END),
-    ) -> Iterator[tuple[str, ValidatedBatch]]:
+    ) -> Iterator[tuple[str, FileRows]]:
         key, rows = element
         before = count.read() or 0
         after = before + len(rows.reads) + len(rows.days)
@@ -136,7 +148,7 @@ class _GatherDoFn(beam.DoFn):
         key: str = beam.DoFn.KeyParam,  # type: ignore[assignment]
         held: Any = beam.DoFn.StateParam(HELD),
         count: Any = beam.DoFn.StateParam(COUNT),
-    ) -> Iterator[tuple[str, ValidatedBatch]]:
+    ) -> Iterator[tuple[str, FileRows]]:
         return self._given(key, held, count)
 
     @on_timer(END)
@@ -145,10 +157,10 @@ class _GatherDoFn(beam.DoFn):
         key: str = beam.DoFn.KeyParam,  # type: ignore[assignment]
         held: Any = beam.DoFn.StateParam(HELD),
         count: Any = beam.DoFn.StateParam(COUNT),
-    ) -> Iterator[tuple[str, ValidatedBatch]]:
+    ) -> Iterator[tuple[str, FileRows]]:
         return self._given(key, held, count)
 
-    def _given(self, key: str, held: Any, count: Any) -> Iterator[tuple[str, ValidatedBatch]]:
+    def _given(self, key: str, held: Any, count: Any) -> Iterator[tuple[str, FileRows]]:
         rows = _joined(held.read())
         held.clear()
         count.clear()
@@ -156,8 +168,8 @@ class _GatherDoFn(beam.DoFn):
             yield key, rows
 
 
-def _joined(parts: Iterable[ValidatedBatch]) -> ValidatedBatch:
-    joined = ValidatedBatch()
+def _joined(parts: Iterable[FileRows]) -> FileRows:
+    joined = FileRows()
     for part in parts:
         joined.reads += part.reads
         joined.days += part.days
@@ -174,7 +186,7 @@ class _WriteDoFn(beam.DoFn):
     def setup(self) -> None:
         self._schemas = {table: fastavro.parse_schema(json.loads(schema_text(name))) for table, name in _TABLES.items()}
 
-    def process(self, element: tuple[str, ValidatedBatch]) -> Iterator[str]:
+    def process(self, element: tuple[str, FileRows]) -> Iterator[str]:
         place, batch = element
         table, *folders = place.split("/")[:-1]
         rows: list[Any] = sorted(batch.reads, key=_read_order) + sorted(batch.days, key=_day_order)

@@ -154,9 +154,9 @@ class LocalFlink:
         for name in ("checkpoints", "tmp"):
             (directory / name).mkdir()
         try:
-            self._workers.start()
             master, heap = "[local]", self._heap
             if self._task_managers:
+                self._workers.start()
                 self._cluster = flink_cluster.FlinkCluster(
                     class_path, directory, self._task_managers, self._heap, self._on_lost
                 )

@@ -40,14 +40,16 @@ class ChildProcess:
     """A running command. `stop` is idempotent, and the end of the interpreter calls it.
 
     Standard output and errors go to `log`, which is created, and which the caller removes; without one to this
-    process's standard error.
+    process's standard error. It inherits `pass_fds`, by their numbers.
     """
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path | None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path | None, pass_fds: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.log = log
         guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *map(str, command)]
-        self._process = _starter.start(guarded, log)
+        self._process = _starter.start(guarded, log, pass_fds)
         self._owner = os.getpid()
         _children.add(self)
 
@@ -64,7 +66,7 @@ class ChildProcess:
 
     def ending(self, code: int) -> str:
         """A sentence on its end, from the exit code that `wait` gives."""
-        return f"{self.name} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+        return how_it_ended(self.name, code)
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Returns once `ready()` is true; raises StartError when the child ends first, or is stopped as time is up."""
@@ -120,18 +122,23 @@ class ChildProcess:
             os.killpg(self._process.pid, number)
 
 
+def how_it_ended(name: str, code: int) -> str:
+    """A sentence on the end of a process; the code of a signal is negative."""
+    return f"{name} " + (f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+
+
 class _Starter:
     """Starts processes from one thread, which ends only with the interpreter: the guard is bound to that thread."""
 
     def __init__(self) -> None:
-        self._requests: queue.SimpleQueue[tuple[list[str], Path | None, Future[subprocess.Popen[bytes]]]] = (
-            queue.SimpleQueue()
-        )
+        self._requests: queue.SimpleQueue[
+            tuple[list[str], Path | None, Sequence[int], Future[subprocess.Popen[bytes]]]
+        ] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._lock = threading.Lock()
 
-    def start(self, command: list[str], log: Path | None) -> subprocess.Popen[bytes]:
+    def start(self, command: list[str], log: Path | None, pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
         with self._lock:
             # Threads do not survive a fork; a forked process needs one of its own.
             if self._thread is None or self._pid != os.getpid():
@@ -139,12 +146,12 @@ class _Starter:
                 self._thread = threading.Thread(target=self._run, name="ami-beam-starter", daemon=True)
                 self._thread.start()
         future: Future[subprocess.Popen[bytes]] = Future()
-        self._requests.put((command, log, future))
+        self._requests.put((command, log, pass_fds, future))
         return future.result()
 
     def _run(self) -> None:
         while True:
-            command, log, future = self._requests.get()
+            command, log, pass_fds, future = self._requests.get()
             try:
                 # Number 2, not sys.stderr, which may have been replaced by something that is no file.
                 with open(2, "ab", closefd=False) if log is None else log.open("ab") as output:
@@ -154,6 +161,7 @@ class _Starter:
                         stdout=output,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
+                        pass_fds=pass_fds,
                     )
                 future.set_result(process)
             except BaseException as error:

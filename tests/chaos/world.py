@@ -24,7 +24,7 @@ from ami_beam.local.flink_cluster import FlinkCluster
 from ami_beam.local.kafka_broker import KafkaBroker
 from tests.chaos.checks import Difference, Row, compare, read_files
 from tests.chaos.headend import EVERYTHING, PARTITIONS, HeadEnd
-from tests.kafka_replay import EVENTS, READS, Outputs, Run, children
+from tests.kafka_replay import EVENTS, READS, Outputs, Run, workers_of
 
 CHECKPOINT_MILLIS = 2_000
 RECOVERY_SECONDS = 60.0
@@ -149,7 +149,7 @@ class World:
     def workers(self) -> list[int]:
         """The process ids of the job's Python workers."""
         assert self._pool is not None
-        return children(self._pool.pid, "ami_beam.worker ")
+        return workers_of(self._pool.pid)
 
     def submit(
         self, parallelism: int = 2, savepoint: str | Path | None = None, arguments: tuple[str, ...] = ()
