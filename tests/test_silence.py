@@ -10,14 +10,16 @@ from apache_beam.utils.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ami_beam.instants import MICROS_PER_HOUR, format_instant
-from ami_beam.records import GroupInput, MeterCount, ReadPauses
+from ami_beam.consumers import FEEDER_SUMMARY
+from ami_beam.instants import MICROS_PER_DAY, MICROS_PER_HOUR, format_instant
+from ami_beam.records import GroupInput, MeterCount, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
 from tests.stream import HeadEnd, Published, at, read_json
 from tests.test_state_access import Value
-from transforms.due_windows import PAUSES, Covered, _DueWindowsDoFn
+from transforms.due_windows import PAUSES, Covered, ProgressWithDelays, _DueWindowsDoFn, arm, extend, promise
 from transforms.silence import CATCH_UP, caught_up, found_silences, join_spans, pause_at, silences, spans_of
+from transforms.window_expiry import expiry, judged_by
 
 TIMES = st.lists(st.integers(0, 200), min_size=1, max_size=30)
 
@@ -127,11 +129,66 @@ def silent_for_an_hour(backlog: bool, live: bool = True) -> Published:
     head_end.reads(clock(ends[6]), *(read_json(end=ends[6], meter_id=meter) for meter in METERS))
     if backlog:  # not at once: the head-end has an hour of it
         head_end.reads("12:05", *held_back)
-    return head_end.until("12:06").run()
+    return head_end.until("12:06" if backlog else "12:40").run()
 
 
 def clock(end: str) -> str:
     return format_instant(at(end) + 60_000_000)[11:19]
+
+
+class TestDueWindows:
+    SETTINGS = Settings(live=True)
+
+    def progress(self, covered: Covered | None, clock: int, delays: list[int]) -> dict[int, list[int]]:
+        """What becomes due for each delay by a read of the window that ends now."""
+        found = {}
+        after = extend(covered, ReadProgress(clock, clock, clock, clock))
+        for delay in delays:
+            found[delay] = arm(after, delay, self.SETTINGS)
+            promise(after, delay, self.SETTINGS)
+        self.covered = after
+        return found
+
+    def test_a_delay_that_is_new_in_the_counts_is_not_of_windows_that_are_forgotten(self):
+        size, short, new = self.SETTINGS.window, 300_000_000, MICROS_PER_HOUR
+        self.progress(None, DAY, [short])
+        now = DAY + 10 * MICROS_PER_DAY
+        for clock in range(DAY + MICROS_PER_DAY, now + 1, MICROS_PER_DAY):
+            self.progress(self.covered, clock, [short])
+        now += size
+        found = self.progress(self.covered, now, [short, new])[new]
+        assert judged_by(self.SETTINGS, found[0] - size) <= now < judged_by(self.SETTINGS, found[0])
+        assert found[-1] == now - new
+        assert self.progress(self.covered, now + size, [short, new])[new] == [found[-1] + size]
+
+    def test_a_delay_that_nothing_was_due_for_before_a_silence_is_not_new(self):
+        size, short, daily = self.SETTINGS.window, 300_000_000, 23 * MICROS_PER_HOUR
+        self.progress(None, DAY, [short, daily])
+        self.progress(self.covered, DAY + size, [short, daily])
+        found = self.progress(self.covered, DAY + 10 * MICROS_PER_DAY, [short, daily])
+        assert found[daily][:2] == [DAY, DAY + size]
+
+    @pytest.mark.parametrize("ended", [25, 60, 300])
+    def test_none_is_judged_when_it_is_forgotten(self, ended):
+        """The record that ends a silence makes windows due before the watermark moves."""
+        settings, state, due, silent = self.SETTINGS, Value(), Timers(), Timers()
+        step = _DueWindowsDoFn(settings)
+        for clock in (DAY, DAY + ended * MICROS_PER_HOUR):
+            progress = ReadProgress(clock, clock, DAY, DAY, [(clock, clock)])
+            step.process((0, ProgressWithDelays(progress, [23 * MICROS_PER_HOUR])), state, due, silent)
+        (at,) = due.set_to.values()
+        assert DAY + ended * MICROS_PER_HOUR <= at or at == judged_by(settings, DAY)
+        assert at < expiry(settings, DAY)
+
+
+class Timers:
+    """When each timer of a family fires."""
+
+    def __init__(self) -> None:
+        self.set_to: dict[str, int] = {}
+
+    def set(self, when: Timestamp, dynamic_timer_tag: str = "") -> None:
+        self.set_to[dynamic_timer_tag] = when.micros
 
 
 class TestHeadEnd:
@@ -172,6 +229,29 @@ class TestHeadEnd:
         assert [rates[at(end)] for end in lost] == [0.0] * len(lost)
         alarms = {alarm.alarm_type for alarm in published.alarms}
         assert alarms == ({"SOURCE_SILENT"} if resumes == "11:50" else {"SOURCE_SILENT", "LOW_RECEIPT_RATE"})
+
+    @pytest.mark.parametrize("straggler", [False, True])
+    def test_what_was_read_before_it_counts_however_long_it_was(self, straggler):
+        """A window is due for one transformer, and for the other, which is read more seldom, only after the silence."""
+        counts = [MeterCount("T1", 1, receipt_delay=45 * 60_000_000), MeterCount("T2", 1)]
+        head_end = HeadEnd(counts, shards=1, source_silent="20m", max_disorder="20s", allowed_lateness="1h", live=True,
+                           also_publish=(FEEDER_SUMMARY,))  # fmt: skip
+        head_end.reads("10:16", read_json(end="10:15", meter_id="M1", transformer_id="T1"))
+        head_end.reads("10:16", read_json(end="10:15", meter_id="M2", transformer_id="T2"))
+        head_end.reads("10:31", read_json(end="10:30", meter_id="M2", transformer_id="T2"))
+        if straggler:
+            head_end.reads("11:15", read_json(end="11:15", meter_id="M2", transformer_id="T2"))
+        # An idle source moves its watermark by the clock.
+        for instant in range(at("10:40"), at("15:00"), 600_000_000):
+            head_end.until(instant)
+        for minute in range(0, 300, 10):
+            instant = at("15:00") + minute * 60_000_000
+            head_end.reads(instant, read_json(end="15:00", meter_id="M2", transformer_id="T2"))
+        published = head_end.run()
+        for transformer in ("T1", "T2"):
+            assert [row.receipt_rate_pct for row in published.receipt("10:15", transformer)] == [100.0]
+        (row, *_) = published.feeder("10:15")[-1:]
+        assert (row.meters_reported, row.meters_expected) == (2, 2)
 
     def test_it_is_not_told_again_to_who_has_forgotten_it(self):
         """Read back then, the alarm would be of a pause that nobody knows, and be taken back."""

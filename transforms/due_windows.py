@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 from msgspec import Struct, field
 
@@ -22,7 +24,7 @@ from ami_beam.settings import Settings
 from transforms.alarm_episodes import own_group
 from transforms.end_of_replay import LOCATED
 from transforms.silence import Span, caught_up, certain_pauses, found_silences, join_spans, pause_at, pauses_of
-from transforms.window_expiry import expiry
+from transforms.window_expiry import expiry, judged_by
 
 DUE, SILENCE, PAUSES = "due", "silence", "pauses"
 READS = "reads"
@@ -65,6 +67,8 @@ class Covered(Struct, array_like=True, gc=False):
     """The pauses that were given last."""
     certain_up_to: int = 0
     """The greatest watermark by which pauses were looked at."""
+    promised: dict[int, int] = field(default_factory=dict)
+    """Per receipt delay the last window that has a timer for the case that the source is silent from now on."""
 
 
 class StateMismatchError(ValueError):
@@ -82,7 +86,8 @@ class DueWindows(beam.PTransform):
 
     Silence of the head-end, no record for `source_silent`, is one alarm. A window that would have been due in it is due
     when what was held back has had time to come (`caught_up`). Where it can only be too late by then, that is said of
-    it (`lost_to_silence`).
+    it (`lost_to_silence`). No window is due later than it is known to who judges it (`judged_by`), also where the
+    silence goes on: what was read before it counts.
 
     All progress meets under one key: one small element a batch of records. State that was restored from a run whose
     settings shape state in another way fails with StateMismatchError at the first of them.
@@ -138,7 +143,16 @@ def extend(covered: Covered | None, progress: ReadProgress) -> Covered:
         max(lasts, default=None),
         covered.armed,
         covered.made_with,
+        promised=covered.promised,
     )
+
+
+def _first_judged(covered: Covered, settings: Settings) -> int:
+    """The first window that has rows."""
+    assert covered.first_window_end is not None
+    # A whole window: the first that ends no more than the collection delay before the first record time read.
+    first_complete = -((settings.collection_delay - covered.first_record_time) // settings.window) * settings.window
+    return max(covered.first_window_end, first_complete)
 
 
 def arm(covered: Covered, receipt_delay: int, settings: Settings) -> list[int]:
@@ -146,20 +160,37 @@ def arm(covered: Covered, receipt_delay: int, settings: Settings) -> list[int]:
     if covered.first_window_end is None or covered.last_window_end is None:
         return []
     size = settings.window
-    # Whole windows: the first that ends no more than the collection delay before the first record time read, the
-    # last whose receipt delay is over by the greatest record time read.
-    first_complete = -((settings.collection_delay - covered.first_record_time) // size) * size
+    # The last whole window whose receipt delay is over by the greatest record time read.
     last_due = (covered.greatest_record_time - receipt_delay) // size * size
-    first, last = max(covered.first_window_end, first_complete), min(covered.last_window_end, last_due)
+    first, last = _first_judged(covered, settings), min(covered.last_window_end, last_due)
     if first > last:
         return []
     armed = covered.armed.get(receipt_delay)
     if armed is None:
+        new = settings.live and covered.armed and receipt_delay not in covered.promised
         covered.armed[receipt_delay] = first, last
+        if new:
+            # The meter counts have changed: the transformers were judged after another delay, in windows that are
+            # forgotten by now, too.
+            while judged_by(settings, first) <= covered.greatest_record_time:
+                first += size
         return list(range(first, last + size, size))
     low, high = armed
     covered.armed[receipt_delay] = min(low, first), max(high, last)
     return [*range(first, low, size), *range(high + size, last + size, size)]
+
+
+def promise(covered: Covered, receipt_delay: int, settings: Settings) -> list[int]:
+    """The windows that are not due yet, without those that were given before; notes in `covered` that they were."""
+    if covered.first_window_end is None or covered.last_window_end is None:
+        return []
+    first, last = _first_judged(covered, settings), covered.last_window_end
+    for known in (covered.armed.get(receipt_delay, (0, 0))[1], covered.promised.get(receipt_delay, 0)):
+        first = max(first, known + settings.window)
+    if first > last:
+        return []
+    covered.promised[receipt_delay] = last
+    return list(range(first, last + settings.window, settings.window))
 
 
 class _DueWindowsDoFn(beam.DoFn):
@@ -208,23 +239,44 @@ class _DueWindowsDoFn(beam.DoFn):
                 # single step a bundle.
                 at = window_end + receipt_delay
                 pause = pause_at(covered.spans, at)
-                at = at if pause is None else caught_up(pause, self._settings.collection_delay)
+                if pause is not None:
+                    at = min(caught_up(pause, self._settings.collection_delay), judged_by(self._settings, window_end))
+                due.set(Timestamp(micros=at), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
+            # The timers of windows that are armed later are set anew.
+            for window_end in promise(covered, receipt_delay, self._settings) if self._settings.live else ():
+                at = judged_by(self._settings, window_end)
                 due.set(Timestamp(micros=at), dynamic_timer_tag=f"{window_end}/{receipt_delay}")
         covered_state.write(covered)
 
     @on_timer(DUE)
     def on_due(
-        self, tag: Any = beam.DoFn.DynamicTimerTagParam, covered_state: Any = beam.DoFn.StateParam(COVERED)
-    ) -> Iterator[DueWindow]:
+        self,
+        tag: Any = beam.DoFn.DynamicTimerTagParam,
+        at: Any = beam.DoFn.TimestampParam,
+        covered_state: Any = beam.DoFn.StateParam(COVERED),
+    ) -> Iterator[TimestampedValue[DueWindow]]:
         window_end, receipt_delay = (int(text) for text in tag.split("/"))
         covered = covered_state.read()
-        pause = pause_at(covered.spans, window_end + receipt_delay)
-        yield DueWindow(
+        low, high = covered.armed.get(receipt_delay, (window_end, 0))
+        if window_end > high:
+            if time.time_ns() // 1_000 < at.micros:
+                return  # a stream that is ended, as by draining it, is at the end of time; nobody knows who is silent
+            # The source has been silent since, and its next record must not make the window due again.
+            covered.armed[receipt_delay] = low, window_end
+            covered_state.write(covered)
+            pause, lost = None, True
+        else:
+            pause = pause_at(covered.spans, window_end + receipt_delay)
+            lost = pause is not None and pause[1] > window_end + self._settings.allowed_lateness
+        due = DueWindow(
             window_end,
             receipt_delay,
             covered.first_window_end if window_end % MICROS_PER_DAY == 0 else None,
-            lost_to_silence=pause is not None and pause[1] > window_end + self._settings.allowed_lateness,
+            lost_to_silence=lost,
         )
+        # Lists of silent meters are made when the pause is known.
+        known = at.micros if pause is None else max(at.micros, caught_up(pause, self._settings.collection_delay))
+        yield TimestampedValue(due, Timestamp(micros=known))
 
     @on_timer(SILENT)
     def on_silent(

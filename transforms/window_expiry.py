@@ -23,3 +23,11 @@ def expiry(settings: Settings, window_end: int) -> int:
     """
     lateness = settings.allowed_lateness + settings.behind_windows
     return window_end + settings.collection_delay + lateness + settings.max_disorder + MICROS_PER_HOUR
+
+
+def judged_by(settings: Settings, window_end: int) -> int:
+    """The watermark at which a window is judged at the latest: no read of it is taken any more, and it is still known.
+
+    Of a window that is forgotten nobody could tell whether a transformer was silent.
+    """
+    return expiry(settings, window_end) - MICROS_PER_HOUR // 2
