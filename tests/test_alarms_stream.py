@@ -50,7 +50,7 @@ class TestVoltage:
     def test_one_window_is_none_and_the_deadband_does_not_end_one(self):
         assert day([GOOD, LOW, GOOD, LOW, GOOD]).until(NEXT_DAY).run().alarms == []
         band = [230.0, 208.0, 230.0, 230.0]
-        published = day([LOW, LOW, band, band, band, band]).until(NEXT_DAY).run()
+        published = day([LOW, LOW, band, band, band, band, band]).until(NEXT_DAY).run()
         assert life(published.alarm("LOW_VOLTAGE", "10:15")) == [("ACTIVE", 2)]
 
     def test_both_kinds_at_once(self):
