@@ -105,6 +105,8 @@ class Outputs:
                 "group.id": "outputs",
                 "enable.auto.commit": "false",
                 "auto.offset.reset": "earliest",
+                # A broker that a scenario ends is no news.
+                "log_level": 0,
             }
         )
         known = self._consumer.list_topics(timeout=10).topics

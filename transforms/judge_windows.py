@@ -242,7 +242,8 @@ class _JudgeWindowsDoFn(beam.DoFn):
         judged = any(transformer.receipt is not None for transformer in kept.values())
         # Neither observed nor due: there is nothing but alerts of a run that ended long ago.
         waiting = any(each.count is not None or each.statistics_revision >= 0 for each in kept.values())
-        # Nothing judged yet: the head-end has been silent since, and the rows come when its reads resume.
+        # Nothing judged yet, and due half an hour ago if it ever is (`judged_by`): a runner that does not hold the
+        # watermark for what timers give may be late with it.
         if judged or not waiting:
             log.clear()
 
