@@ -54,7 +54,7 @@ lint: $(STAMP) ## style and types
 test: lint ## style, types and all tests (ARGS go to pytest)
 	@part=0; whole=0; \
 	$(BIN)/python -m pytest -m "not processes" --numprocesses=auto --maxprocesses=8 --dist=loadscope $(ARGS) || part=$$?; \
-	$(BIN)/python -m pytest -m processes --numprocesses=auto --maxprocesses=2 --dist=loadfile $(ARGS) || whole=$$?; \
+	$(BIN)/python -m pytest -m processes --numprocesses=3 --dist=loadfile $(ARGS) || whole=$$?; \
 	case "$$part $$whole" in \
 	  "0 0" | "0 5" | "5 0") ;; \
 	  *) exit 1 ;; \
