@@ -16,7 +16,7 @@ from ami_beam.records import GroupInput, MeterCount, ReadPauses, ReadProgress
 from ami_beam.settings import Settings
 from tests.shard import Shard, final
 from tests.stream import HeadEnd, Published, at, read_json
-from tests.test_state_access import Value
+from tests.test_state_access import Timers, Value
 from transforms.due_windows import PAUSES, Covered, ProgressWithDelays, _DueWindowsDoFn, arm, extend, promise
 from transforms.silence import CATCH_UP, caught_up, found_silences, join_spans, pause_at, silences, spans_of
 from transforms.window_expiry import expiry, judged_by
@@ -176,19 +176,9 @@ class TestDueWindows:
         for clock in (DAY, DAY + ended * MICROS_PER_HOUR):
             progress = ReadProgress(clock, clock, DAY, DAY, [(clock, clock)])
             step.process((0, ProgressWithDelays(progress, [23 * MICROS_PER_HOUR])), state, due, silent)
-        (at,) = due.set_to.values()
+        (at,) = due.due.values()
         assert DAY + ended * MICROS_PER_HOUR <= at or at == judged_by(settings, DAY)
         assert at < expiry(settings, DAY)
-
-
-class Timers:
-    """When each timer of a family fires."""
-
-    def __init__(self) -> None:
-        self.set_to: dict[str, int] = {}
-
-    def set(self, when: Timestamp, dynamic_timer_tag: str = "") -> None:
-        self.set_to[dynamic_timer_tag] = when.micros
 
 
 class TestHeadEnd:
@@ -250,7 +240,7 @@ class TestHeadEnd:
         published = head_end.run()
         for transformer in ("T1", "T2"):
             assert [row.receipt_rate_pct for row in published.receipt("10:15", transformer)] == [100.0]
-        (row, *_) = published.feeder("10:15")[-1:]
+        row = published.feeder("10:15")[-1]
         assert (row.meters_reported, row.meters_expected) == (2, 2)
 
     def test_it_is_not_told_again_to_who_has_forgotten_it(self):
